@@ -1,0 +1,58 @@
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: help install demo test check lint typecheck clean
+
+help:
+	@echo "make install    a virtual environment in $(VENV) with gatehub and what its tests need"
+	@echo "make demo       train, serve and export a few small tasks, and check the answers"
+	@echo "make test       run the tests"
+	@echo "make check      lint, formatting, types and tests: what a change has to pass"
+	@echo "make clean      remove caches and build output ($(VENV) stays)"
+
+install: $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/gatehub demo
+
+test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest
+
+check: lint typecheck test
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# mypy finds packages by folder, but cli/ and export/ lie beside gatehub/ and not inside
+# it; so it gets a tree of links in the shape in which the package is installed.
+typecheck: $(VENV)/.installed-dev
+	@rm -rf build/typecheck && mkdir -p build/typecheck/gatehub
+	@for path in gatehub/* cli export; do ln -s "../../../$$path" build/typecheck/gatehub/; done
+	cd build/typecheck && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml \
+		--cache-dir ../../.mypy_cache --package gatehub
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "gatehub needs Python 3.10 or newer, but $(PYTHON) is not: name another one with 'make PYTHON=python3.12'." >&2; \
+		exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		rm -rf $(VENV); \
+		echo "$(PYTHON) could not make a virtual environment: on Debian and Ubuntu, install the package python3-venv." >&2; \
+		exit 1; }
+
+# A stamp is newer than pyproject.toml exactly when what that file asks for is installed.
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing gatehub and what it needs into $(VENV); PyTorch is large, so the first time takes minutes."
+	@$(PIP) install --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the tools for 'make check' into $(VENV)."
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find gatehub cli export tests -name __pycache__ -type d -prune -exec rm -rf {} +

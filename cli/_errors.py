@@ -1,0 +1,56 @@
+"""Known errors as one sentence and a hint, with exit status 1."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import typer
+
+from gatehub.errors import GatehubError
+
+P = ParamSpec("P")
+
+INTERRUPTED = 130
+
+
+def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Let a command end with a sentence on stderr where it would end with a traceback.
+
+    GATEHUB_DEBUG=1 in the environment shows the traceback. An error that gatehub does not know
+    is a defect, and keeps its traceback.
+    """
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except GatehubError as error:
+            _end(error, error.message, error.hint)
+        except KeyboardInterrupt as error:
+            _end(error, "Interrupted.", None, status=INTERRUPTED)
+        except BrokenPipeError as error:
+            # Whoever read our output has gone; Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if error.errno is None:
+                raise
+            where = f" ('{error.filename}')" if error.filename else ""
+            hint = "Free some space." if error.errno == errno.ENOSPC else None
+            _end(error, f"{os.strerror(error.errno)}{where}.", hint)
+
+    return wrapped
+
+
+def _end(error: BaseException, message: str, hint: str | None, *, status: int = 1) -> None:
+    if os.environ.get("GATEHUB_DEBUG") == "1":
+        raise error
+    typer.echo(f"Error: {message}" if status == 1 else message, err=True)
+    if hint:
+        typer.echo(f"Hint: {hint}", err=True)
+    raise typer.Exit(status) from error

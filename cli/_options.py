@@ -1,0 +1,56 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gatehub.adapter import Adapter
+    from gatehub.backbone import Backbone
+
+BACKBONE_HELP = (
+    "timm name with or without tag, hf-hub:ORG/NAME, local-dir:PATH, or demo, "
+    "the small one that ships with gatehub."
+)
+SOURCE_HELP = (
+    "Folder (DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*), table of path and label "
+    "(.csv, .tsv), sklearn:digits, or glyphs:SCRIPT."
+)
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="An adapter's folder.")]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option("--backbone", help=f"{BACKBONE_HELP} [default: the adapter's own]"),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Safetensors file with the weights of a timm name."),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, or cuda:N; auto takes a GPU if any.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=0, help="Processes that decode images. [default: by data and processor]"
+    ),
+]
+HubOption = Annotated[
+    str | None,
+    typer.Option("--hub", help="Folder of a folder hub. [default: the environment's GATEHUB_HUB]"),
+]
+
+
+def open_backbone(
+    adapter: Adapter, name: str | None, weights: Path | None, device: str
+) -> Backbone:
+    """Load the backbone that was named, or else the adapter's own."""
+    from gatehub.backbone import load_backbone
+    from gatehub.device import place
+
+    if name is None and weights is not None:
+        name = adapter.backbone.name
+    return place(load_backbone(name or adapter.backbone, weights=weights), device)

@@ -1,0 +1,112 @@
+"""The one place where commands print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+Advance = Callable[[int, int], None]
+
+
+class Format(str, Enum):
+    """How results are printed."""
+
+    human = "human"
+    json = "json"
+    quiet = "quiet"
+
+
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format", help="human; json: one object on stdout; quiet: the bare result, no notes."
+    ),
+]
+
+
+class Output:
+    """Where a command's results and notes go.
+
+    Args:
+        format: how results are printed.
+    """
+
+    def __init__(self, format: Format) -> None:
+        self.format = format
+        self._results = Console(highlight=False)
+        self._notes = Console(stderr=True, highlight=False, quiet=format is Format.quiet)
+
+    def result(self, value: dict[str, Any], *, human: str | Table, quiet: str) -> None:
+        """Print a command's result, in the one form that was asked for.
+
+        Args:
+            value: for json: one object.
+            human: for a person: a sentence or a table.
+            quiet: for a shell: the bare value.
+        """
+        if self.format is Format.json:
+            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        elif self.format is Format.quiet:
+            sys.stdout.write(quiet + "\n" if quiet else "")
+        elif isinstance(human, str):
+            self._results.print(escape(human), soft_wrap=True)
+        else:
+            self._results.print(human)
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Say something on the way, on stderr."""
+        self._notes.print(escape(text), soft_wrap=True)
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Advance]:
+        """Show a bar on stderr while something takes its time; none where nobody looks."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        hidden = self.format is Format.quiet or not self._notes.is_terminal
+        with Progress(*columns, console=self._notes, transient=True, disable=hidden) as bars:
+            bar = bars.add_task(escape(what), total=None)
+
+            def advance(done: int, total: int) -> None:
+                bars.update(bar, completed=done, total=total)
+
+            yield advance
+
+
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
+    """Return a table whose first `left` columns are flush left, the others flush right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def format_bytes(count: int) -> str:
+    """Return a size as a person reads it, in powers of 1000."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
+
+
+def format_percent(share: float) -> str:
+    """Return a fraction in percent, with one decimal."""
+    return f"{100 * share:.1f} %"

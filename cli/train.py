@@ -1,0 +1,338 @@
+"""gatehub train, eval and predict: from images to an adapter, its accuracy and its answers.
+
+gatehub train --backbone resnet18.a1_in1k --data photos/ --task birds --out birds
+gatehub eval birds --data photos/
+gatehub predict birds robin.jpg
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gatehub.cli._errors import reports_errors
+from gatehub.cli._options import (
+    BACKBONE_HELP,
+    SOURCE_HELP,
+    BackboneOption,
+    DeviceOption,
+    FolderArgument,
+    WeightsOption,
+    WorkersOption,
+    open_backbone,
+)
+from gatehub.cli._output import (
+    Advance,
+    Format,
+    FormatOption,
+    Output,
+    format_bytes,
+    format_percent,
+    make_table,
+)
+
+if TYPE_CHECKING:
+    from gatehub.training.checkpoint import EpochRecord
+    from gatehub.training.data import ImageData
+
+_MAX_WORKERS = 8
+
+
+class Method(str, Enum):
+    """How an adapter is trained."""
+
+    gates = "gates"
+
+
+class Split(str, Enum):
+    """Which images are looked at."""
+
+    val = "val"
+    train = "train"
+    all = "all"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command(
+        epilog="Example: gatehub train --backbone demo --data sklearn:digits "
+        "--task digits --out digits"
+    )(train)
+    app.command("eval", epilog="Example: gatehub eval digits --data sklearn:digits")(evaluate)
+    app.command(epilog="Example: gatehub predict digits seven.png four.png")(predict)
+
+
+@reports_errors
+def train(
+    backbone: Annotated[str, typer.Option("--backbone", help=BACKBONE_HELP)],
+    data: Annotated[str, typer.Option("--data", metavar="SRC", help=SOURCE_HELP)],
+    task: Annotated[str, typer.Option("--task", help="Name of the task.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the adapter.")],
+    method: Annotated[
+        Method, typer.Option("--method", help="gates: model projection, arXiv 2602.06245.")
+    ] = Method.gates,
+    gates: Annotated[str, typer.Option("--gates", help="auto, full, lowrank:R or scale.")] = "auto",
+    norm: Annotated[
+        str,
+        typer.Option(
+            "--norm", help="Normalisation values of the task's own: frozen, affine, stats."
+        ),
+    ] = "affine",
+    start: Annotated[
+        str | None, typer.Option("--start", help="First gated stage, such as layer3.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
+    gate_rate: Annotated[
+        float | None, typer.Option("--gate-rate", help="Learning rate of gates and norm values.")
+    ] = None,
+    head_rate: Annotated[
+        float | None, typer.Option("--head-rate", help="Learning rate of the head.")
+    ] = None,
+    hflip: Annotated[
+        float | None, typer.Option("--hflip", help="Share of images to mirror: 0.5 for photos.")
+    ] = None,
+    auto_augment: Annotated[
+        str | None, typer.Option("--auto-augment", help="timm's policy, such as rand-m6-n2.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="One seed, one adapter, bit for bit.")
+    ] = 0,
+    val_fraction: Annotated[
+        float, typer.Option("--val-fraction", help="Share held out, where SRC has no split.")
+    ] = 0.2,
+    train_images: Annotated[
+        int | None, typer.Option("--train-images", min=1, help="Train on so many only.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded.")
+    ] = False,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Gates are stored as float16, bfloat16 or float32.")
+    ] = "float16",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run, if there is one.")
+    ] = False,
+    weights: WeightsOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+    format: FormatOption = Format.human,
+) -> None:
+    """Train an adapter on labelled images; writes the adapter, its log and its curve."""
+    from gatehub.backbone import load_backbone
+    from gatehub.device import place
+    from gatehub.training.recipe import Recipe
+    from gatehub.training.train import train_adapter
+
+    output = Output(format)
+    given = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "gate_rate": gate_rate,
+        "head_rate": head_rate,
+        "hflip": hflip,
+        "auto_augment": auto_augment,
+    }
+    recipe = Recipe(seed=seed, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    loaded = place(load_backbone(backbone, weights=weights), device)
+    images = read_data(
+        output,
+        data,
+        seed=seed,
+        val_fraction=val_fraction,
+        train_images=train_images,
+        skip_bad=skip_bad,
+    )
+    output.note(
+        f"Training '{task}' on {loaded.identity.name}: {len(images.labels)} classes, "
+        f"{len(images.train)} images to train on, {len(images.val)} to validate on."
+    )
+    with watch_training(output, task) as observer:
+        report = train_adapter(
+            loaded,
+            images,
+            out,
+            task=task,
+            recipe=recipe,
+            gates=gates,
+            norm=norm,
+            start=start,
+            dtype=dtype,
+            resume=resume,
+            workers=choose_workers(workers, images),
+            observer=observer,
+        )
+    output.result(
+        {
+            "task": task,
+            "accuracy": report.accuracy,
+            "trained_parameters": report.trained_parameters,
+            "adapter_bytes": report.adapter_bytes,
+            "epochs": report.epochs,
+            "seconds": round(report.seconds, 2),
+        },
+        human=f"{out}: {format_percent(report.accuracy)} of {len(images.val)} validation images "
+        f"right, {report.trained_parameters:,} numbers learned, "
+        f"{format_bytes(report.adapter_bytes)}, {report.seconds:.0f} s.",
+        quiet=str(out),
+    )
+
+
+@reports_errors
+def evaluate(
+    folder: FolderArgument,
+    data: Annotated[str, typer.Option("--data", metavar="SRC", help=SOURCE_HELP)],
+    split: Annotated[
+        Split,
+        typer.Option(
+            "--split", help="val: the images that `train` held out, by the adapter's seed."
+        ),
+    ] = Split.val,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded.")
+    ] = False,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+    format: FormatOption = Format.human,
+) -> None:
+    """Measure an adapter's accuracy on labelled images."""
+    from gatehub.adapter import Adapter
+    from gatehub.gates.fold import fold
+    from gatehub.training.evaluation import choose_examples, evaluate
+    from gatehub.training.train import recorded_split
+
+    output = Output(format)
+    adapter = Adapter.load(folder)
+    model = fold(open_backbone(adapter, backbone, weights, device), adapter)
+    images = read_data(output, data, **recorded_split(adapter), skip_bad=skip_bad)
+    examples = choose_examples(images, adapter.labels, split.value)
+    output.note(f"Evaluating '{adapter.task}' on {len(examples)} images ({split.value}) of {data}.")
+    with output.progress("evaluating") as advance:
+        measured = evaluate(
+            model,
+            examples,
+            adapter.preprocessing,
+            workers=choose_workers(workers, images),
+            progress=advance,
+        )
+    output.result(
+        {"accuracy": measured.accuracy, "images": measured.images},
+        human=f"{format_percent(measured.accuracy)} of {measured.images} images right.",
+        quiet=f"{measured.accuracy:.6f}",
+    )
+
+
+@reports_errors
+def predict(
+    folder: FolderArgument,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes for each image.")] = 1,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    format: FormatOption = Format.human,
+) -> None:
+    """Classify image files."""
+    from gatehub.adapter import Adapter
+    from gatehub.preprocessing import open_image
+    from gatehub.runtime.engine import Engine
+
+    output = Output(format)
+    adapter = Adapter.load(folder)
+    pictures = [open_image(path) for path in images]
+    engine = Engine(open_backbone(adapter, backbone, weights, device))
+    engine.load(adapter.task, adapter)
+    transform = adapter.preprocessing.transform()
+    answers: list[tuple[str, list[tuple[str, float]]]] = []
+    for path, picture in zip(images, pictures, strict=True):
+        logits = engine.predict(adapter.task, transform(picture)[None])[0]
+        scores, indices = logits.softmax(0).topk(min(top_k, len(adapter.labels)))
+        labels = [adapter.labels[index] for index in indices.tolist()]
+        answers.append((str(path), list(zip(labels, scores.tolist(), strict=True))))
+    output.result(
+        {
+            "task": adapter.task,
+            "images": [
+                {
+                    "image": image,
+                    "predictions": [{"label": label, "score": score} for label, score in found],
+                }
+                for image, found in answers
+            ],
+        },
+        human=make_table(
+            ("image", "label", "score"),
+            [
+                (image if rank == 0 else "", label, f"{score:.4f}")
+                for image, found in answers
+                for rank, (label, score) in enumerate(found)
+            ],
+            left=2,
+        ),
+        quiet="\n".join(found[0][0] for _, found in answers),
+    )
+
+
+@contextmanager
+def watch_training(output: Output, task: str) -> Iterator[_Watch]:
+    """Show a run: a bar for its steps, a line for each epoch."""
+    with output.progress(task) as advance:
+        yield _Watch(output, task, advance)
+
+
+class _Watch:
+    def __init__(self, output: Output, task: str, advance: Advance) -> None:
+        self._output = output
+        self._task = task
+        self.on_step = advance
+
+    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
+        self._output.note(
+            f"{self._task}: epoch {record.epoch:>{len(str(epochs))}}/{epochs}  "
+            f"loss {record.train_loss:.3f}  validation loss {record.val_loss:.3f}  "
+            f"accuracy {format_percent(record.val_accuracy)}"
+        )
+
+
+def read_data(
+    output: Output,
+    source: str,
+    *,
+    seed: int,
+    skip_bad: bool,
+    val_fraction: float = 0.2,
+    train_images: int | None = None,
+) -> ImageData:
+    """Load labelled images, with a bar, and name those that were left out."""
+    from gatehub.training.data import load_data
+
+    with output.progress("checking images") as advance:
+        images = load_data(
+            source,
+            seed=seed,
+            val_fraction=val_fraction,
+            train_images=train_images,
+            skip_bad=skip_bad,
+            progress=advance,
+        )
+    for name in images.skipped:
+        output.note(f"Left out, unreadable: {name}")
+    if images.skipped:
+        output.note(f"{len(images.skipped)} unreadable images left out.")
+    return images
+
+
+def choose_workers(wanted: int | None, images: ImageData) -> int:
+    """Decode files beside the main process, and pictures that are in memory in it."""
+    if wanted is not None:
+        return wanted
+    in_files = isinstance(images.train.sources[0], Path)
+    return min(_MAX_WORKERS, (os.cpu_count() or 1) - 1) if in_files else 0

@@ -1,0 +1,229 @@
+"""What an exported ONNX file says of itself, as text under "gatehub.*" in its metadata.
+
+| key | value |
+|---|---|
+| format_version | 1 |
+| version | of the gatehub that wrote it |
+| task | name |
+| labels | JSON list of class names, in the order of the logits |
+| preprocessing | JSON object, the fields of `Preprocessing` |
+| backbone | JSON object: name, digest |
+| adapter_digest | 64 hexadecimal digits |
+| probe | JSON object: seed, shape [3, C, H, W], logits (3, classes) |
+
+The probe's images are `numpy.random.RandomState(seed).uniform(-2, 2, shape)` as float32: a stream
+that numpy froze, so that a file can be checked in years and without gatehub.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gatehub import __version__
+from gatehub.adapter import Adapter
+from gatehub.adapter.config import check_task_name
+from gatehub.errors import ExportFormatError
+from gatehub.export.parity import first_line
+from gatehub.preprocessing import Preprocessing
+
+FORMAT_VERSION = 1
+PREFIX = "gatehub."
+PROBE_SEED = 0
+PROBE_IMAGES = 3
+
+T = TypeVar("T")
+
+_DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def draw_images(seed: int, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """Return the images of a probe: (3, C, H, W), in [-2, 2) as normalised ones about are."""
+    shape = (PROBE_IMAGES, *preprocessing.input_size)
+    return np.random.RandomState(seed).uniform(-2, 2, shape).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Record:
+    """What a file says of itself.
+
+    Args:
+        task: name of the task.
+        labels: class names, in the order of the logits.
+        preprocessing: how an image becomes the input.
+        backbone_name: architecture and tag of the backbone.
+        backbone_digest: of its weights, before the gates.
+        adapter_digest: of the adapter's tensors.
+        probe_seed: of the images by which the file can be checked on its own.
+        probe_logits: (3, len(labels)) float32, its answers to them.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    backbone_name: str
+    backbone_digest: str
+    adapter_digest: str
+    probe_seed: int
+    probe_logits: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, adapter: Adapter, logits: npt.NDArray[np.float32]) -> Record:
+        """Describe the export of an adapter that answers the probe with these logits."""
+        return cls(
+            task=adapter.task,
+            labels=adapter.labels,
+            preprocessing=adapter.preprocessing,
+            backbone_name=adapter.backbone.name,
+            backbone_digest=adapter.backbone.digest,
+            adapter_digest=adapter.digest,
+            probe_seed=PROBE_SEED,
+            probe_logits=logits,
+        )
+
+    def probe_images(self) -> npt.NDArray[np.float32]:
+        """Return the images that belong to the answers: (3, C, H, W), normalised."""
+        return draw_images(self.probe_seed, self.preprocessing)
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the text for each key; nothing in it tells when or where it was made."""
+        # Nine digits carry a float32 exactly.
+        logits = [[float(f"{value:.9g}") for value in row] for row in self.probe_logits]
+        values: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "version": __version__,
+            "task": self.task,
+            "labels": self.labels,
+            "preprocessing": asdict(self.preprocessing),
+            "backbone": {"name": self.backbone_name, "digest": self.backbone_digest},
+            "adapter_digest": self.adapter_digest,
+            "probe": {
+                "seed": self.probe_seed,
+                "shape": [PROBE_IMAGES, *self.preprocessing.input_size],
+                "logits": logits,
+            },
+        }
+        return {
+            f"{PREFIX}{key}": v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
+            for key, v in values.items()
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], *, subject: str) -> Record:
+        """Read what a file says of itself.
+
+        Args:
+            metadata: the file's, by key; what is not gatehub's is left alone.
+            subject: the file, for the errors.
+
+        Raises:
+            ExportFormatError: gatehub did not write it, or not like this.
+        """
+        version = metadata.get(f"{PREFIX}format_version")
+        if version is None:
+            raise ExportFormatError(
+                f"{subject} is an ONNX model, but none that gatehub exported: it has no "
+                f"'{PREFIX}format_version' in its metadata.",
+                hint="Export it with gatehub.",
+            )
+        if version != str(FORMAT_VERSION):
+            raise ExportFormatError(
+                f"{subject} is of format version {version[:20]!r}; this gatehub reads version "
+                f"{FORMAT_VERSION}.",
+                hint="Upgrade gatehub (pip install -U gatehub).",
+            )
+
+        def take(key: str, read: Callable[[str], T]) -> T:
+            try:
+                return read(metadata[f"{PREFIX}{key}"])
+            except (KeyError, TypeError, ValueError, RecursionError) as error:
+                raise ExportFormatError(
+                    f"{subject} has no '{PREFIX}{key}' in its metadata as gatehub writes it "
+                    f"({first_line(error)}).",
+                    hint="Export it again.",
+                ) from error
+
+        take("version", str)
+        preprocessing = take("preprocessing", _read_preprocessing)
+        backbone_name, backbone_digest = take("backbone", _read_backbone)
+        labels = take("labels", _read_labels)
+        seed, logits = take("probe", lambda text: _read_probe(text, preprocessing))
+        if logits.shape != (PROBE_IMAGES, len(labels)):
+            raise ExportFormatError(
+                f"{subject} promises answers of shape {logits.shape}; expected "
+                f"{(PROBE_IMAGES, len(labels))} for {len(labels)} labels.",
+                hint="Export it again.",
+            )
+        return cls(
+            task=take("task", _read_task),
+            labels=labels,
+            preprocessing=preprocessing,
+            backbone_name=backbone_name,
+            backbone_digest=backbone_digest,
+            adapter_digest=take("adapter_digest", _read_digest),
+            probe_seed=seed,
+            probe_logits=logits,
+        )
+
+
+def _read_task(text: str) -> str:
+    check_task_name(text)
+    return text
+
+
+def _read_digest(text: str) -> str:
+    if _DIGEST_PATTERN.fullmatch(text) is None:
+        raise ValueError(f"{text[:80]!r} is not 64 hexadecimal digits")
+    return text
+
+
+def _read_labels(text: str) -> tuple[str, ...]:
+    labels = json.loads(text)
+    if not isinstance(labels, list) or not all(isinstance(v, str) and v for v in labels):
+        raise ValueError("not a list of names")
+    if not labels or len(set(labels)) != len(labels):
+        raise ValueError(f"{len(labels)} names, {len(set(labels))} of them distinct")
+    return tuple(labels)
+
+
+def _read_object(text: str) -> dict[str, Any]:
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError("not an object")
+    return fields
+
+
+def _read_preprocessing(text: str) -> Preprocessing:
+    fields = _read_object(text)
+    lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+    preprocessing = Preprocessing(**{**fields, **lists})
+    if not all(type(size) is int for size in preprocessing.input_size):
+        raise ValueError(f"input_size is {preprocessing.input_size}")
+    return preprocessing
+
+
+def _read_backbone(text: str) -> tuple[str, str]:
+    fields = _read_object(text)
+    if not isinstance(fields["name"], str):
+        raise ValueError("a name that is no text")
+    return fields["name"], _read_digest(fields["digest"])
+
+
+def _read_probe(text: str, preprocessing: Preprocessing) -> tuple[int, npt.NDArray[np.float32]]:
+    fields = _read_object(text)
+    seed = fields["seed"]
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise ValueError(f"seed {str(seed)[:80]}")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        logits = np.asarray(fields["logits"], np.float32)
+    if not np.isfinite(logits).all():
+        raise ValueError("logits that are not finite")
+    if fields["shape"] != [PROBE_IMAGES, *preprocessing.input_size]:
+        raise ValueError(f"shape {str(fields['shape'])[:80]}")
+    return seed, logits

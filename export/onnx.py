@@ -1,0 +1,203 @@
+"""A task as one ONNX file: folded, translated, checked, and only then put in its place."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import torch
+
+from gatehub.adapter import Adapter
+from gatehub.backbone import Backbone
+from gatehub.errors import ExportError, ExportFormatError
+from gatehub.export._record import PROBE_SEED, Record, draw_images
+from gatehub.export._translation import MAX_OPSET, MIN_OPSET, translate
+from gatehub.export.parity import DEFAULT_TOLERANCE, check_parity, first_line
+from gatehub.gates.fold import fold
+
+if TYPE_CHECKING:
+    import onnx
+
+# What protobuf can hold.
+_MAX_FILE_BYTES = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """What an exported file is, and how close its answers are.
+
+    Args:
+        path: the file.
+        opset: version of ONNX's operators in it.
+        bytes: its size.
+        max_abs_diff: largest absolute difference of a logit to the folded PyTorch model.
+        max_rel_diff: that, divided by the largest logit.
+    """
+
+    path: Path
+    opset: int
+    bytes: int
+    max_abs_diff: float
+    max_rel_diff: float
+
+
+def export_onnx(
+    backbone: Backbone,
+    adapter: Adapter,
+    path: str | Path,
+    *,
+    opset: int = MIN_OPSET,
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> ExportReport:
+    """Write an adapter on its backbone as one ONNX file that knows nothing of gates.
+
+    Input "images" (batch, C, H, W) float32, normalised; output "logits" (batch, classes)
+    float32; the batch may have any size. The metadata says which task it is, how to prepare an
+    image, and what `verify_onnx` needs. The file appears whole and checked, or not at all; one
+    that was there before is replaced only then.
+
+    Args:
+        backbone: the one that the adapter was trained on.
+        adapter: the task.
+        path: the file, in a folder that exists.
+        opset: version of ONNX's operators, 18 to 24. Older runtimes want a lower one.
+        tolerance: largest difference of a logit that passes, relative to the largest logit.
+
+    Raises:
+        BackboneMismatchError: another backbone.
+        ParityError: ONNX Runtime's answers are further away than that.
+        ExportError: the model cannot be translated or run, or the file cannot be written.
+    """
+    _check_settings(opset, tolerance)
+    target = Path(path)
+    with _replacing(target) as file:  # first of all, since what follows takes its time
+        # Folding shares tensors with the backbone, which stays where and as it is.
+        model = copy.deepcopy(fold(backbone, adapter)).to("cpu", torch.float32)
+        images = draw_images(PROBE_SEED, adapter.preprocessing)
+        with torch.inference_mode():
+            logits = model(torch.from_numpy(images)).numpy()
+        if not np.isfinite(logits).all():
+            raise ExportError(
+                f"Adapter '{adapter.task}' answers with NaN or infinity on {backbone.identity}, "
+                "so there is nothing to check a file against.",
+                hint="Train it again, at a lower rate.",
+            )
+        proto = translate(
+            model, adapter.preprocessing.input_size, opset=opset, name=adapter.backbone.name
+        )
+        for key, value in Record.of(adapter, logits).to_metadata().items():
+            proto.metadata_props.add(key=key, value=value)
+        data = _serialise(proto, adapter.task)
+        subject = f"The export of task '{adapter.task}' on {backbone.identity}"
+        report = _examine(data, target, subject=subject, tolerance=tolerance)
+        file.write(data)
+    return report
+
+
+def verify_onnx(path: str | Path, *, tolerance: float = DEFAULT_TOLERANCE) -> ExportReport:
+    """Check an exported file on its own: sound ONNX, whole metadata, and the answers it promises.
+
+    Args:
+        path: from `export_onnx`.
+        tolerance: as there.
+
+    Raises:
+        ExportFormatError: not ONNX, not one of gatehub's, or nothing that can be run.
+        ParityError: it gives other answers than when it was exported.
+        ExportError: it cannot be read.
+    """
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        if size > _MAX_FILE_BYTES:
+            raise ExportFormatError(
+                f"'{file}' has {size:,} bytes; an ONNX model has at most {_MAX_FILE_BYTES:,}."
+            )
+        data = file.read_bytes()
+    except OSError as error:
+        raise ExportError(
+            f"'{file}' cannot be read ({error.strerror}).", hint="Check the path."
+        ) from error
+    return _examine(data, file, subject=f"'{file}'", tolerance=tolerance)
+
+
+def _check_settings(opset: int, tolerance: float) -> None:
+    if opset not in range(MIN_OPSET, MAX_OPSET + 1):
+        raise ExportError(
+            f"ONNX opset {opset} was asked for; expected {MIN_OPSET} to {MAX_OPSET}.",
+            hint=f"{MIN_OPSET} is the one that most runtimes read.",
+        )
+    if not 0 <= tolerance < math.inf:
+        raise ExportError(f"The tolerance is {tolerance}; expected a number from 0 on.")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file that takes its place once it is whole; after an error it is gone."""
+    temporary = path.parent / f".gatehub-{secrets.token_hex(8)}.tmp"
+    hint = "Name a file in a folder that exists and that you may write to."
+    try:
+        if path.is_dir():
+            raise ExportError(f"'{path}' is a folder; expected a file.", hint=hint)
+        # Not the tempfile module: its files are readable by their owner alone.
+        file = temporary.open("xb")
+    except OSError as error:
+        raise ExportError(f"'{path}' cannot be written ({error.strerror}).", hint=hint) from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ExportError(f"'{path}' cannot be written ({error.strerror}).", hint=hint) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _serialise(proto: onnx.ModelProto, task: str) -> bytes:
+    size = proto.ByteSize()
+    if size > _MAX_FILE_BYTES:
+        raise ExportError(
+            f"Task '{task}' takes {size:,} bytes as ONNX; one file holds at most "
+            f"{_MAX_FILE_BYTES:,}."
+        )
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def _examine(data: bytes, path: Path, *, subject: str, tolerance: float) -> ExportReport:
+    """Check the bytes of a file against what they say of themselves."""
+    import onnx
+
+    try:
+        proto = onnx.load_model_from_string(data)
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        # Before the checker, which would look for the other file.
+        if any(v.data_location == onnx.TensorProto.EXTERNAL for v in proto.graph.initializer):
+            raise ValueError("weights in another file")
+        onnx.checker.check_model(proto)
+    except Exception as error:  # protobuf's, the checker's, and text that is not UTF-8
+        raise ExportFormatError(
+            f"{subject} is no sound ONNX model ({first_line(error)}).",
+            hint="Fetch or export it again.",
+        ) from error
+    record = Record.from_metadata(metadata, subject=subject)
+    difference = check_parity(
+        data, record.probe_images(), record.probe_logits, tolerance=tolerance, subject=subject
+    )
+    return ExportReport(
+        path=path,
+        opset={entry.domain: entry.version for entry in proto.opset_import}[""],
+        bytes=len(data),
+        max_abs_diff=difference.max_abs,
+        max_rel_diff=difference.max_rel,
+    )

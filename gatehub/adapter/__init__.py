@@ -1,0 +1,7 @@
+"""The adapter: one task's gates, normalisation values and head, as an object and as a folder."""
+
+from gatehub.adapter.adapter import Adapter
+from gatehub.adapter.config import AdapterConfig
+from gatehub.adapter.files import ADAPTER_FILES, verify_adapter
+
+__all__ = ["ADAPTER_FILES", "Adapter", "AdapterConfig", "verify_adapter"]

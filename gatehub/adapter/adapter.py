@@ -1,0 +1,152 @@
+"""One task's gates, normalisation values and head, as an object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from torch import Tensor
+
+from gatehub.adapter.config import AdapterConfig
+from gatehub.adapter.files import read_adapter, round_tensors, write_adapter
+from gatehub.backbone import BackboneIdentity, digest_tensors
+from gatehub.gates.attach import GatedModel
+from gatehub.gates.layout import GateLayout
+from gatehub.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Adapter:
+    """What a task has of its own: gates, normalisation values and head.
+
+    Made by `from_model` or `load`; it never changes afterwards.
+
+    Args:
+        config: everything but the numbers.
+        tensors: by name, "SITE.gate", "SITE.gate_a", "SITE.gate_b", "NORM.weight", "NORM.bias",
+            "NORM.running_mean", "NORM.running_var" and "head.*".
+    """
+
+    config: AdapterConfig
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def from_model(
+        cls,
+        model: GatedModel,
+        *,
+        task: str,
+        metrics: Mapping[str, float] | None = None,
+        training: Mapping[str, str | int | float | bool | None] | None = None,
+    ) -> Adapter:
+        """Copy what a trained model has of its own.
+
+        Args:
+            model: from `attach_gates`; it may go on learning.
+            task: name of the task: letters, digits, ".", "_" and "-", at most 96.
+            metrics: figures measured on validation data, such as {"accuracy": 0.98}.
+            training: how it was trained, one value for each setting.
+
+        Raises:
+            UnsafeNameError: the name has other characters.
+        """
+        config = AdapterConfig(
+            task=task,
+            labels=model.labels,
+            backbone=model.backbone,
+            layout=model.layout,
+            preprocessing=model.preprocessing,
+            metrics=dict(metrics or {}),
+            training=dict(training or {}),
+            tensors={},
+            files={},
+        )
+        tensors = {name: tensor.clone() for name, tensor in model.task_tensors().items()}
+        return cls(config=config, tensors=MappingProxyType(tensors))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Adapter:
+        """Read an adapter from its folder, as float32, or refuse it.
+
+        Raises:
+            AdapterFormatError: one subclass for each way in which a folder can be unsound.
+        """
+        config, tensors = read_adapter(Path(folder))
+        return cls(config=config, tensors=MappingProxyType(tensors))
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        dtype: str = "float16",
+        attachments: Mapping[str, bytes] | None = None,
+    ) -> Path:
+        """Write the adapter as a folder, whole or not at all.
+
+        An adapter that is there already is replaced; anything else is left and refused.
+
+        Args:
+            folder: where to.
+            dtype: "float16", "bfloat16" or "float32", for the gates; normalisation values and
+                head stay float32.
+            attachments: "training.jsonl" and "training.png", if there are any.
+
+        Returns:
+            The folder.
+
+        Raises:
+            AdapterExistsError: something else is there.
+            NonFiniteTensorError: a value is NaN, infinite, or beyond the range of `dtype`.
+            TensorDtypeError: another dtype.
+            AdapterFormatError: the adapter contradicts itself, so `load` would refuse it.
+            OSError: the disk refuses; what was there is there still.
+        """
+        return write_adapter(
+            Path(folder), self.config, self.tensors, dtype=dtype, attachments=attachments or {}
+        )
+
+    def as_stored(self, dtype: str) -> Adapter:
+        """Return the adapter with the values that it will have after `save` and `load`.
+
+        Raises:
+            TensorDtypeError: no such dtype.
+        """
+        return replace(
+            self, tensors=MappingProxyType(round_tensors(self.config, self.tensors, dtype))
+        )
+
+    def with_metrics(self, metrics: Mapping[str, float]) -> Adapter:
+        """Return the same adapter with other figures."""
+        return replace(self, config=replace(self.config, metrics=dict(metrics)))
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.config.task
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.config.labels
+
+    @property
+    def backbone(self) -> BackboneIdentity:
+        """The weights it was trained on."""
+        return self.config.backbone
+
+    @property
+    def layout(self) -> GateLayout:
+        """Which gates and normalisation values it holds."""
+        return self.config.layout
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes its input."""
+        return self.config.preprocessing
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the tensors as they are here; see `digest_tensors`."""
+        return digest_tensors(self.tensors)

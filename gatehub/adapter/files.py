@@ -1,0 +1,256 @@
+"""An adapter's folder: written whole or not at all, read only when every byte is accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from gatehub.adapter._declared import check_declared
+from gatehub.adapter._publish import publish_folder
+from gatehub.adapter._tensors import (
+    DTYPES,
+    PREFIX_BYTES,
+    check_header,
+    count_bytes,
+    dump_tensors,
+    load_tensors,
+    read_header_length,
+)
+from gatehub.adapter.card import render_card
+from gatehub.adapter.config import AdapterConfig, TensorSpec
+from gatehub.errors import (
+    AdapterExistsError,
+    AdapterFormatError,
+    ConfigError,
+    CorruptTensorsError,
+    DigestMismatchError,
+    GatehubError,
+    MissingFileError,
+    TensorDtypeError,
+    UnexpectedFileError,
+)
+
+CONFIG_FILE = "config.json"
+TENSORS_FILE = "gates.safetensors"
+CARD_FILE = "README.md"
+REQUIRED_FILES = (CONFIG_FILE, TENSORS_FILE, CARD_FILE)
+OPTIONAL_FILES = ("training.jsonl", "training.png")
+ADAPTER_FILES = REQUIRED_FILES + OPTIONAL_FILES
+MAX_CONFIG_BYTES = 4_000_000
+MAX_ATTACHMENT_BYTES = 2**26
+
+
+def verify_adapter(folder: Path) -> AdapterConfig:
+    """Read every byte of an adapter's folder and return its config.
+
+    Raises:
+        AdapterFormatError: one subclass for each way in which a folder can be unsound.
+    """
+    return read_adapter(folder)[0]
+
+
+def read_adapter(folder: Path) -> tuple[AdapterConfig, dict[str, Tensor]]:
+    """Read and check an adapter's folder: its config, and its tensors as float32.
+
+    Files whose name begins with a dot are not the adapter's and are left alone. The card may be
+    edited by hand, so it must be there but has no digest.
+
+    Raises:
+        AdapterFormatError: one subclass for each way in which a folder can be unsound.
+    """
+    try:
+        present = _list_files(folder)
+        config_path, tensors_path = folder / CONFIG_FILE, folder / TENSORS_FILE
+        text = _read_file(config_path, MAX_CONFIG_BYTES, ConfigError)
+        config = _read_config(text, str(config_path))
+        _check_attachments(config, present, folder)
+        data = _read_tensor_file(tensors_path, config)
+        tensors = load_tensors(data, config.tensors, where=str(tensors_path))
+        _check_digest(tensors_path, data, config)
+        for name in sorted(config.files.keys() - {TENSORS_FILE}):
+            content = _read_file(folder / name, MAX_ATTACHMENT_BYTES, UnexpectedFileError)
+            _check_digest(folder / name, content, config)
+    except GatehubError:  # some of them are OSErrors too
+        raise
+    except OSError as error:
+        raise AdapterFormatError(
+            f"'{folder}' cannot be read: {error.strerror or error}.", hint="Check the path."
+        ) from error
+    return config, tensors
+
+
+def write_adapter(
+    folder: Path,
+    config: AdapterConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: str,
+    attachments: Mapping[str, bytes],
+) -> Path:
+    """Write an adapter's folder beside its place, sync it, and rename it there.
+
+    Raises:
+        AdapterExistsError: something that is not an adapter is there.
+        NonFiniteTensorError: a value is NaN, infinite, or beyond the range of `dtype`.
+        TensorDtypeError: no such dtype.
+        UnexpectedFileError: an attachment that the format does not know, or that is too long.
+        AdapterFormatError: the adapter contradicts itself, so it could not be read again.
+        OSError: the disk refuses; what was there is there still.
+    """
+    check_place(folder)
+    for name, content in attachments.items():
+        if name not in OPTIONAL_FILES or len(content) > MAX_ATTACHMENT_BYTES:
+            raise UnexpectedFileError(
+                f"'{name}' of {len(content):,} bytes is no attachment; expected one of "
+                f"{', '.join(OPTIONAL_FILES)}, at most {MAX_ATTACHMENT_BYTES:,} bytes."
+            )
+    specs = _declare(config, tensors, dtype)
+    data = dump_tensors(tensors, specs, backbone_digest=config.backbone.digest)
+    contents = {TENSORS_FILE: data} | dict(sorted(attachments.items()))
+    stored = config.with_files(
+        specs, {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    )
+    contents[CONFIG_FILE] = stored.to_json()
+    _read_config(contents[CONFIG_FILE], f"The config for '{folder}'")
+    contents[CARD_FILE] = render_card(stored, adapter_bytes=len(data)).encode()
+    publish_folder(folder, contents)
+    return folder
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a place where writing an adapter would lose something else.
+
+    Raises:
+        AdapterExistsError: a file, or a folder that holds anything but an adapter.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise AdapterExistsError(f"'{folder}' is a file; expected a folder or nothing.")
+    names = {path.name for path in folder.iterdir()}
+    if names and not set(REQUIRED_FILES) <= names <= set(ADAPTER_FILES):
+        raise AdapterExistsError(
+            f"'{folder}' holds something else than an adapter; it is left as it is.",
+            hint="Choose another folder.",
+        )
+
+
+def round_tensors(
+    config: AdapterConfig, tensors: Mapping[str, Tensor], dtype: str
+) -> dict[str, Tensor]:
+    """Return the tensors as float32, with the values that storing them leaves.
+
+    Raises:
+        TensorDtypeError: no such dtype.
+    """
+    specs = _declare(config, tensors, dtype)
+    return {name: t.to(DTYPES[specs[name].dtype]).float() for name, t in tensors.items()}
+
+
+def _list_files(folder: Path) -> set[str]:
+    if not os.path.isdir(folder):
+        raise MissingFileError(
+            f"'{folder}' is no folder, so there is no adapter.", hint="Check the path."
+        )
+    present = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    for name in REQUIRED_FILES:
+        if not (folder / name).is_file():
+            raise MissingFileError(
+                f"'{folder}' has no {name}, so it is no whole adapter.",
+                hint="Fetch or save it again.",
+            )
+    unknown = sorted(
+        name for name in present if name not in ADAPTER_FILES or not (folder / name).is_file()
+    )
+    if unknown:
+        raise UnexpectedFileError(
+            f"'{folder}' holds {unknown[0]!r}, which is no file of an adapter "
+            f"({len(unknown)} such).",
+            hint=f"An adapter has {', '.join(ADAPTER_FILES)}; move everything else away.",
+        )
+    return present
+
+
+def _read_file(path: Path, limit: int, too_long: type[AdapterFormatError]) -> bytes:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise too_long(f"'{path}' has {size:,} bytes; at most {limit:,} are read.")
+        return file.read(size)
+
+
+def _read_config(data: bytes, where: str) -> AdapterConfig:
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError(
+            f"{where} has {len(data):,} bytes; at most {MAX_CONFIG_BYTES:,} are read."
+        )
+    config = AdapterConfig.from_json(data, where=where)
+    check_declared(config, where)
+    return config
+
+
+def _check_attachments(config: AdapterConfig, present: set[str], folder: Path) -> None:
+    if TENSORS_FILE not in config.files:
+        raise ConfigError(f"'{folder / CONFIG_FILE}' has no digest of {TENSORS_FILE}.")
+    for name in config.files:
+        if name not in (TENSORS_FILE, *OPTIONAL_FILES):
+            raise ConfigError(
+                f"'{folder / CONFIG_FILE}' lists a digest of '{name}', which has none."
+            )
+        if name not in present:
+            raise MissingFileError(f"'{folder}' lacks '{name}', which its config lists.")
+    for name in OPTIONAL_FILES:
+        if name in present and name not in config.files:
+            raise UnexpectedFileError(f"'{folder}' holds '{name}', which its config does not list.")
+
+
+def _read_tensor_file(path: Path, config: AdapterConfig) -> bytes:
+    with path.open("rb") as file:
+        prefix = file.read(PREFIX_BYTES)
+        length = read_header_length(prefix, str(path))
+        header = file.read(length)
+        if len(header) < length:
+            raise CorruptTensorsError(
+                f"'{path}' is truncated: its header needs {length:,} bytes, and {len(header):,} "
+                "follow."
+            )
+        check_header(
+            header, config.tensors, backbone_digest=config.backbone.digest, where=str(path)
+        )
+        size = os.fstat(file.fileno()).st_size
+        expected = len(prefix) + len(header) + count_bytes(config.tensors)
+        if size != expected:
+            kind = "truncated" if size < expected else "overlong"
+            raise CorruptTensorsError(
+                f"'{path}' is {kind}: it has {size:,} bytes, and its tensors need {expected:,}.",
+                hint="Fetch or save it again.",
+            )
+        return prefix + header + file.read(expected)
+
+
+def _check_digest(path: Path, data: bytes, config: AdapterConfig) -> None:
+    found, expected = hashlib.sha256(data).hexdigest(), config.files[path.name]
+    if found != expected:
+        raise DigestMismatchError(
+            f"'{path}' has SHA-256 {found[:12]}…, but its config names {expected[:12]}….",
+            hint="A byte changed on the way; fetch it again.",
+        )
+
+
+def _declare(
+    config: AdapterConfig, tensors: Mapping[str, Tensor], dtype: str
+) -> dict[str, TensorSpec]:
+    names = {str(value).removeprefix("torch."): code for code, value in DTYPES.items()}
+    if dtype not in names:
+        raise TensorDtypeError(f"Gates are stored as {', '.join(sorted(names))}, not as {dtype!r}.")
+    gates = config.layout.gate_shapes()
+    return {
+        name: TensorSpec(
+            dtype=names[dtype if name in gates else "float32"], shape=tuple(tensor.shape)
+        )
+        for name, tensor in tensors.items()
+    }

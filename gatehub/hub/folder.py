@@ -1,0 +1,249 @@
+"""A hub in a folder: on a disk, a network drive, whatever can be mounted. It loses nothing.
+
+    blobs/3f/3f9a…                                  files' bytes, named by their SHA-256
+    repos/ORG/NAME/manifests/COMMIT.json            what a commit holds, named by its SHA-256
+    repos/ORG/NAME/refs/heads/BRANCH/00000001       the commits of a branch in order; the
+                                                    highest number is its head
+    repos/ORG/NAME/refs/tags/TAG                    the commit of a tag
+
+Nothing here is ever changed or deleted. A push writes the blobs, then the manifest, then
+creates the next number of its branch. Only that last step makes it visible, and of many
+pushes at once exactly one gets the number. There is no lock that a crash could leave behind;
+what a crash leaves are blobs, manifests and temporary files that no number leads to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gatehub.errors import (
+    HubConflictError,
+    HubError,
+    HubNameError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from gatehub.hub._disk import Disk
+from gatehub.hub._repository import Head, Repository
+from gatehub.hub.manifest import AdapterSummary, Manifest, StoredFile, now
+from gatehub.hub.names import check_ref, check_revision, is_commit_prefix, is_ref
+from gatehub.hub.store import ListedAdapter, ListedRevision, PushResult
+
+
+class FolderHub:
+    """The hub in one folder, which the first push makes.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._disk = Disk(root)
+
+    def __repr__(self) -> str:
+        return f"FolderHub({str(self._disk.root)!r})"
+
+    def push(
+        self,
+        folder: Path,
+        files: Mapping[str, StoredFile],
+        repo: str,
+        *,
+        revision: str,
+        tag: str | None,
+        message: str,
+        summary: AdapterSummary,
+    ) -> PushResult:
+        """See `Hub.push`. A branch that does not exist begins a history of its own."""
+        repository = Repository(self._disk, repo)
+        head = repository.head(check_ref(revision))
+        same = head is not None and repository.manifest(head.commit).files == files
+        manifest = Manifest(
+            parent=None if head is None else head.commit,
+            message=message,
+            created=now(),
+            files=files,
+            summary=summary,
+        )
+        repository.check(manifest)
+        if repository.tagged(revision) is not None:
+            raise HubNameError(f"'{revision}' is a tag of {repo}, and tags stay where they are.")
+        if tag is not None:
+            _check_tag(repository, tag, revision, head.commit if head and same else None)
+
+        # Of the same content too: a file that was damaged on the hub is sound again after it.
+        for name, file in files.items():
+            self._disk.put(_blob(file), folder / name, file)
+        if head is not None and same:
+            commit, created = head.commit, False
+        else:
+            commit, created = _land(repository, revision, head, manifest)
+        if tag is not None and (taken := repository.tag(tag, commit)) != commit:
+            raise _tag_conflict(repo, tag, expected=commit, found=taken)
+        return PushResult(
+            repo=repo,
+            revision=revision,
+            commit=commit,
+            url=(self._disk.root / "repos" / repo).as_uri(),
+            created=created,
+        )
+
+    def resolve(self, repo: str, revision: str) -> str:
+        """See `Hub.resolve`. Branches go before tags, and both before commit ids."""
+        repository = self._existing(repo)
+        if is_ref(check_revision(revision)):  # a whole commit id is never a name here
+            head = repository.head(revision)
+            commit = repository.tagged(revision) if head is None else head.commit
+            if commit is not None:
+                return commit
+        found: list[str] = []
+        if is_commit_prefix(revision):
+            # Only what a branch leads to: a refused push has left its manifest behind.
+            start = revision.lower()
+            found = [commit for commit, _ in repository.history() if commit.startswith(start)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise RevisionNotFoundError(
+                f"{len(found)} commits of {repo} begin with '{revision}'.",
+                hint=f"Give more digits: {', '.join(sorted(found))}.",
+            )
+        refs = [*repository.branches(), *repository.tags()]
+        raise RevisionNotFoundError(
+            f"{repo} has no branch, tag or commit '{revision}'.",
+            hint=f"Its branches and tags are {', '.join(refs)}.",
+        )
+
+    def files(self, repo: str, commit: str) -> Mapping[str, StoredFile]:
+        """See `Hub.files`."""
+        return Repository(self._disk, repo).manifest(commit).files
+
+    def fetch(self, repo: str, commit: str, name: str, target: Path) -> None:
+        """See `Hub.fetch`."""
+        file = self.files(repo, commit)[name]
+        self._disk.get(_blob(file), target, file)
+
+    def list_adapters(self) -> list[ListedAdapter]:
+        """See `Hub.list_adapters`."""
+        self._check_root()
+        repositories = [
+            Repository(self._disk, f"{org}/{name}")
+            for org in self._disk.names("repos")
+            for name in self._disk.names(f"repos/{org}")
+        ]
+        return [
+            _row(repository, branch, head.commit)
+            for repository in repositories
+            for branch in repository.branches()[:1]
+            if (head := repository.head(branch)) is not None
+        ]
+
+    def list_revisions(self, repo: str) -> list[ListedRevision]:
+        """See `Hub.list_revisions`."""
+        repository = self._existing(repo)
+        # Refs before the history: what they name is then in it, whoever pushes meanwhile.
+        heads = {branch: repository.head(branch) for branch in repository.branches()}
+        tags = repository.tags()
+        return [
+            ListedRevision(
+                commit=commit,
+                parent=manifest.parent,
+                message=manifest.message,
+                created=manifest.created,
+                branches=tuple(
+                    branch for branch, head in heads.items() if head and head.commit == commit
+                ),
+                tags=tuple(tag for tag, tagged in tags.items() if tagged == commit),
+            )
+            for commit, manifest in repository.history()
+        ]
+
+    def _check_root(self) -> None:
+        if not self._disk.root.is_dir():
+            raise HubError(
+                f"There is no hub at {self._disk.root}.",
+                hint="Check the path, and that the drive is mounted; the first push makes a hub.",
+            )
+
+    def _existing(self, repo: str) -> Repository:
+        repository = Repository(self._disk, repo)
+        self._check_root()
+        if not repository.branches():
+            raise RepositoryNotFoundError(
+                f"The hub {self._disk.root} has no {repo}.",
+                hint="Check the name: list_adapters shows what the hub has.",
+            )
+        return repository
+
+
+def _blob(file: StoredFile) -> str:
+    return f"blobs/{file.sha256[:2]}/{file.sha256}"
+
+
+def _land(
+    repository: Repository, branch: str, head: Head | None, manifest: Manifest
+) -> tuple[str, bool]:
+    """Put a commit on top of `head`: the commit that holds its content, and if it is this one."""
+    number = 1 if head is None else head.number + 1
+    commit = repository.record(manifest)
+    if repository.advance(branch, number, commit):
+        return commit, True
+    winner = repository.head(branch, at_least=number)
+    found = None if winner is None else winner.commit
+    if found is not None and repository.manifest(found).files == manifest.files:
+        return found, False
+    raise HubConflictError(
+        f"Another push to {repository.name}@{branch} landed first: expected its head to be "
+        f"{manifest.parent or 'no commit yet'}, but it is {found}.",
+        hint="Nothing was overwritten. Push again to put yours on top of it.",
+        expected=manifest.parent,
+        found=found,
+    )
+
+
+def _check_tag(repository: Repository, tag: str, branch: str, commit: str | None) -> None:
+    """Refuse a tag before anything is pushed that could not be tagged after it.
+
+    Args:
+        repository: where.
+        tag: the tag's name.
+        branch: the branch that is pushed to.
+        commit: the commit to be tagged, None if the push will create it.
+    """
+    check_ref(tag)
+    if tag == branch or tag in repository.branches():
+        raise HubNameError(
+            f"'{tag}' is a branch of {repository.name}, so no tag may be called that.",
+            hint="Choose another tag.",
+        )
+    taken = repository.tagged(tag)
+    if taken is not None and taken != commit:
+        raise _tag_conflict(repository.name, tag, expected=commit, found=taken)
+
+
+def _tag_conflict(repo: str, tag: str, *, expected: str | None, found: str) -> HubConflictError:
+    return HubConflictError(
+        f"The tag '{tag}' of {repo} names {found}, so it cannot name "
+        f"{expected or 'what is pushed now'}.",
+        hint="A tag stays where it is: choose another.",
+        expected=expected,
+        found=found,
+    )
+
+
+def _row(repository: Repository, branch: str, commit: str) -> ListedAdapter:
+    manifest = repository.manifest(commit)
+    summary = manifest.summary
+    return ListedAdapter(
+        repo=repository.name,
+        revision=branch,
+        commit=commit,
+        task=summary.task,
+        classes=summary.classes,
+        backbone=summary.backbone,
+        gates=summary.gates,
+        bytes=sum(file.bytes for file in manifest.files.values()),
+        accuracy=summary.accuracy,
+        updated=manifest.created,
+    )

@@ -1,0 +1,114 @@
+"""What may be called what on a hub: names are data from strangers, and become paths.
+
+A repository is `org/name`. A branch or a tag has one component of the same form, and must
+not look like a whole commit id. A revision is a branch, a tag, a commit id or its beginning.
+No accepted name can leave the folder it is joined to, on any system.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gatehub.errors import HubNameError
+
+DEFAULT_BRANCH = "main"
+MAX_NAME_CHARACTERS = 96
+MIN_PREFIX_CHARACTERS = 4
+
+_COMPONENT = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARACTERS - 1}}}")
+_COMMIT_LIKE = re.compile(r"[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}")
+_PREFIX = re.compile(rf"[0-9A-Fa-f]{{{MIN_PREFIX_CHARACTERS},64}}")
+_RULE = (
+    f"1 to {MAX_NAME_CHARACTERS} letters, digits, '.', '_' or '-', beginning with a letter "
+    "or a digit, without '..'"
+)
+
+
+def is_component(name: str) -> bool:
+    """Whether a name can stand as one component of a path without leading anywhere else."""
+    return _COMPONENT.fullmatch(name) is not None and ".." not in name
+
+
+def is_ref(name: str) -> bool:
+    """Whether a branch or a tag may be called so."""
+    return is_component(name) and _COMMIT_LIKE.fullmatch(name) is None
+
+
+def check_repository(name: str) -> str:
+    """Return a repository's name.
+
+    Raises:
+        HubNameError: the name is not `org/name`.
+    """
+    parts = name.split("/")
+    if len(parts) == 2 and all(map(is_component, parts)):
+        return name
+    if "@" in name:
+        hint = "Here the revision is an argument of its own, not a part of the name."
+    else:
+        hint = f"Give org/name, each of {_RULE}."
+    raise HubNameError(f"{_shown(name)} is not the name of a repository.", hint=hint)
+
+
+def check_ref(name: str) -> str:
+    """Return the name of a branch or a tag.
+
+    Raises:
+        HubNameError: the name is malformed, or could be taken for a commit id.
+    """
+    if not is_component(name):
+        raise HubNameError(
+            f"{_shown(name)} is not the name of a branch or tag.", hint=f"Use {_RULE}."
+        )
+    if not is_ref(name):
+        raise HubNameError(
+            f"{_shown(name)} looks like a commit id, so no branch or tag may be called that.",
+            hint="Choose a name.",
+        )
+    return name
+
+
+def check_revision(name: str) -> str:
+    """Return a revision: a branch, a tag, a commit id or its beginning.
+
+    Raises:
+        HubNameError: the name can be none of them.
+    """
+    if not is_component(name):
+        raise HubNameError(
+            f"{_shown(name)} is not a revision.",
+            hint=f"Give a branch, a tag or at least {MIN_PREFIX_CHARACTERS} digits of a commit id.",
+        )
+    return name
+
+
+def check_file_name(name: str) -> str:
+    """Return the name of a file in a commit.
+
+    Raises:
+        HubNameError: the name could be a path.
+    """
+    if not is_component(name):
+        raise HubNameError(f"{_shown(name)} is not the name of a file in a repository.")
+    return name
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split `org/name[@revision]` into repository and revision, by default `main`.
+
+    Raises:
+        HubNameError: either part is not valid.
+    """
+    repository, at, revision = name.partition("@")
+    check_repository(repository)
+    return repository, check_revision(revision) if at else DEFAULT_BRANCH
+
+
+def is_commit_prefix(revision: str) -> bool:
+    """Whether a revision could be the beginning of a commit id."""
+    return _PREFIX.fullmatch(revision) is not None
+
+
+def _shown(name: str) -> str:
+    """A name as it may stand in an error message, whatever it holds."""
+    return repr(name if len(name) <= MAX_NAME_CHARACTERS else name[:MAX_NAME_CHARACTERS] + "…")

@@ -1,0 +1,1 @@
+"""The runtime: many tasks on one resident backbone."""

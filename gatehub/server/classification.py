@@ -1,0 +1,171 @@
+"""One request for one image's classes: how it is read, answered and ranked.
+
+The two forms that huggingface_hub's `InferenceClient.image_classification` sends are both
+read: the image as the raw body, or JSON `{"inputs": base64, "parameters": {…}}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from reprlib import repr as shorten
+from typing import TYPE_CHECKING, TypedDict
+
+import torch
+from torch import Tensor
+
+from gatehub.errors import EngineError, RequestError
+from gatehub.preprocessing import open_image
+
+if TYPE_CHECKING:
+    from gatehub.runtime.engine import Answer, Engine
+
+# As in Hugging Face's image-classification pipeline.
+DEFAULT_TOP_K = 5
+
+_FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(dim=-1),
+    "sigmoid": torch.sigmoid,
+    "none": lambda logits: logits,
+}
+_OPTIONS = ("top_k", "function_to_apply")
+
+
+class Score(TypedDict):
+    """One class of an answer."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassificationRequest:
+    """What a client asked.
+
+    Args:
+        image: the bytes of one image file.
+        top_k: how many classes to answer with; all, if there are fewer.
+        function_to_apply: what makes scores of logits: "softmax", "sigmoid" or "none".
+
+    Raises:
+        RequestError: an option is out of its range.
+    """
+
+    image: bytes
+    top_k: int = DEFAULT_TOP_K
+    function_to_apply: str = "softmax"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1:
+            raise RequestError(
+                f"top_k is {shorten(self.top_k)}; it must be a whole number of at least 1."
+            )
+        # A list, since JSON may bring values that cannot be looked up in a mapping.
+        if self.function_to_apply not in list(_FUNCTIONS):
+            raise RequestError(
+                f"function_to_apply is {shorten(self.function_to_apply)}; "
+                f"expected one of {', '.join(_FUNCTIONS)}."
+            )
+
+
+def parse_request(
+    body: bytes, *, content_type: str, query: Mapping[str, str]
+) -> ClassificationRequest:
+    """Read a request in either form.
+
+    Args:
+        body: as sent, not empty.
+        content_type: the header's value, or "". Only JSON and multipart forms are told apart;
+            anything else is taken for an image, since clients often send a wrong type or none.
+        query: options from the URL. Those in a JSON body win over them.
+
+    Raises:
+        RequestError: malformed, or an option that is unknown or out of its range.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    options: dict[str, object] = dict(query)
+    count = query.get("top_k", "")
+    if count.isdecimal() and len(count) < 10:
+        options["top_k"] = int(count)
+    if media_type.startswith("multipart/"):
+        raise RequestError(
+            "The request body is a multipart form.",
+            hint="Send the image itself as the body, as in: curl --data-binary @photo.jpg URL",
+        )
+    if media_type == "application/json":
+        body, parameters = _parse_json(body)
+        options |= {name: value for name, value in parameters.items() if value is not None}
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        raise RequestError(
+            f"Unknown option {shorten(unknown[0])}; expected {' or '.join(_OPTIONS)}."
+        )
+    return ClassificationRequest(image=body, **options)  # type: ignore[arg-type]
+
+
+def classify(
+    engine: Engine, task: str, request: ClassificationRequest, *, max_pixels: int
+) -> tuple[list[Score], Answer]:
+    """Decode, run and rank: the part of a request that belongs in a worker thread.
+
+    Raises:
+        TaskNotFoundError: no such task is loaded.
+        InputError: the image cannot be used.
+        EngineError: the answer is not finite.
+    """
+    image = open_image(request.image, max_pixels=max_pixels)
+    preprocessing = engine.task(task).preprocessing
+    while True:
+        answer = engine.run(task, preprocessing.transform()(image)[None])
+        if answer.task.preprocessing == preprocessing:
+            break
+        # The task was swapped in between, for an adapter that wants its images otherwise.
+        preprocessing = answer.task.preprocessing
+    logits = answer.logits[0]
+    if not bool(torch.isfinite(logits).all()):
+        raise EngineError(
+            f"Task '{task}' (generation {answer.task.generation}) answered values that are "
+            "not finite."
+        )
+    scores = _FUNCTIONS[request.function_to_apply](logits)
+    return rank(scores, answer.task.labels, top_k=request.top_k), answer
+
+
+def rank(scores: Tensor, labels: Sequence[str], *, top_k: int) -> list[Score]:
+    """Pair scores with labels, best first; equals stay in the labels' order.
+
+    Args:
+        scores: (classes,) float32.
+        labels: one for each class.
+        top_k: how many to keep, at least 1.
+    """
+    values, order = scores.sort(descending=True, stable=True)
+    return [
+        Score(label=labels[index], score=value)
+        for value, index in zip(values[:top_k].tolist(), order[:top_k].tolist(), strict=True)
+    ]
+
+
+def _parse_json(body: bytes) -> tuple[bytes, Mapping[str, object]]:
+    form = 'Send {"inputs": "<base64 of an image>", "parameters": {"top_k": 3}}.'
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise RequestError("The request body is not valid JSON.", hint=form) from None
+    if (
+        not isinstance(content, dict)
+        or not {"inputs"} <= set(content) <= {"inputs", "parameters"}
+        or not isinstance(content["inputs"], str)
+    ):
+        raise RequestError(
+            "The JSON body is not an object of 'inputs', a string, and 'parameters'.", hint=form
+        )
+    parameters = content.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise RequestError("'parameters' in the JSON body is not an object.", hint=form)
+    try:
+        return base64.b64decode(content["inputs"], validate=True), parameters
+    except ValueError:
+        raise RequestError("'inputs' in the JSON body is not base64.", hint=form) from None

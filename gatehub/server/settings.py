@@ -1,0 +1,50 @@
+"""What a server accepts, and how much of it at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+
+from gatehub.errors import ServerError
+from gatehub.preprocessing import DEFAULT_MAX_PIXELS
+
+
+def _default_threads() -> int:
+    """Decode one image while another is classified, without crowding the cores."""
+    return max(2, min(4, os.cpu_count() or 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Limits of one server. Each is a whole number.
+
+    Args:
+        max_body_bytes: largest request body, as sent; base64 takes a third more than its image.
+        max_pixels: largest image, width times height, checked before it is decoded.
+        threads: requests that are decoded and classified at the same time.
+        max_waiting: further requests that may wait for a thread, their bodies in memory.
+        body_timeout_s: seconds that a client may take to send a body.
+        retry_after_s: seconds that a client is told to wait when the server is full.
+        drain_timeout_s: seconds that requests in flight have to finish once the server stops.
+
+    Raises:
+        ServerError: a value is no whole number, or below its minimum.
+    """
+
+    max_body_bytes: int = 20_000_000
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    threads: int = field(default_factory=_default_threads)
+    max_waiting: int = 64
+    body_timeout_s: int = 60
+    retry_after_s: int = 1
+    drain_timeout_s: int = 30
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            minimum = 0 if setting.name == "max_waiting" else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+                raise ServerError(
+                    f"ServerSettings.{setting.name} is {value!r}; "
+                    f"it must be a whole number of at least {minimum}."
+                )

@@ -1,0 +1,1 @@
+"""Teaching an adapter: where images come from, what is trained, and how."""

@@ -1,0 +1,106 @@
+"""A training run's state between epochs, on disk: no pickle, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gatehub.errors import ResumeError
+
+_FILE = "checkpoint.safetensors"
+_KEY = "state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """What is written down after an epoch.
+
+    Args:
+        epoch: its number, from 1.
+        train_loss: mean over the steps, in nats, with label smoothing.
+        val_loss: mean over the validation images, in nats.
+        val_accuracy: a fraction.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Where a run stands after an epoch.
+
+    Args:
+        settings: what must be the same for a run to be continued.
+        history: one record for each epoch that is done.
+        tensors: the model's and the optimiser's.
+    """
+
+    settings: Mapping[str, object]
+    history: Sequence[EpochRecord]
+    tensors: Mapping[str, Tensor]
+
+
+def work_folder(out: Path) -> Path:
+    """Return where a run keeps its state until its adapter is written: beside it."""
+    return out.with_name(f"{out.name}.training")
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint in a folder; a kill leaves the old one or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        "settings": dict(checkpoint.settings),
+        "history": [asdict(record) for record in checkpoint.history],
+    }
+    aside = folder / f"{_FILE}.new"
+    data = safetensors.torch.save(dict(checkpoint.tensors), metadata={_KEY: json.dumps(state)})
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, folder / _FILE)
+
+
+def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint | None:
+    """Read the checkpoint in a folder, or None if there is none.
+
+    Raises:
+        ResumeError: it is of a run with other settings, or cannot be read.
+    """
+    file = folder / _FILE
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as opened:
+            state = json.loads((opened.metadata() or {})[_KEY])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        history = [EpochRecord(**record) for record in state["history"]]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ResumeError(
+            f"The checkpoint '{file}' cannot be read: {error}.",
+            hint=f"Remove '{folder}' and start again.",
+        ) from error
+    for name, value in json.loads(json.dumps(dict(settings))).items():
+        before = state["settings"].get(name)
+        if before != value:
+            raise ResumeError(
+                f"The run in '{folder}' has {name} = {before!r}, but {value!r} is asked for now.",
+                hint=f"Continue it with its own settings, or remove '{folder}'.",
+            )
+    return Checkpoint(settings=settings, history=history, tensors=tensors)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a run's state, once its adapter is written."""
+    shutil.rmtree(folder, ignore_errors=True)

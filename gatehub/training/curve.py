@@ -1,0 +1,51 @@
+"""The training curve as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from gatehub.training.checkpoint import EpochRecord
+
+
+def draw_curve(history: Sequence[EpochRecord], *, title: str) -> bytes:
+    """Draw loss and accuracy over the epochs.
+
+    Args:
+        history: one record for each epoch, at least one.
+        title: what was trained.
+
+    Returns:
+        A PNG of 1280 x 480 pixels; the same bytes for the same history.
+    """
+    epochs = [record.epoch for record in history]
+    figure = Figure(figsize=(8, 3), dpi=160, layout="constrained")
+    losses, accuracy = figure.subplots(1, 2)
+    losses.plot(epochs, [record.train_loss for record in history], label="training", marker=".")
+    losses.plot(epochs, [record.val_loss for record in history], label="validation", marker=".")
+    losses.set(xlabel="epoch", ylabel="loss (nats)")
+    losses.legend(frameon=False)
+    percent = [100 * record.val_accuracy for record in history]
+    accuracy.plot(epochs, percent, marker=".", color="C2")
+    accuracy.annotate(
+        f"{percent[-1]:.1f} %",
+        (epochs[-1], percent[-1]),
+        ha="right",
+        va="top",
+        xytext=(0, -6),
+        textcoords="offset points",
+    )
+    accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
+    for axes in (losses, accuracy):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(title)
+    buffer = io.BytesIO()
+    # Without the version of matplotlib, which would change the bytes.
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,200 @@
+"""Labelled images for training and evaluation: read from a source, checked, and split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gatehub.errors import DataError, InputError, UnreadableImageError
+from gatehub.preprocessing import open_image
+from gatehub.training.sources import Picture, name_some, read_source
+from gatehub.training.split import divide
+
+# Decoding releases the interpreter lock; more threads than this only wait for the disk.
+_MAX_THREADS = 8
+_FILES_PER_ROUND = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Examples:
+    """Images with their classes, decoded when asked for.
+
+    Attributes:
+        names: one for each image: a path as the source spells it, or `digits/123`.
+        targets: for each image, the index of its class in `ImageData.labels`.
+        sources: for each image, its file or its (H, W, 3) uint8 pixels.
+    """
+
+    names: tuple[str, ...]
+    targets: tuple[int, ...]
+    sources: tuple[Path | NDArray[np.uint8], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> Image.Image:
+        """Decode one image to 8-bit RGB.
+
+        Raises:
+            InputError: the file has become unreadable since the data was loaded.
+        """
+        source = self.sources[index]
+        return open_image(source) if isinstance(source, Path) else Image.fromarray(source)
+
+
+class SplitSettings(TypedDict):
+    """What decides how a source is divided; see `load_data`."""
+
+    seed: int
+    val_fraction: float
+    train_images: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageData:
+    """A data set whose every class has images to train on and images to validate on.
+
+    Attributes:
+        train: what an adapter learns from.
+        val: what its accuracy is measured on.
+        labels: the names of the classes, sorted by code point; targets index into it.
+        source: what the data was loaded from, as it was given.
+        skipped: the names of the unreadable images that were left out.
+        split: the arguments of `load_data` that give this split again.
+    """
+
+    train: Examples
+    val: Examples
+    labels: tuple[str, ...]
+    source: str
+    skipped: tuple[str, ...]
+    split: SplitSettings
+
+
+def load_data(
+    source: str | Path,
+    *,
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    train_images: int | None = None,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageData:
+    """Read a source of labelled images, decode each file once as a check, and split it.
+
+    Args:
+        source: a form that `gatehub.training.sources` reads.
+        seed: decides the split, the choice of `train_images`, and what `glyphs:` renders.
+        val_fraction: share of the images to validate on, above 0 and below 1, where the
+            source itself neither has a split nor says how many images to train on.
+        train_images: train on this many images, with every class in proportion. Those
+            left over are not used, but for `sklearn:digits`, where they join the
+            validation side; `glyphs:` renders as many as asked for.
+        skip_bad: leave unreadable images out instead of refusing the source.
+        progress: called with (files decoded, files in all) as the check goes on.
+
+    Raises:
+        UnreadableImageError: images that cannot be decoded, unless `skip_bad`.
+        DataError: a source or a setting that cannot be used.
+    """
+    if seed < 0:
+        raise DataError(f"The seed is {seed}; expected 0 or more.")
+    if not 0.0 < val_fraction < 1.0:
+        raise DataError(
+            f"The share of images to validate on is {val_fraction}; expected above 0 and below 1."
+        )
+    if train_images is not None and train_images < 1:
+        raise DataError(f"The number of training images is {train_images}; expected 1 or more.")
+    where = str(source)
+    found = read_source(source, seed=seed, train_images=train_images)
+    labels = tuple(sorted({picture.label for picture in found.pictures}))
+    if not labels:
+        raise DataError(f"{where} holds no images; expected some of at least 2 classes.")
+    if len(labels) < 2:
+        raise DataError(
+            f"{where} holds a single class, {labels[0]!r}; expected at least 2.",
+            hint="Add images of what is not in that class, as a class of its own.",
+        )
+    if train_images is not None and train_images < len(labels):
+        raise DataError(
+            f"{train_images} training images are too few for the {len(labels)} classes of "
+            f"{where}; expected at least one for each class."
+        )
+    divided = partial(
+        divide,
+        labels=labels,
+        seed=seed,
+        val_fraction=val_fraction,
+        train_images=train_images,
+        default_train_images=found.default_train_images,
+    )
+    # What is wrong with the classes is said before the long work of decoding begins.
+    train, val = divided(found.pictures, where)
+    reasons = _find_unreadable(found.pictures, progress)
+    if reasons and not skip_bad:
+        names = list(reasons)
+        raise UnreadableImageError(
+            f"{len(names)} of the {len(found.pictures)} images of {where} cannot be used: "
+            f"{name_some(names)}. The first: {reasons[names[0]]}",
+            hint="Repair or remove them, or leave them out with skip_bad.",
+        )
+    if reasons:
+        readable = [picture for picture in found.pictures if picture.name not in reasons]
+        train, val = divided(readable, f"{where} (without {len(reasons)} unreadable images)")
+    return ImageData(
+        train=_examples(train, labels),
+        val=_examples(val, labels),
+        labels=labels,
+        source=where,
+        skipped=tuple(reasons),
+        split=SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images),
+    )
+
+
+def _find_unreadable(
+    pictures: Sequence[Picture], progress: Callable[[int, int], None] | None
+) -> dict[str, str]:
+    """Decode every file once; return the reason of each that fails, by its picture's name."""
+    files = [
+        (picture.name, picture.image) for picture in pictures if isinstance(picture.image, Path)
+    ]
+    reasons: dict[str, str] = {}
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
+        # In rounds, so that a million files are not queued at once and Ctrl-C ends it soon.
+        for start in range(0, len(files), _FILES_PER_ROUND):
+            batch = files[start : start + _FILES_PER_ROUND]
+            failures = threads.map(_why_unreadable, [path for _, path in batch])
+            for done, ((name, _), reason) in enumerate(
+                zip(batch, failures, strict=True), start=start + 1
+            ):
+                if reason is not None:
+                    reasons[name] = reason
+                if progress is not None:
+                    progress(done, len(files))
+    return reasons
+
+
+def _why_unreadable(path: Path) -> str | None:
+    try:
+        open_image(path)
+    except InputError as error:
+        return error.message
+    return None
+
+
+def _examples(pictures: Sequence[Picture], labels: Sequence[str]) -> Examples:
+    index = {label: i for i, label in enumerate(labels)}
+    return Examples(
+        names=tuple(picture.name for picture in pictures),
+        targets=tuple(index[picture.label] for picture in pictures),
+        sources=tuple(picture.image for picture in pictures),
+    )

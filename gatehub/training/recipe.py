@@ -1,0 +1,94 @@
+"""How an adapter is trained: every setting, checked, with defaults that hold on several tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from timm.data import create_transform
+
+from gatehub.errors import TrainingError
+from gatehub.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Settings of one training run.
+
+    Gates want rates ten times those of fine-tuning: one gate scales a whole filter.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: images a step.
+        gate_rate: peak learning rate of the gates and of the normalisation values.
+        head_rate: peak learning rate of the head.
+        gate_decay: share of their distance to M = 1 that gates lose a step, times the rate.
+        head_decay: AdamW's weight decay of the head.
+        warmup: share of all steps in which the rates rise from 0; then they fall as a cosine.
+        label_smoothing: share of the target spread over all classes.
+        min_crop: smallest share of an image's area that a random crop keeps, in (0, 1].
+        hflip: probability of a mirrored image; 0 suits letters, 0.5 suits photographs.
+        auto_augment: timm's description of a policy, such as "rand-m6-n2", or "" for none.
+        color_jitter: timm's strength of random brightness, contrast and saturation.
+        seed: decides everything that is drawn. One seed gives one adapter, bit for bit, on one
+            machine.
+
+    Raises:
+        TrainingError: a value is out of its range.
+    """
+
+    epochs: int = 25
+    batch_size: int = 32
+    gate_rate: float = 0.03
+    head_rate: float = 0.01
+    gate_decay: float = 0.05
+    head_decay: float = 0.05
+    warmup: float = 0.1
+    label_smoothing: float = 0.1
+    min_crop: float = 0.7
+    hflip: float = 0.0
+    auto_augment: str = ""
+    color_jitter: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise TrainingError(f"{name} is {getattr(self, name)}; expected {low} or more.")
+        for name in ("gate_rate", "head_rate", "gate_decay", "head_decay", "color_jitter"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} is {getattr(self, name)}; expected 0 or more.")
+        for name in ("warmup", "label_smoothing", "hflip"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; expected 0 to below 1.")
+        if not 0 < self.min_crop <= 1:
+            raise TrainingError(f"min_crop is {self.min_crop}; expected above 0, at most 1.")
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Return the share of the peak rate at a step: linear warm-up, then a cosine to 0."""
+        rising = max(1, round(self.warmup * steps))
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+    def augment(self, preprocessing: Preprocessing) -> Callable[[Image.Image], torch.Tensor]:
+        """Return timm's training transform: an RGB image → (3, H, W) float32, normalised."""
+        transform: Callable[[Image.Image], torch.Tensor] = create_transform(
+            input_size=preprocessing.input_size,
+            is_training=True,
+            scale=(self.min_crop, 1.0),
+            ratio=(0.8, 1.25),
+            hflip=self.hflip,
+            color_jitter=self.color_jitter,
+            auto_augment=self.auto_augment or None,
+            interpolation=preprocessing.interpolation,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
+        )
+        return transform

@@ -1,0 +1,121 @@
+"""Dividing labelled images into those to train on and those to validate on.
+
+A split depends on the seed, the labels and the names of the images, and on nothing else:
+each class is shuffled by the SHA-256 of seed and name. So it is the same on every
+machine, file system and version of every library, and adding an image moves few others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+
+from gatehub.errors import DataError
+from gatehub.training.sources import Picture, name_some
+
+
+def divide(
+    pictures: Sequence[Picture],
+    where: str,
+    *,
+    labels: Sequence[str],
+    seed: int,
+    val_fraction: float,
+    train_images: int | None,
+    default_train_images: int | None,
+) -> tuple[list[Picture], list[Picture]]:
+    """Divide pictures into a training and a validation side, as their source says or by the seed.
+
+    Args:
+        pictures: either all of them have a side or none has.
+        where: what errors call the source.
+        labels: the classes; each must have a picture on both sides.
+        seed: decides the split where the source has none, and the choice of `train_images`.
+        val_fraction: share to validate on, where nothing else decides.
+        train_images: train on this many, with every class in proportion; None for all.
+        default_train_images: `Source.default_train_images`.
+
+    Returns:
+        The two sides, each in the order of `pictures`.
+
+    Raises:
+        DataError: a class lacks images on one side, or there are too few to train on.
+    """
+    if all(picture.side is None for picture in pictures):
+        counts = Counter(picture.label for picture in pictures)
+        scarce = [f"{label} ({counts[label]})" for label in labels if counts[label] < 2]
+        if scarce:
+            raise DataError(
+                f"{where} has too few images to split of: {name_some(scarce)}; "
+                "expected at least 2 of each class.",
+                hint="Add images of those classes, or remove the classes.",
+            )
+        if default_train_images is None:
+            wanted = len(pictures) - round(len(pictures) * val_fraction)
+        else:
+            wanted = default_train_images if train_images is None else train_images
+        cut = min(max(wanted, len(labels)), len(pictures) - len(labels))
+        train, val = _cut(pictures, cut, seed)
+    else:
+        train = [picture for picture in pictures if picture.side == "train"]
+        val = [picture for picture in pictures if picture.side == "val"]
+        for side, part in (("train", train), ("val", val)):
+            missing = sorted(set(labels) - {picture.label for picture in part})
+            if missing:
+                raise DataError(
+                    f"{where} has no {side} images of: {name_some(missing)}; "
+                    "expected every class on both sides.",
+                    hint="Add images of those classes, or remove the classes.",
+                )
+    if train_images is not None:
+        if train_images > len(train):
+            raise DataError(
+                f"{where} has {len(train)} images to train on; expected the {train_images} "
+                "asked for."
+            )
+        train, _ = _cut(train, train_images, seed)
+    return train, val
+
+
+def stratified_order(targets: Sequence[Hashable], names: Sequence[str], *, seed: int) -> list[int]:
+    """Order images so that every beginning holds each class in proportion.
+
+    The order begins with one image of each class and ends with another one of each class
+    that has two or more, so both parts of any cut between the two hold every class.
+
+    Args:
+        targets: (N,) the class of each image.
+        names: (N,) the name of each image; with the seed, it decides the shuffle.
+        seed: another seed, another shuffle.
+
+    Returns:
+        A permutation of 0..N-1.
+    """
+    draws = [
+        hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+        for name in names
+    ]
+    classes: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for index, target in enumerate(targets):
+        classes[target].append(index)
+    keys: dict[int, tuple[int, float, bytes, int]] = {}
+    for members in classes.values():
+        members.sort(key=lambda index: (draws[index], index))
+        last = len(members) - 1
+        for rank, index in enumerate(members):
+            place = 0 if rank == 0 else 2 if rank == last else 1
+            # The middle of the image's share of its class: classes of every size advance alike.
+            keys[index] = (place, (rank + 0.5) / len(members), draws[index], index)
+    return sorted(keys, key=keys.__getitem__)
+
+
+def _cut(pictures: Sequence[Picture], count: int, seed: int) -> tuple[list[Picture], list[Picture]]:
+    """Return the first `count` pictures by `stratified_order`, and the others."""
+    order = stratified_order(
+        [picture.label for picture in pictures], [picture.name for picture in pictures], seed=seed
+    )
+    return (
+        [pictures[index] for index in sorted(order[:count])],
+        [pictures[index] for index in sorted(order[count:])],
+    )

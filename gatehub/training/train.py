@@ -1,0 +1,166 @@
+"""From labelled images to a saved adapter."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gatehub.adapter import Adapter
+from gatehub.adapter.config import check_task_name
+from gatehub.adapter.files import check_place
+from gatehub.backbone import Backbone
+from gatehub.errors import ResumeError
+from gatehub.gates.attach import attach_gates
+from gatehub.gates.fold import fold
+from gatehub.training.batches import seed_everything
+from gatehub.training.checkpoint import remove_checkpoint, work_folder
+from gatehub.training.curve import draw_curve
+from gatehub.training.data import ImageData, SplitSettings
+from gatehub.training.evaluation import evaluate
+from gatehub.training.loop import Observer, fit
+from gatehub.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport:
+    """What a training run made.
+
+    Args:
+        adapter: the adapter, as it was saved.
+        folder: where it was saved.
+        accuracy: of the saved adapter, folded, on the validation images; a fraction.
+        trained_parameters: how many numbers were learned.
+        adapter_bytes: size of its tensor file.
+        epochs: passes over the training images.
+        seconds: wall-clock time of this run.
+    """
+
+    adapter: Adapter
+    folder: Path
+    accuracy: float
+    trained_parameters: int
+    adapter_bytes: int
+    epochs: int
+    seconds: float
+
+
+def recorded_settings(data: ImageData) -> dict[str, str | int | float | None]:
+    """Return what an adapter remembers of the data it was trained on."""
+    return {
+        "data": data.source,
+        "train_count": len(data.train),
+        "val_count": len(data.val),
+        "split_seed": data.split["seed"],
+        "split_val_fraction": data.split["val_fraction"],
+        "split_train_images": data.split["train_images"],
+    }
+
+
+def recorded_split(adapter: Adapter) -> SplitSettings:
+    """Return the split that an adapter was trained with, as arguments of `load_data`.
+
+    An adapter that was made in another way has the defaults.
+    """
+    training = adapter.config.training
+    seed, share = training.get("split_seed"), training.get("split_val_fraction")
+    count = training.get("split_train_images")
+    return SplitSettings(
+        seed=seed if isinstance(seed, int) else 0,
+        val_fraction=share if isinstance(share, float) else 0.2,
+        train_images=count if isinstance(count, int) else None,
+    )
+
+
+def train_adapter(
+    backbone: Backbone,
+    data: ImageData,
+    out: str | Path,
+    *,
+    task: str,
+    recipe: Recipe | None = None,
+    gates: str = "auto",
+    norm: str = "affine",
+    start: str | None = None,
+    dtype: str = "float16",
+    resume: bool = False,
+    workers: int = 0,
+    observer: Observer | None = None,
+) -> TrainReport:
+    """Train an adapter and save it, with its curve and its log.
+
+    While it runs, its state lies beside `out`, in "OUT.training"; an interrupted run is continued
+    from there with `resume`, and ends with the same bytes as one that was not interrupted.
+
+    Args:
+        backbone: it stays as it is.
+        data: from `load_data`.
+        out: the adapter's folder; an adapter that is there is replaced when the run is done.
+        task: name of the task.
+        recipe: settings; None for the defaults.
+        gates: see `attach_gates`.
+        norm: see `attach_gates`.
+        start: see `attach_gates`.
+        dtype: how gates are stored; see `Adapter.save`.
+        resume: continue an interrupted run; without one, begin.
+        workers: processes that decode images beside this one.
+        observer: is told of steps and epochs.
+
+    Raises:
+        ResumeError: there is an interrupted run and `resume` is False, or it has other settings.
+        AdapterExistsError: something that is not an adapter is at `out`.
+        TrainingError: the loss became infinite or NaN.
+        GatehubError: a bad name, kind, mode or stage.
+    """
+    began = time.monotonic()
+    recipe = recipe or Recipe()
+    folder, work = Path(out), work_folder(Path(out))
+    check_task_name(task)
+    check_place(folder)
+    if work.exists() and not resume:
+        raise ResumeError(
+            f"'{work}' holds an interrupted run.",
+            hint="Continue it with resume (--resume), or remove that folder.",
+        )
+    seed_everything(recipe.seed)
+    model = attach_gates(backbone, labels=data.labels, gates=gates, norm=norm, start=start)
+    settings = {
+        **recorded_settings(data),
+        "norm": norm,
+        "gates": gates,
+        **asdict(recipe),
+    }
+    history = fit(
+        model,
+        data,
+        recipe,
+        folder=work,
+        settings={
+            **settings,
+            "task": task,
+            "labels": list(data.labels),
+            "start": start,
+            "backbone_digest": backbone.digest,
+        },
+        resume=resume,
+        workers=workers,
+        observer=observer,
+    )
+    adapter = Adapter.from_model(model, task=task, training=settings).as_stored(dtype)
+    measured = evaluate(fold(backbone, adapter), data.val, backbone.preprocessing, workers=workers)
+    adapter = adapter.with_metrics({"accuracy": measured.accuracy, "loss": measured.loss})
+    log = "".join(json.dumps(asdict(record)) + "\n" for record in history).encode()
+    curve = draw_curve(history, title=f"{task} on {backbone.identity.name}")
+    attachments = {"training.jsonl": log, "training.png": curve}
+    adapter.save(folder, dtype=dtype, attachments=attachments)
+    remove_checkpoint(work)
+    return TrainReport(
+        adapter=adapter,
+        folder=folder,
+        accuracy=measured.accuracy,
+        trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        adapter_bytes=(folder / "gates.safetensors").stat().st_size,
+        epochs=recipe.epochs,
+        seconds=time.monotonic() - began,
+    )

@@ -1,0 +1,89 @@
+"""README.md: front matter that the Hub's own parser reads, and a body that says what is true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+
+from gatehub.adapter.card import render_card
+from tests.adapter.sample import CARD, GOLDEN, SAMPLE_CONFIG, TENSORS, make_sample
+
+
+def render(**changes: object) -> str:
+    return render_card(make_sample(**changes).config, adapter_bytes=1_024)
+
+
+def front_matter(text: str) -> dict[str, object]:
+    return dict(ModelCard(text, ignore_metadata_errors=False).data.to_dict())
+
+
+def test_golden_adapter_has_the_golden_card() -> None:
+    assert (GOLDEN / TENSORS).stat().st_size == 1_024
+    assert render() == (GOLDEN / CARD).read_text("utf-8")
+
+
+def test_the_hub_finds_base_model_task_and_metrics() -> None:
+    assert front_matter(render()) == {
+        "library_name": "gatehub",
+        "pipeline_tag": "image-classification",
+        "base_model": "timm/resnet18.a1_in1k",
+        "base_model_relation": "adapter",
+        "metrics": ["accuracy"],
+        "tags": ["gatehub", "model-projection", "fruit"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "base"),
+    [
+        ("hf-hub:acme/backbone", "acme/backbone"),
+        ("demo", None),
+        ("seed:0", None),
+        ("memory", None),
+        ("file:/home/me/weights.safetensors", None),
+        ("local-dir:/home/me/backbone", None),
+    ],
+)
+def test_only_backbones_on_the_hub_are_its_base_models(source: str, base: str | None) -> None:
+    found = front_matter(render(backbone=replace(SAMPLE_CONFIG.backbone, source=source)))
+    assert found.get("base_model") == base
+    assert found.get("base_model_relation") == (base and "adapter")
+
+
+@pytest.mark.parametrize("task", ["123", "1e3", "true", "null", "2024-01-01", "a-b_c.d"])
+def test_every_task_name_stays_a_string(task: str) -> None:
+    tags = front_matter(render(task=task))["tags"]
+    assert tags == ["gatehub", "model-projection", task]
+
+
+def test_hostile_names_stay_in_their_place() -> None:
+    backbone = replace(SAMPLE_CONFIG.backbone, architecture='x" # yes: [', source="timm", tag="")
+    text = render(
+        backbone=backbone,
+        labels=("a`b", "``", "<img src=x>", "*c*"),
+        metrics={"a|b": 0.5, '": [x': 1.0},
+        training={"note|": "1 | 2 <script>"},
+    )
+    found = front_matter(text)
+    assert found["base_model"] == 'timm/x" # yes: ['
+    assert found["metrics"] == ["a|b", '": [x']
+    assert "\n`` a`b ``, ``` `` ```, `<img src=x>`, `*c*`.\n" in text
+    assert "| a\\|b | 0.5 |\n" in text
+    assert "| note\\| | 1 \\| 2 &lt;script> |\n" in text
+
+
+def test_long_lists_of_labels_are_cut() -> None:
+    text = render(labels=tuple(f"label {i}" for i in range(60)))
+    assert "a classifier of 60 classes:" in text
+    assert "`label 49` and 10 more." in text
+    assert "label 50" not in text
+
+
+def test_sections_without_content_are_left_out() -> None:
+    text = render(metrics={}, training={})
+    assert "## Figures" not in text
+    assert "## Training" not in text
+    assert "metrics" not in front_matter(text)
+    assert text.endswith(f"`{SAMPLE_CONFIG.backbone.digest}`.\n")

@@ -1,0 +1,401 @@
+"""config.json: every field known, of its type, and within its range; written in one form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatehub.adapter import AdapterConfig
+from gatehub.errors import (
+    AdapterFormatError,
+    ConfigError,
+    DuplicateKeyError,
+    FormatVersionError,
+    UnsafeNameError,
+)
+from tests.adapter.breaking import (
+    Broken,
+    assert_refused,
+    assign,
+    config,
+    config_text,
+    drop,
+    in_turn,
+    put,
+)
+from tests.adapter.sample import CONFIG, GOLDEN, SAMPLE_CONFIG, TENSORS, make_sample
+
+GOLDEN_TEXT = (GOLDEN / CONFIG).read_bytes()
+
+BROKEN_TEXTS = [
+    Broken("nothing", put(CONFIG, b""), ConfigError, "is not JSON"),
+    Broken("half of it", put(CONFIG, GOLDEN_TEXT[:500]), ConfigError, "is not JSON"),
+    Broken("something behind it", put(CONFIG, GOLDEN_TEXT + b"{}"), ConfigError, "is not JSON"),
+    Broken("zeros behind it", put(CONFIG, GOLDEN_TEXT + b"\0"), ConfigError, "is not JSON"),
+    Broken("Latin-1", put(CONFIG, b'{"task": "\xe9"}'), ConfigError, "not JSON in UTF-8"),
+    Broken("UTF-16", put(CONFIG, "{}".encode("utf-16")), ConfigError, "not JSON in UTF-8"),
+    Broken("a byte order mark", put(CONFIG, b"\xef\xbb\xbf{}"), ConfigError, "not JSON in UTF-8"),
+    Broken("a list", put(CONFIG, b"[]"), ConfigError, "a list of 0 items; expected an object"),
+    Broken("null", put(CONFIG, b"null"), ConfigError, "is null; expected an object"),
+    Broken(
+        "deeper than it parses",
+        put(CONFIG, b'{"task": ' + b"[" * 1_000_000),
+        ConfigError,
+        "is not JSON in UTF-8",
+    ),
+    Broken(
+        "as deep as it parses",
+        config_text('"task": "fruit"', f'"task": {"[" * 800}{"]" * 800}'),
+        ConfigError,
+        "task is a list of 1 items; expected a string",
+    ),
+    Broken(
+        "a field twice",
+        config_text('"task": "fruit"', '"task": "fruit", "task": "fruit"'),
+        DuplicateKeyError,
+        'holds the key "task" more than once',
+    ),
+    Broken(
+        "a tensor twice",
+        config_text('"bn1.bias": {', '"bn1.bias": {}, "bn1.bias": {'),
+        DuplicateKeyError,
+        'holds the key "bn1.bias" more than once',
+    ),
+    Broken(
+        "a field twice behind very many",
+        config_text('"epochs": 3', ", ".join(f'"{i}": 0' for i in (*range(50_000), 49_999))),
+        DuplicateKeyError,
+        'holds the key "49999" more than once',
+    ),
+    *(
+        Broken(
+            f"{constant} for a number",
+            config_text('"accuracy": 0.75', f'"accuracy": {constant}'),
+            ConfigError,
+            f"holds {constant}, which is not JSON",
+        )
+        for constant in ("NaN", "Infinity", "-Infinity")
+    ),
+    *(
+        Broken(
+            f"1e999 for {field}",
+            config_text(f'"{field}": {value}', f'"{field}": 1e999'),
+            ConfigError,
+            f"{field} is Infinity; expected a number",
+        )
+        for field, value in (("accuracy", 0.75), ("crop_pct", 0.875), ("rate", 0.5))
+    ),
+    Broken(
+        "an integer of 5000 digits",
+        config_text('"epochs": 3', f'"epochs": {"9" * 5_000}'),
+        ConfigError,
+        "holds a number out of range",
+    ),
+    Broken(
+        "half a character",
+        config_text('"apple"', '"\\ud83c"'),
+        ConfigError,
+        r'labels\[0\] is "\\ud83c"; expected a line of text',
+    ),
+]
+
+WRONG_TYPES: list[tuple[tuple[str | int, ...], object, str]] = [
+    (("format_version",), True, "true; expected an integer"),
+    (("format_version",), 1.0, "1.0; expected an integer"),
+    (("format_version",), "1", '"1"; expected an integer'),
+    (("task",), None, "null; expected a string"),
+    (("labels",), "apple", '"apple"; expected a list'),
+    (("labels", 1), 7, "7; expected a string"),
+    (("backbone",), "resnet18", '"resnet18"; expected an object'),
+    (("backbone", "revision"), 1, "1; expected a string"),
+    (("backbone", "tag"), None, "null; expected a string"),
+    (("gates",), [], "a list of 0 items; expected an object"),
+    (("gates", "start"), 3, "3; expected a string"),
+    (("gates", "sites"), [], "a list of 0 items; expected an object"),
+    (("gates", "sites", "conv1"), "full", '"full"; expected an object'),
+    (("gates", "sites", "conv1", "shape", 0), True, "true; expected an integer"),
+    (("gates", "sites", "conv1", "shape", 0), 2.0, "2.0; expected an integer"),
+    (("norm",), ["stats"], "a list of 1 items; expected a string"),
+    (("preprocessing", "input_size", 1), 32.0, "32.0; expected an integer"),
+    (("preprocessing", "mean", 0), "0.5", '"0.5"; expected a number'),
+    (("preprocessing", "crop_pct"), True, "true; expected a number"),
+    (("metrics",), [], "a list of 0 items; expected an object"),
+    (("metrics", "accuracy"), None, "null; expected a number"),
+    (("metrics", "accuracy"), True, "true; expected a number"),
+    (("metrics", "accuracy"), 10**300, "Infinity; expected a number"),
+    (("training",), None, "null; expected an object"),
+    (("training", "epochs"), [3], "a list of 1 items; expected a single value"),
+    (("training", "epochs"), {}, "an object of 0 items; expected a single value"),
+    (("tensors",), [], "a list of 0 items; expected an object"),
+    (("tensors", "head.bias"), None, "null; expected an object"),
+    (("tensors", "head.bias", "shape"), 2, "2; expected a list"),
+    (("tensors", "head.bias", "shape", 0), "2", '"2"; expected an integer'),
+    (("tensors", "head.bias", "dtype"), 32, "32; expected a string"),
+    (("files",), None, "null; expected an object"),
+    (("files", TENSORS), 0, "0; expected a string"),
+]
+
+OUT_OF_RANGE: list[tuple[tuple[str | int, ...], object, str]] = [
+    (("format_version",), 0, "there is none below 1"),
+    (("format_version",), -1, "there is none below 1"),
+    (("labels",), [], "has 0 labels, 0 of them named and distinct"),
+    (("labels",), ["apple", "apple"], "has 2 labels, 1 of them named and distinct"),
+    (("labels",), ["apple", ""], "has 2 labels, 1 of them named and distinct"),
+    (("labels", 0), "two\nlines", "expected a line of text"),
+    (("labels", 0), "\x1b[2J", "expected a line of text"),
+    (("labels", 0), "a" * 4_097, "at most 4096 characters"),
+    (("backbone", "architecture"), "", "architecture is empty"),
+    (("backbone", "architecture"), "resnet18\nlicense: mit", "expected a line of text"),
+    (("backbone", "digest"), "0" * 63, "expected 64 hex digits"),
+    (("backbone", "digest"), "A" * 64, "expected 64 hex digits"),
+    (("backbone", "digest"), "\u0660" * 64, "expected 64 hex digits"),
+    (("gates", "kind"), "lowrank:0", "'lowrank:0' is no gate kind"),
+    (("gates", "kind"), "", "'' is no gate kind"),
+    (("gates", "sites", "conv1", "kind"), "auto", "'auto' is no gate kind"),
+    (("gates", "sites", "conv1", "kind"), "lowrank:99999", "is no gate kind"),
+    (("gates", "sites", "conv1", "kind"), "full\n", "expected a line of text"),
+    (("gates", "sites", "conv1", "shape"), [2, 3, 1], r"\[2, 3, 1\]; expected \[O, I\]"),
+    (("gates", "sites", "conv1", "shape"), [2, 0], "expected up to 4 sizes from 1"),
+    (("norm",), "batch", "'batch'; expected one of frozen, affine, stats"),
+    (("preprocessing", "input_size"), [3, 32], r"has 2 sizes; expected \[C, H, W\]"),
+    (("preprocessing", "input_size"), [3, 0, 32], "sides of 1 to 4096"),
+    (("preprocessing", "input_size"), [3, 32, 10**9], "sides of 1 to 4096"),
+    (("preprocessing", "mean"), [0.5], "must each have 3 values"),
+    (("preprocessing", "std"), [0.5, 0.5, 0.0], "std above 0"),
+    (("preprocessing", "interpolation"), "magic", "'magic'; expected one of"),
+    (("preprocessing", "crop_pct"), 1.5, r"expected a share in \(0, 1\]"),
+    (("preprocessing", "crop_mode"), "", "crop is 0.875 ''; expected"),
+    (("tensors", "head.bias", "dtype"), "F64", '"F64"; expected one of F16, BF16, F32'),
+    (("tensors", "head.bias", "dtype"), "I8", '"I8"; expected one of'),
+    (("tensors", "head.bias", "dtype"), "f32", '"f32"; expected one of'),
+    (("tensors", "head.bias", "shape"), [-2], "shape is -2; expected up to 4 sizes from 1"),
+    (("tensors", "head.bias", "shape"), [0], "shape is 0; expected"),
+    (("tensors", "head.bias", "shape"), [2**63], "shape is 9223372036854775808; expected"),
+    (("tensors", "head.bias", "shape"), [1] * 100_000, "shape is 1, 1, 1, 1, 1; expected"),
+    (("files", TENSORS), "0" * 65, "expected 64 hex digits"),
+    (("files", TENSORS), "", "expected 64 hex digits"),
+    (("metrics", "two\nlines"), 1.0, 'has the name "two\\\\nlines"'),
+    (("training", ""), 1, 'training has the name ""'),
+    (("training", "a" * 257), 1, "at most 256 characters"),
+    (("training", "note"), "two\nlines", "expected a line of text"),
+]
+
+UNSAFE_TASKS = [
+    "../x", "a/b", "a\\b", "..", ".hidden", "-option", "", "a" * 97, "two words", "%2e%2e",
+    "\uff46ruit", "fru\u0456t", "fruit\u200b", "fruit\u2024png", "école",
+]  # fmt: skip
+UNSAFE_TENSORS = [
+    "../../etc/passwd", "a/b.gate", "a\\b.gate", "conv1", "", ".", "a..gate", ".a.gate", "a.gate.",
+    "a b.gate", "a\0.gate", "ünï.gate", "\uff41.gate", "a." * 128 + "gate",
+]  # fmt: skip
+UNSAFE_FILES = [
+    "../config.json", "/etc/passwd", "a/training.png", "..\\training.png", "..", ".gitattributes",
+    "", "C:training.png", "training.png\0", "trainin\uff47.png", "a" * 97,
+]  # fmt: skip
+
+BROKEN_FIELDS = [
+    Broken(
+        "a newer format",
+        in_turn(assign("format_version", value=2), assign("of the future", value=1)),
+        FormatVersionError,
+        "of format version 2; this gatehub reads up to 1. Upgrade gatehub",
+    ),
+    *(
+        Broken(
+            f"no {'.'.join(map(str, path))}",
+            drop(*path),
+            ConfigError,
+            f"lacks the field '{path[-1]}'",
+        )
+        for path in (
+            *((field,) for field in json.loads(GOLDEN_TEXT)),
+            *(("backbone", field) for field in json.loads(GOLDEN_TEXT)["backbone"]),
+            *(("preprocessing", field) for field in json.loads(GOLDEN_TEXT)["preprocessing"]),
+            *(("gates", field) for field in ("kind", "start", "sites")),
+            *(("gates", "sites", "conv1", field) for field in ("kind", "shape")),
+            *(("tensors", "conv1.gate", field) for field in ("dtype", "shape")),
+        )
+    ),
+    *(
+        Broken(
+            f"an unknown field in {'.'.join(path) or 'it'}",
+            assign(*path, "surprise", value=1),
+            ConfigError,
+            'has unknown fields: "surprise"',
+        )
+        for path in (
+            (),
+            ("backbone",),
+            ("gates",),
+            ("gates", "sites", "conv1"),
+            ("preprocessing",),
+            ("tensors", "conv1.gate"),
+        )
+    ),
+    Broken(
+        "very many unknown fields",
+        config(lambda found: found.update({f"x{i}": 0 for i in range(50_000)})),
+        ConfigError,
+        'has unknown fields: "x0", "x1", "x10", "x100", "x1000" and 49995 more',
+    ),
+    *(
+        Broken(
+            f"{'.'.join(map(str, path))}: {match}", assign(*path, value=value), ConfigError, match
+        )
+        for path, value, match in (*WRONG_TYPES, *OUT_OF_RANGE)
+    ),
+    *(
+        Broken(
+            f"the task {name[:20]!a}", assign("task", value=name), UnsafeNameError, "no task name"
+        )
+        for name in UNSAFE_TASKS
+    ),
+    *(
+        Broken(
+            f"the tensor {name[:20]!a}",
+            assign("tensors", name, value={"dtype": "F32", "shape": [1]}),
+            UnsafeNameError,
+            "names a tensor .* expected dotted identifiers",
+        )
+        for name in UNSAFE_TENSORS
+    ),
+    *(
+        Broken(
+            f"the site {name!a}",
+            assign("gates", "sites", name, value={"kind": "full", "shape": [1, 1]}),
+            UnsafeNameError,
+            "names a tensor .* expected dotted identifiers",
+        )
+        for name in ("../conv1", "a/b", "", "a\n")
+    ),
+    *(
+        Broken(
+            f"the file {name[:20]!a}",
+            assign("files", name, value="0" * 64),
+            UnsafeNameError,
+            "names a file .* expected a plain name without a folder",
+        )
+        for name in UNSAFE_FILES
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", [*BROKEN_TEXTS, *BROKEN_FIELDS], ids=str)
+def test_broken_config_is_refused(broken: Broken, tmp_path: Path) -> None:
+    assert_refused(broken, tmp_path)
+
+
+def test_error_names_the_file_and_the_place() -> None:
+    data = GOLDEN_TEXT.replace(b'"shape": [2, 3]', b'"shape": [2, "3"]', 1)
+    with pytest.raises(ConfigError) as caught:
+        AdapterConfig.from_json(data, where="birds/config.json")
+    assert caught.value.message == (
+        'birds/config.json.gates.sites.conv1.shape[1] is "3"; expected an integer.'
+    )
+
+
+def test_config_reads_what_it_writes() -> None:
+    config = AdapterConfig.from_json(GOLDEN_TEXT)
+    assert config.to_json() == GOLDEN_TEXT
+    assert AdapterConfig.from_json(config.to_json()) == config
+    assert config.with_files(tensors={}, files={}) == SAMPLE_CONFIG
+
+
+def test_each_site_and_tensor_has_one_line() -> None:
+    lines = GOLDEN_TEXT.decode().splitlines()
+    assert '      "conv1": {"kind": "full", "shape": [2, 3]},' in lines
+    assert '    "head.bias": {"dtype": "F32", "shape": [2]}' in lines
+    assert GOLDEN_TEXT.endswith(b"}\n")
+
+
+def test_whole_numbers_among_the_metrics_are_stored_as_numbers() -> None:
+    config = make_sample(metrics={"accuracy": 1}).config
+    assert b'"accuracy": 1.0\n' in config.to_json()
+    assert AdapterConfig.from_json(config.to_json()).to_json() == config.to_json()
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"labels": ()}, "has 0 labels"),
+        ({"labels": ("a", "a")}, "has 2 labels, 1 of them named and distinct"),
+        ({"labels": ("caf\udce9",)}, r'has the label "caf\\udce9"; expected one line of text'),
+        ({"labels": ("a\nb",)}, r'has the label "a\\nb"; expected one line of text'),
+        (
+            {"metrics": {"accuracy": float("nan")}},
+            "metric 'accuracy' nan; expected a finite number",
+        ),
+        ({"metrics": {"accuracy": float("inf")}}, "metric 'accuracy' inf; expected"),
+        ({"metrics": {"accuracy": True}}, "metric 'accuracy' True; expected"),
+        ({"metrics": {"accuracy": "0.5"}}, "metric 'accuracy' '0.5'; expected"),
+        ({"metrics": {"": 0.5}}, 'has the name ""'),
+        ({"training": {"rate": float("nan")}}, "setting 'rate' nan; expected a string"),
+        ({"training": {"rates": [1, 2]}}, r"setting 'rates' \[1, 2\]; expected a string"),
+        ({"training": {"folder": Path("x")}}, "setting 'folder' .*Path"),
+    ],
+)
+def test_config_that_could_not_be_stored_is_never_made(changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        make_sample(**changes)
+
+
+@pytest.mark.parametrize("task", ["a", "7", "birds-2024_v1.0", "A" * 96])
+def test_task_names(task: str) -> None:
+    assert make_sample(task=task).config.task == task
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=-(2**70), max_value=2**70)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["full", "frozen", "affine", "F16", "BF16", "lowrank:1", "bicubic", "0" * 64]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) in parsed JSON."""
+    keys: list[Any] = []
+    if isinstance(value, dict):
+        keys = list(value)
+    elif isinstance(value, list):
+        keys = list(range(len(value)))
+    return [place for key in keys for place in ((value, key), *places(value[key]))]
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_other_values_anywhere_are_refused_or_read_as_they_stand(data: st.DataObject) -> None:
+    value = json.loads(GOLDEN_TEXT)
+    for _ in range(data.draw(st.integers(min_value=1, max_value=3))):
+        container, key = data.draw(st.sampled_from(places(value)))
+        if isinstance(container, dict) and data.draw(st.booleans()):
+            container[data.draw(st.sampled_from([key]) | st.text(max_size=8))] = data.draw(JSON)
+        elif data.draw(st.booleans()):
+            container[key] = data.draw(JSON)
+        else:
+            del container[key]
+        if not places(value):
+            break
+    text = json.dumps(value).encode("utf-8", "surrogatepass")
+    try:
+        config = AdapterConfig.from_json(text)
+    except AdapterFormatError as error:
+        refused = error.message
+        assert refused.isprintable()
+        return
+    assert json.loads(config.to_json()) == value
+    assert AdapterConfig.from_json(config.to_json()) == config

@@ -1,0 +1,237 @@
+"""The way of a newcomer: train, evaluate, look, share, serve, export; each command a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from tests.cli.conftest import Gatehub
+
+DIGITS = "sklearn:digits"
+
+
+@pytest.fixture(scope="session")
+def digits(gatehub: Gatehub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that `gatehub train` has made in three epochs."""
+    folder = tmp_path_factory.mktemp("trained") / "digits"
+    ran = gatehub(
+        *("train", "--backbone", "demo", "--data", DIGITS, "--task", "digits"),
+        *("--out", folder, "--epochs", 3, "--format", "json"),
+    )
+    assert ran.json.keys() == {
+        "task",
+        "accuracy",
+        "trained_parameters",
+        "adapter_bytes",
+        "epochs",
+        "seconds",
+    }
+    assert ran.json["epochs"] == 3
+    assert 0.7 < ran.json["accuracy"] <= 1
+    assert "epoch 3/3" in ran.err
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scan that the adapter was not trained on."""
+    data = load_digits()
+    scan = data.images[data.target == 0][0] * (255 / 16)
+    path = tmp_path_factory.mktemp("scans") / "zero.png"
+    Image.fromarray(scan.round().astype("uint8")).save(path)
+    return path
+
+
+def test_eval_measures_what_train_reported(gatehub: Gatehub, digits: Path) -> None:
+    measured = gatehub("eval", digits, "--data", DIGITS, "--format", "json").json
+    config = json.loads((digits / "config.json").read_text())
+    assert measured == {"accuracy": config["metrics"]["accuracy"], "images": 1497}
+    human = gatehub("eval", digits, "--data", DIGITS)
+    assert human.out == f"{100 * measured['accuracy']:.1f} % of 1497 images right.\n"
+    assert "Evaluating 'digits' on 1497 images (val)" in human.err
+    quiet = gatehub("eval", digits, "--data", DIGITS, "--format", "quiet")
+    assert quiet.out == f"{measured['accuracy']:.6f}\n"
+    assert quiet.err == ""
+
+
+def test_eval_splits_as_training_did(gatehub: Gatehub, tmp_path: Path) -> None:
+    out = tmp_path / "digits"
+    trained = gatehub(
+        *("train", "--backbone", "demo", "--data", DIGITS, "--task", "digits", "--out", out),
+        *("--epochs", 1, "--seed", 3, "--train-images", 120, "--format", "json"),
+    ).json
+    measured = gatehub("eval", out, "--data", DIGITS, "--format", "json").json
+    assert measured == {"accuracy": trained["accuracy"], "images": 1797 - 120}
+
+
+def test_predict_shows_labels_and_scores(gatehub: Gatehub, digits: Path, seven: Path) -> None:
+    ran = gatehub("predict", digits, seven, "--top-k", 2, "--format", "json").json
+    (image,) = ran["images"]
+    assert image["image"] == str(seven)
+    assert image["predictions"][0]["label"] == "0"
+    assert image["predictions"][0]["score"] > image["predictions"][1]["score"] > 0
+    assert gatehub("predict", digits, seven, "--format", "quiet").out == "0\n"
+
+
+def test_inspect_and_verify(gatehub: Gatehub, digits: Path) -> None:
+    shown = gatehub("inspect", digits, "--format", "json").json
+    assert shown["task"] == "digits"
+    assert shown["labels"] == [str(i) for i in range(10)]
+    assert shown["backbone_source"] == "demo"
+    assert shown["training"]["epochs"] == 3
+    assert "digits" in gatehub("inspect", digits).out
+    assert "is sound: task 'digits'" in gatehub("verify", digits).out
+
+
+def test_push_pull_list(gatehub: Gatehub, digits: Path, tmp_path: Path) -> None:
+    hub, out = tmp_path / "hub", tmp_path / "pulled"
+    pushed = gatehub(
+        *("push", digits, "acme/digits", "--hub", hub, "--tag", "v1", "--format", "json")
+    ).json
+    assert pushed["created"] is True
+    again = gatehub("push", digits, "acme/digits", "--hub", hub)
+    assert again.out.startswith("Nothing new to push")
+    pulled = gatehub("pull", "acme/digits@v1", "--hub", hub, "--out", out, "--format", "json").json
+    assert pulled == {"name": "acme/digits@v1", "path": str(out)}
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {
+        p.name: p.read_bytes() for p in digits.iterdir()
+    }
+    env = {"GATEHUB_HUB": str(hub)}
+    (row,) = gatehub("list", "--format", "json", env=env).json["adapters"]
+    assert (row["repo"], row["task"], row["classes"]) == ("acme/digits", "digits", 10)
+    (revision,) = gatehub("list", "acme/digits", "--format", "json", env=env).json["revisions"]
+    assert revision["commit"] == pushed["commit"]
+    table = gatehub("list", env=env).out
+    assert "acme/digits" in table
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_serve_announces_answers_and_stops(digits: Path, seven: Path) -> None:
+    command = [sys.executable, "-c", "from gatehub.cli import main; main()"]
+    arguments = ["serve", str(digits), "--port", "0", "--format", "json"]
+    with subprocess.Popen(
+        command + arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            url = json.loads(process.stdout.readline())["url"]
+            with urllib.request.urlopen(f"{url}/tasks/digits", seven.read_bytes(), 30) as response:
+                answer = json.load(response)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=30)
+    assert answer[0]["label"] == "0"
+    assert "Traceback" not in err
+
+
+def test_export_writes_a_checked_file(gatehub: Gatehub, digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "digits.onnx"
+    ran = gatehub("export", digits, "--out", out, "--format", "json").json
+    assert ran.keys() == {"path", "max_abs_diff", "opset"}
+    assert ran["path"] == str(out)
+    assert 0 <= ran["max_abs_diff"] < 1e-4
+    assert "is sound: its answers differ" in gatehub("verify", out).out
+    data = bytearray(out.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    out.write_bytes(data)
+    assert gatehub("verify", out).status == 1
+
+
+def test_ctrl_c_leaves_a_run_to_continue(digits: Path, gatehub: Gatehub, tmp_path: Path) -> None:
+    out = tmp_path / "digits"
+    train = ["train", "--backbone", "demo", "--data", DIGITS, "--task", "digits"]
+    train += ["--out", str(out), "--epochs", "3"]
+    command = [sys.executable, "-c", "from gatehub.cli import main; main()"]
+    with subprocess.Popen(command + train, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 1/3" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "Interrupted" in rest
+    assert "Traceback" not in rest
+    assert not out.exists()
+    refused = gatehub(*train)
+    assert refused.status == 1
+    assert "--resume" in refused.err
+    assert gatehub(*train, "--resume").status == 0
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {
+        p.name: p.read_bytes() for p in digits.iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "hint"),
+    [
+        (("inspect", "nowhere"), "'nowhere' is no folder", "Check the path"),
+        (("predict", "{digits}", "none.png"), "'none.png' does not exist", "Check the path"),
+        (("pull", "acme/none", "--hub", "nohub"), "acme/none", None),
+        (("pull", "acme/none"), "GATEHUB_HUB", None),
+        (("eval", "{digits}", "--data", "nodata"), "'nodata' does not exist", None),
+        (("eval", "{digits}", "--data", "glyphs:latin"), "which the adapter lacks", None),
+        (
+            ("export", "{digits}", "--out", "x.onnx", "--backbone", "resnet81"),
+            "resnet81",
+            "Did you",
+        ),
+        (("serve", "{digits}", "{digits}"), "Two of the folders", "another name"),
+        (("inspect", "{digits}", "--weights"), None, None),
+        (("train", "--task", "x"), None, None),
+    ],
+)
+def test_mistakes_get_a_sentence(
+    gatehub: Gatehub,
+    digits: Path,
+    arguments: tuple[str, ...],
+    sentence: str | None,
+    hint: str | None,
+) -> None:
+    ran = gatehub(*(a.format(digits=digits) for a in arguments), env={"GATEHUB_HUB": ""})
+    assert ran.status == (2 if sentence is None else 1)
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+    if sentence is not None:
+        assert ran.err.startswith("Error: ")
+        assert sentence in ran.err
+    if hint is not None:
+        assert f"Hint: {hint}" in ran.err or hint in ran.err
+
+
+def test_debugging_shows_the_traceback(gatehub: Gatehub) -> None:
+    ran = gatehub("inspect", "nowhere", env={"GATEHUB_DEBUG": "1"})
+    assert ran.status == 1
+    assert "Traceback" in ran.err
+    assert "MissingFileError" in ran.err
+
+
+def test_every_help_shows_an_example(gatehub: Gatehub) -> None:
+    commands = (
+        "train",
+        "eval",
+        "predict",
+        "inspect",
+        "verify",
+        "push",
+        "pull",
+        "list",
+        "serve",
+        "export",
+        "demo",
+    )
+    shown = gatehub("--help").out
+    for command in commands:
+        assert f" {command} " in shown
+    for command in ("train", "serve"):
+        assert f"Example: gatehub {command}" in gatehub(command, "--help").out
+    assert os.linesep in gatehub("--version").out

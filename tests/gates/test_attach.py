@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.layers import ScaledStdConv2dSame
+from torch import nn
+
+from gatehub.backbone import Backbone
+from gatehub.errors import AlreadyGatedError, GateError, GateKindError, SiteError
+from gatehub.gates.attach import GatedModel, attach_gates
+from tests.tiny import (
+    LABELS,
+    OneLayer,
+    changed,
+    disturb,
+    make_backbone,
+    random_images,
+    snapshot,
+    take_steps,
+)
+
+NORM_PARTS = {
+    "frozen": (),
+    "affine": ("weight", "bias"),
+    "stats": ("weight", "bias", "running_mean", "running_var"),
+}
+
+
+def answer_with_the_backbones_classifier(backbone: Backbone, **choices: str) -> GatedModel:
+    classes = backbone.model.get_submodule(backbone.head_prefix).weight.shape[0]
+    model = attach_gates(backbone, labels=[f"class {n}" for n in range(classes)], **choices)
+    head = model.net.get_submodule(backbone.head_prefix)
+    head.load_state_dict(backbone.model.get_submodule(backbone.head_prefix).state_dict())
+    return model
+
+
+@pytest.mark.parametrize("gates", ["auto", "full", "lowrank:2", "scale"])
+@pytest.mark.parametrize("norm", ["frozen", "affine", "stats"])
+def test_at_first_it_computes_exactly_what_the_backbone_computes(
+    tiny_backbone: Backbone, gates: str, norm: str
+) -> None:
+    model = answer_with_the_backbones_classifier(tiny_backbone, gates=gates, norm=norm)
+    images = random_images(3)
+    assert torch.equal(model(images), tiny_backbone(images))
+
+
+def test_at_first_it_computes_what_a_standardised_backbone_computes() -> None:
+    layer = nn.Sequential(ScaledStdConv2dSame(3, 8, 3, stride=2), nn.ReLU())
+    nn.init.uniform_(layer[0].gain, 0.5, 2.0)
+    backbone = Backbone(OneLayer(layer, 8))
+    model = answer_with_the_backbones_classifier(backbone, gates="full")
+    images = random_images(3)
+    assert torch.equal(model(images), backbone(images))
+
+
+def test_only_the_tasks_parameters_require_gradients(tiny_backbone: Backbone) -> None:
+    model = attach_gates(tiny_backbone, labels=LABELS)
+    learned = {name for name, p in model.net.named_parameters() if p.requires_grad}
+    expected = {*model.gate_parameters(), *model.norm_parameters(), "fc.weight", "fc.bias"}
+    assert learned == expected
+    assert model.head_parameters().keys() == {"head.weight", "head.bias"}
+    assert not any(p.requires_grad for p in tiny_backbone.parameters())
+
+
+@pytest.mark.parametrize("norm", NORM_PARTS)
+def test_training_moves_what_the_mode_says_and_nothing_else(
+    tiny_backbone: Backbone, norm: str
+) -> None:
+    before = snapshot(tiny_backbone)
+    model = attach_gates(tiny_backbone, labels=LABELS, gates="full", norm=norm)
+    start = snapshot(model.net)
+    # Gradient descent moves a value only where its gradient is not 0, which takes a live ReLU.
+    take_steps(model, steps=3)
+    norms = [n for n, m in model.net.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    expected = {*model.gate_parameters(), "fc.weight", "fc.bias"}
+    expected |= {f"{name}.{part}" for name in norms for part in NORM_PARTS[norm]}
+    if norm == "stats":
+        expected |= {f"{name}.num_batches_tracked" for name in norms}
+    assert changed(start, model.net) == expected
+    assert changed(before, tiny_backbone) == set()
+    assert all(p.grad is None for p in tiny_backbone.parameters())
+
+
+@pytest.mark.parametrize("norm", NORM_PARTS)
+def test_the_task_owns_gates_norm_values_of_its_mode_and_head(
+    tiny_backbone: Backbone, norm: str
+) -> None:
+    model = attach_gates(tiny_backbone, labels=LABELS, norm=norm)
+    norms = [n for n, m in model.net.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    values = {f"{name}.{part}" for name in norms for part in NORM_PARTS[norm]}
+    assert model.task_tensors().keys() == {
+        *model.gate_parameters(),
+        *values,
+        "head.weight",
+        "head.bias",
+    }
+    assert model.norm_parameters().keys() == {n for n in values if "running" not in n}
+
+
+@pytest.mark.parametrize("norm", NORM_PARTS)
+def test_everything_that_is_not_the_tasks_is_the_backbones_by_reference(
+    tiny_backbone: Backbone, norm: str
+) -> None:
+    model = attach_gates(tiny_backbone, labels=LABELS, norm=norm)
+    theirs = {tensor.data_ptr() for tensor in tiny_backbone.state_dict().values()}
+    own = model.task_tensors()
+    for name, tensor in model.net.state_dict().items():
+        if name.startswith("fc.") or name in own:
+            assert tensor.data_ptr() not in theirs, name
+        elif not (norm == "stats" and name.endswith("num_batches_tracked")):
+            assert tensor.data_ptr() in theirs, name
+
+
+@pytest.mark.parametrize("norm", NORM_PARTS)
+def test_batch_statistics_are_used_only_where_they_are_learned(
+    tiny_backbone: Backbone, norm: str
+) -> None:
+    model = attach_gates(tiny_backbone, labels=LABELS, norm=norm).train()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert model.training
+    assert {module.training for module in norms} == {norm == "stats"}
+    model.eval()
+    assert not any(module.training for module in model.modules())
+
+
+def test_two_tasks_on_one_backbone_are_independent(tiny_backbone: Backbone) -> None:
+    images = random_images()
+    idle = attach_gates(tiny_backbone, labels=LABELS, norm="stats")
+    before, answers = snapshot(idle), idle(images)
+    busy = attach_gates(tiny_backbone, labels=("yes", "no"), gates="scale", norm="stats")
+    take_steps(busy)
+    assert changed(before, idle) == set()
+    assert torch.equal(idle(images), answers)
+
+
+def test_task_tensors_are_the_live_ones_detached(tiny_backbone: Backbone) -> None:
+    model = attach_gates(tiny_backbone, labels=LABELS)
+    tensors = model.task_tensors()
+    take_steps(model)
+    now = model.task_tensors()
+    assert all(not tensor.requires_grad for tensor in tensors.values())
+    assert all(torch.equal(tensors[name], now[name]) for name in now)
+
+
+def test_gates_and_norms_begin_at_the_stage(tiny_backbone: Backbone) -> None:
+    model = attach_gates(tiny_backbone, labels=LABELS, norm="stats", start="layer3")
+    owners = {name.partition(".")[0] for name in model.task_tensors()}
+    assert owners == {"layer3", "layer4", "head"}
+    model.train()
+    modes = {
+        name.partition(".")[0]: module.training
+        for name, module in model.net.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+    }
+    assert modes == {"bn1": False, "layer1": False, "layer2": False, "layer3": True, "layer4": True}
+
+
+def test_a_shared_stem_stays_as_it_is_through_training(tiny_backbone: Backbone) -> None:
+    model = attach_gates(tiny_backbone, labels=LABELS, norm="stats", start="layer3")
+    start = snapshot(model.net)
+    take_steps(model)
+    moved = {name.partition(".")[0] for name in changed(start, model.net)}
+    assert moved == {"layer3", "layer4", "fc"}
+
+
+def test_every_learned_tensor_has_a_gradient_within_two_steps(tiny_backbone: Backbone) -> None:
+    for gates in ("full", "lowrank:2", "scale"):
+        model = attach_gates(tiny_backbone, labels=LABELS, gates=gates)
+        take_steps(model, steps=2)
+        for name, parameter in model.gate_parameters().items():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_seed_repeats_a_start(tiny_backbone: Backbone) -> None:
+    starts = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        starts.append(attach_gates(tiny_backbone, labels=LABELS, gates="lowrank:2"))
+    first, second, other = (model.task_tensors() for model in starts)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_gates_have_dtype_of_the_backbone() -> None:
+    backbone = make_backbone()
+    backbone.double()
+    model = attach_gates(backbone, labels=LABELS)
+    assert {t.dtype for t in model.task_tensors().values()} == {torch.float64}
+    assert model(random_images(dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_backbone_of_several_dtypes_keeps_them() -> None:
+    model = make_backbone().model
+    model.layer4.double()
+    backbone = Backbone(model)
+    before = snapshot(backbone)
+    attach_gates(backbone, labels=LABELS)
+    assert {n: t.dtype for n, t in backbone.state_dict().items()} == {
+        n: t.dtype for n, t in before.items()
+    }
+
+
+def test_a_head_with_statistics_of_its_own_learns_them() -> None:
+    class NormHead(OneLayer):
+        def reset_classifier(self, classes: int) -> None:
+            self.fc = nn.Sequential(
+                nn.BatchNorm1d(self.channels), nn.Linear(self.channels, classes)
+            )
+
+    backbone = Backbone(NormHead(nn.Conv2d(3, 8, 3), 8))
+    assert backbone.head_prefix == "fc"
+    model = attach_gates(backbone, labels=LABELS, norm="frozen")
+    before = model.task_tensors()["head.0.running_mean"].clone()
+    take_steps(model)
+    tensors = model.task_tensors()
+    assert not torch.equal(tensors["head.0.running_mean"], before)
+    assert all(tensor.is_floating_point() for tensor in tensors.values())
+
+
+def test_gates_on_gates_are_refused(tiny_backbone: Backbone) -> None:
+    model = attach_gates(tiny_backbone, labels=LABELS)
+    with pytest.raises(AlreadyGatedError, match=r"carries gates already.*Attach to the backbone"):
+        attach_gates(model, labels=LABELS)
+
+
+@pytest.mark.parametrize("gates", ["full", "scale"])
+def test_gates_on_the_network_of_a_gated_model_are_refused(gates: str) -> None:
+    backbone = make_backbone()
+    gated = attach_gates(backbone, labels=LABELS, gates=gates)
+    with pytest.raises(AlreadyGatedError, match="carries gates already"):
+        attach_gates(Backbone(gated.net), labels=LABELS, gates="full")
+
+
+@pytest.mark.parametrize("model", ["resnet18", None, nn.Conv2d(3, 3, 1)], ids=["str", "None", "nn"])
+def test_only_a_backbone_takes_gates(model: object) -> None:
+    with pytest.raises(GateError, match=r"attached to a Backbone, not to a .*load_backbone"):
+        attach_gates(model, labels=LABELS)
+
+
+@pytest.mark.parametrize("labels", [[], "crow", ["crow", ""], ["crow", 3], [b"crow"]])
+def test_labels_are_named(tiny_backbone: Backbone, labels: object) -> None:
+    with pytest.raises(GateError, match="expected class names, at least one"):
+        attach_gates(tiny_backbone, labels=labels)
+
+
+def test_labels_are_distinct(tiny_backbone: Backbone) -> None:
+    with pytest.raises(GateError, match="labels holds 'jay' more than once"):
+        attach_gates(tiny_backbone, labels=["jay", "crow", "jay"])
+
+
+@pytest.mark.parametrize(
+    ("choice", "error", "message"),
+    [
+        ({"gates": "lora"}, GateKindError, "'lora' is no gate kind"),
+        ({"norm": "batch"}, GateError, "mode is 'batch'; expected one of frozen, affine, stats"),
+        ({"start": "layer9"}, SiteError, "has no stage 'layer9'"),
+    ],
+)
+def test_other_choices_are_refused(
+    tiny_backbone: Backbone, choice: dict[str, str], error: type[GateError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        attach_gates(tiny_backbone, labels=LABELS, **choice)
+
+
+def test_a_convolutional_classifier_is_learned_and_never_gated() -> None:
+    model = timm.create_model(
+        "resnetv2_50", layers=(1, 1, 1, 1), channels=(32, 32, 32, 32), stem_chs=8, num_classes=5
+    )
+    gated = attach_gates(Backbone(model), labels=LABELS)
+    head = {n: tuple(t.shape) for n, t in gated.task_tensors().items() if n.startswith("head.")}
+    assert head == {"head.weight": (3, 32, 1, 1), "head.bias": (3,)}
+    assert not any(name.startswith("head") for name in gated.layout.sites)
+
+
+def test_a_disturbed_model_answers_differently(tiny_backbone: Backbone) -> None:
+    model = attach_gates(tiny_backbone, labels=LABELS, norm="stats")
+    images = random_images()
+    before = model(images)
+    head = {name: p.detach().clone() for name, p in model.head_parameters().items()}
+    disturb(model)
+    with torch.no_grad():
+        for name, parameter in model.head_parameters().items():
+            parameter.copy_(head[name])
+    assert not torch.allclose(model(images), before, rtol=0.01)

@@ -1,0 +1,89 @@
+"""Which hub a path, a URL or the environment names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gatehub.errors import HubError
+from gatehub.hub.store import Hub, open_hub
+from tests.hub.plain import REPO, SUMMARY, digests, write_folder
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATEHUB_HUB", raising=False)
+
+
+def pushed_to(hub: Hub, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "one", 1)
+    hub.push(
+        folder,
+        digests(folder),
+        REPO,
+        revision="main",
+        tag=None,
+        message="",
+        summary=SUMMARY,
+    )
+
+
+@pytest.mark.parametrize("form", ["path", "text", "url", "localhost", "relative", "home"])
+def test_a_folder_in_every_form(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "a hub"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    places: dict[str, str | Path] = {
+        "path": root,
+        "text": str(root),
+        "url": root.as_uri(),
+        "localhost": root.as_uri().replace("file://", "FILE://localhost"),
+        "relative": "a hub",
+        "home": "~/a hub",
+    }
+
+    pushed_to(open_hub(places[form]), tmp_path)
+
+    assert (root / "repos" / REPO).is_dir()
+
+
+def test_the_environment_names_the_hub_of_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEHUB_HUB", str(tmp_path / "env"))
+
+    pushed_to(open_hub(None), tmp_path)
+
+    assert (tmp_path / "env" / "repos" / REPO).is_dir()
+    assert "given" in repr(open_hub(tmp_path / "given"))  # what is given goes before it
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_no_hub_at_all_says_how_to_name_one(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("GATEHUB_HUB", value)
+
+    with pytest.raises(
+        HubError, match=r"No hub is named.*folder hubs only.*--hub DIR.*GATEHUB_HUB"
+    ):
+        open_hub(None)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3://bucket/hub",
+        "memory://hub",
+        "https://huggingface.co",
+        "hf://acme",
+        "file://server/share",
+        "file://",
+    ],
+)
+def test_other_hubs_are_refused(place: str) -> None:
+    with pytest.raises(HubError, match=f"'{place}' is not a hub that this version of gatehub"):
+        open_hub(place)

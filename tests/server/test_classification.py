@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from gatehub.errors import EngineError, RequestError
+from gatehub.runtime.engine import Answer
+from gatehub.server.classification import (
+    DEFAULT_TOP_K,
+    ClassificationRequest,
+    classify,
+    parse_request,
+    rank,
+)
+from tests.server.linear_engine import LinearEngine
+from tests.server.pictures import offline, pairs, picture
+
+
+def parse(
+    body: bytes, content_type: str = "application/json", **query: str
+) -> ClassificationRequest:
+    return parse_request(body, content_type=content_type, query=query)
+
+
+def as_json(**fields: Any) -> bytes:
+    return json.dumps({"inputs": base64.b64encode(b"image").decode(), **fields}).encode()
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "image/png", "application/x-www-form-urlencoded", "nonsense"]
+)
+def test_any_other_content_type_is_an_image(content_type: str) -> None:
+    request = parse(b"image", content_type, top_k="3")
+    assert (request.image, request.top_k) == (b"image", 3)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8"])
+def test_json_carries_base64_and_parameters(content_type: str) -> None:
+    body = as_json(parameters={"top_k": 2, "function_to_apply": "none"})
+    request = parse(body, content_type)
+    assert request == ClassificationRequest(image=b"image", top_k=2, function_to_apply="none")
+
+
+def test_parameters_may_be_left_out_or_null() -> None:
+    for body in (as_json(), as_json(parameters=None), as_json(parameters={"top_k": None})):
+        assert parse(body).top_k == DEFAULT_TOP_K
+
+
+def test_parameters_in_the_body_win_over_the_url() -> None:
+    assert parse(as_json(parameters={"top_k": 2}), top_k="4").top_k == 2
+    assert parse(as_json(), top_k="4").top_k == 4
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1.5", "three", "", "9" * 5000])
+def test_top_k_in_the_url_is_a_positive_whole_number(count: str) -> None:
+    with pytest.raises(RequestError, match=r"top_k is .*at least 1"):
+        parse(b"image", "", top_k=count)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, "3", [1]])
+def test_top_k_in_json_is_a_positive_whole_number(count: object) -> None:
+    with pytest.raises(RequestError, match=r"top_k is .*at least 1"):
+        parse(as_json(parameters={"top_k": count}))
+
+
+@pytest.mark.parametrize("name", ["tanh", ["softmax"], {}])
+def test_unknown_functions_are_refused(name: object) -> None:
+    with pytest.raises(RequestError, match="expected one of softmax, sigmoid, none"):
+        parse(as_json(parameters={"function_to_apply": name}))
+
+
+def test_a_misspelt_option_is_refused() -> None:
+    with pytest.raises(RequestError, match="Unknown option 'topk'; expected top_k or"):
+        parse(b"image", "", topk="3")
+    with pytest.raises(RequestError, match="Unknown option 'image'"):
+        parse(as_json(parameters={"image": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "not an object of 'inputs'"),
+        (b"{}", "not an object of 'inputs'"),
+        (b'{"inputs": 3}', "not an object of 'inputs'"),
+        (as_json(options={}), "not an object of 'inputs'"),
+        (as_json(parameters=[1]), "'parameters' in the JSON body is not an object"),
+        (b'{"inputs": "a"}', "'inputs' in the JSON body is not base64"),
+        (b'{"inputs": "!!!!"}', "'inputs' in the JSON body is not base64"),
+        (b'{"inputs": "\xc3\xa9\xc3\xa9=="}', "'inputs' in the JSON body is not base64"),
+    ],
+)
+def test_malformed_json_is_refused_with_the_form_expected(body: bytes, problem: str) -> None:
+    with pytest.raises(RequestError, match=problem) as caught:
+        parse(body)
+    assert '{"inputs": "<base64 of an image>"' in str(caught.value)
+
+
+def test_a_refused_value_is_not_sent_back_whole() -> None:
+    for parameters in (
+        {"top_k": "9" * 10_000},
+        {"function_to_apply": "x" * 10_000},
+        {"x" * 10_000: 1},
+    ):
+        with pytest.raises(RequestError) as caught:
+            parse(as_json(parameters=parameters))
+        assert len(str(caught.value)) < 200
+
+
+def test_a_multipart_form_is_told_what_to_send_instead() -> None:
+    with pytest.raises(RequestError, match=r"multipart form\..*--data-binary"):
+        parse(b"--x", "multipart/form-data; boundary=x")
+
+
+def test_rank_is_best_first_and_stable() -> None:
+    scores = torch.tensor([0.1, 0.4, 0.1, 0.4])
+    ranked = pairs(rank(scores, ["a", "b", "c", "d"], top_k=3))
+    assert [label for label, _ in ranked] == ["b", "d", "a"]
+    assert len(rank(scores, ["a", "b", "c", "d"], top_k=99)) == 4
+    many = [str(index) for index in range(1000)]
+    assert [label for label, _ in pairs(rank(torch.ones(1000), many, top_k=1000))] == many
+
+
+@pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
+def test_functions_are_applied_to_the_logits(function: str) -> None:
+    engine: Any = LinearEngine(pets=["cat", "dog", "fish"])
+    encoded = picture(1)
+    request = ClassificationRequest(image=encoded, function_to_apply=function)
+    scores, answer = classify(engine, "pets", request, max_pixels=10_000)
+    logits = answer.logits[0]
+    expected = {"softmax": logits.softmax(0), "sigmoid": logits.sigmoid(), "none": logits}
+    assert sorted(score for _, score in pairs(scores)) == sorted(expected[function].tolist())
+
+
+def test_a_task_swapped_on_the_way_gets_the_image_as_its_new_adapter_wants_it() -> None:
+    class SwappedOnce(LinearEngine):
+        def run(self, name: str, images: torch.Tensor) -> Answer:
+            if self.runs == 0:
+                self.load("pets", ["hen", "goat"], seed=7, side=24)
+            return super().run(name, images)
+
+    engine: Any = SwappedOnce(pets=["cat", "dog"])
+    encoded = picture(1)
+    request = ClassificationRequest(image=encoded)
+    scores, answer = classify(engine, "pets", request, max_pixels=10_000)
+    assert pairs(scores) == offline(engine, "pets", encoded)
+    assert {label for label, _ in pairs(scores)} == {"hen", "goat"}
+    assert answer.task.generation == 2
+
+
+def test_labels_are_of_the_generation_that_answered() -> None:
+    class SwappedAfterwards(LinearEngine):
+        def run(self, name: str, images: torch.Tensor) -> Answer:
+            answer = super().run(name, images)
+            self.load("pets", ["hen", "goat"], seed=7)
+            return answer
+
+    engine: Any = SwappedAfterwards(pets=["cat", "dog"])
+    request = ClassificationRequest(image=picture(1))
+    scores, answer = classify(engine, "pets", request, max_pixels=10_000)
+    assert {label for label, _ in pairs(scores)} == {"cat", "dog"}
+    assert answer.task.generation == 1
+
+
+def test_an_answer_that_is_not_finite_is_not_passed_on() -> None:
+    class Broken(LinearEngine):
+        def run(self, name: str, images: torch.Tensor) -> Answer:
+            return Answer(logits=torch.tensor([[0.0, float("nan")]]), task=self.task(name))
+
+    engine: Any = Broken(pets=["cat", "dog"])
+    request = ClassificationRequest(image=picture(1))
+    with pytest.raises(EngineError, match=r"'pets' \(generation 1\) answered values that"):
+        classify(engine, "pets", request, max_pixels=10_000)

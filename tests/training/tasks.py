@@ -1,0 +1,34 @@
+"""Small tasks that can be learned in a second."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gatehub.training.data import Examples, ImageData
+
+LABELS = ("blue", "green", "red")
+
+
+def colour_data(train: int = 48, val: int = 30, *, seed: int = 0) -> ImageData:
+    """Noisy images of 32 x 32 pixels whose strongest channel is their class."""
+    return ImageData(
+        train=_examples(train, seed=2 * seed, side="train"),
+        val=_examples(val, seed=2 * seed + 1, side="val"),
+        labels=LABELS,
+        source="colours",
+        skipped=(),
+        split={"seed": seed, "val_fraction": 0.2, "train_images": None},
+    )
+
+
+def _examples(count: int, *, seed: int, side: str) -> Examples:
+    generator = np.random.default_rng(seed)
+    targets = [i % len(LABELS) for i in range(count)]
+    pixels = generator.integers(0, 120, (count, 32, 32, 3), dtype=np.uint8)
+    for i, target in enumerate(targets):
+        pixels[i, :, :, 2 - target] += 100
+    return Examples(
+        names=tuple(f"{side}/{i}" for i in range(count)),
+        targets=tuple(targets),
+        sources=tuple(pixels),
+    )

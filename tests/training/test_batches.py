@@ -1,0 +1,56 @@
+"""Batches: every example once, in an order that seed and epoch decide."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gatehub.training.batches import count_batches, evaluation_batches, training_batches
+from tests.training.tasks import colour_data
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """The picture, with noise from each of the generators that timm's transforms draw from."""
+    noise = random.random() + float(np.random.random()) + float(torch.rand(()))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 + noise
+
+
+def epoch(seed: int, number: int, workers: int = 0) -> list[tuple[Tensor, Tensor]]:
+    examples = colour_data(train=20).train
+    batches = training_batches(
+        examples, to_tensor, batch_size=8, seed=seed, epoch=number, workers=workers
+    )
+    return list(batches)
+
+
+def test_an_epoch_depends_on_seed_and_number() -> None:
+    again = zip(epoch(3, 1), epoch(3, 1), strict=True)
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in again)
+    assert not torch.equal(epoch(3, 1)[0][0], epoch(3, 2)[0][0])
+    assert not torch.equal(epoch(3, 1)[0][0], epoch(4, 1)[0][0])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 on Linux
+def test_workers_change_nothing() -> None:
+    alone, helped = epoch(3, 1), epoch(3, 1, workers=2)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(alone, helped, strict=True))
+
+
+def test_a_smaller_last_batch_is_left_out_unless_it_is_the_only_one() -> None:
+    examples = colour_data(train=20).train
+    assert [len(t) for _, t in epoch(0, 1)] == [8, 8]
+    assert count_batches(examples, 8) == 2
+    only = training_batches(examples, to_tensor, batch_size=64, seed=0, epoch=1)
+    assert [len(t) for _, t in only] == [20]
+    assert count_batches(examples, 64) == 1
+
+
+def test_evaluation_keeps_the_order() -> None:
+    examples = colour_data(train=20).train
+    targets = torch.cat([t for _, t in evaluation_batches(examples, to_tensor, batch_size=6)])
+    assert tuple(targets.tolist()) == examples.targets

@@ -1,0 +1,63 @@
+"""Settings are checked, and the rate follows its schedule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gatehub.errors import TrainingError
+from gatehub.preprocessing import Preprocessing
+from gatehub.training.batches import seed_everything
+from gatehub.training.recipe import Recipe
+
+PREPROCESSING = Preprocessing(
+    input_size=(3, 24, 24),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    interpolation="bilinear",
+    crop_pct=1.0,
+    crop_mode="center",
+)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ({"epochs": 0}, "epochs is 0; expected 1 or more"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"seed": -1}, "seed is -1; expected 0 or more"),
+        ({"gate_rate": -0.1}, "gate_rate is -0.1"),
+        ({"head_rate": float("inf")}, "head_rate is inf"),
+        ({"warmup": 1.0}, "warmup is 1.0; expected 0 to below 1"),
+        ({"hflip": 1.5}, "hflip is 1.5"),
+        ({"min_crop": 0.0}, "min_crop is 0.0"),
+    ],
+)
+def test_refuses_what_is_out_of_range(setting: dict[str, float], text: str) -> None:
+    with pytest.raises(TrainingError, match=text):
+        Recipe(**setting)  # type: ignore[arg-type]
+
+
+def test_rate_rises_then_falls_to_nothing() -> None:
+    recipe = Recipe(warmup=0.2)
+    rates = [recipe.rate_at(step, 50) for step in range(50)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.01
+
+
+def test_augmentation_depends_on_the_seed_alone() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    augment = Recipe(auto_augment="rand-m6-n2", color_jitter=0.2, hflip=0.5).augment(PREPROCESSING)
+
+    def draw(seed: int) -> torch.Tensor:
+        seed_everything(seed)
+        return augment(image)
+
+    assert draw(1).shape == (3, 24, 24)
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))

@@ -1,0 +1,196 @@
+"""Training runs: they learn, can be cut off and continued, and leave nothing half done."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gatehub.adapter import Adapter
+from gatehub.backbone import Backbone
+from gatehub.errors import AdapterExistsError, ResumeError, TrainingError, UnsafeNameError
+from gatehub.gates.fold import fold
+from gatehub.training.checkpoint import EpochRecord, work_folder
+from gatehub.training.evaluation import evaluate
+from gatehub.training.recipe import Recipe
+from gatehub.training.train import TrainReport, train_adapter
+from tests.tiny import make_backbone
+from tests.training.tasks import colour_data
+
+RECIPE = Recipe(epochs=4, batch_size=16, seed=5)
+
+
+class CutOff:
+    """An observer that interrupts the run after an epoch, as Ctrl-C would."""
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+
+    def on_step(self, done: int, steps: int) -> None:
+        assert 1 <= done <= steps
+
+    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
+        assert epochs == RECIPE.epochs
+        if record.epoch == self._after:
+            raise KeyboardInterrupt
+
+
+def run(backbone: Backbone, out: Path, **options: object) -> TrainReport:
+    options = {"recipe": RECIPE, "task": "colours", **options}
+    return train_adapter(backbone, colour_data(), out, **options)  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_learns_and_saves(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    report = run(tiny_backbone, tmp_path / "colours", recipe=Recipe(epochs=12, batch_size=16))
+    assert report.accuracy >= 0.9
+    adapter = Adapter.load(report.folder)
+    assert adapter.labels == ("blue", "green", "red")
+    assert adapter.config.metrics["accuracy"] == report.accuracy
+    assert adapter.digest == report.adapter.digest
+    assert report.trained_parameters == sum(t.numel() for t in adapter.tensors.values())
+    assert report.adapter_bytes == (report.folder / "gates.safetensors").stat().st_size
+    log = [
+        json.loads(line) for line in (report.folder / "training.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert [record["epoch"] for record in log] == list(range(1, 13))
+    assert log[-1]["train_loss"] < log[0]["train_loss"]
+    with Image.open(report.folder / "training.png") as curve:
+        assert curve.size == (1280, 480)
+    assert list(tmp_path.iterdir()) == [report.folder]
+
+
+def test_accuracy_is_that_of_the_stored_values(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    report = run(tiny_backbone, tmp_path / "colours")
+    stored = fold(tiny_backbone, Adapter.load(report.folder))
+    measured = evaluate(stored, colour_data().val, tiny_backbone.preprocessing)
+    assert measured.accuracy == report.accuracy
+    assert measured.loss == report.adapter.config.metrics["loss"]
+
+
+def test_one_seed_gives_one_adapter(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    first = contents(run(tiny_backbone, tmp_path / "a").folder)
+    torch.rand(7)  # whatever was drawn before must not matter
+    assert contents(run(tiny_backbone, tmp_path / "b").folder) == first
+    other = run(tiny_backbone, tmp_path / "c", recipe=Recipe(epochs=4, batch_size=16, seed=6))
+    assert contents(other.folder)["gates.safetensors"] != first["gates.safetensors"]
+
+
+@pytest.mark.parametrize("norm", ["affine", "stats"])
+@pytest.mark.parametrize("after", [1, 3, 4])
+def test_a_resumed_run_ends_with_the_same_bytes(
+    tiny_backbone: Backbone, tmp_path: Path, after: int, norm: str
+) -> None:
+    whole = run(tiny_backbone, tmp_path / "whole", norm=norm)
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_backbone, out, norm=norm, observer=CutOff(after))
+    assert not out.exists()
+    run(tiny_backbone, out, norm=norm, resume=True)
+    assert contents(out) == contents(whole.folder)
+    assert not work_folder(out).exists()
+
+
+def test_an_interrupted_run_is_not_overwritten(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "colours"
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_backbone, out, observer=CutOff(1))
+    with pytest.raises(ResumeError, match=r"holds an interrupted run.*--resume"):
+        run(tiny_backbone, out)
+    with pytest.raises(ResumeError, match="has seed = 5, but 6 is asked for now"):
+        run(tiny_backbone, out, resume=True, recipe=Recipe(epochs=4, batch_size=16, seed=6))
+    with pytest.raises(ResumeError, match="has backbone_digest"):
+        run(make_backbone(seed=9), out, resume=True)
+
+
+def test_resume_without_a_run_begins(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    assert run(tiny_backbone, tmp_path / "a", resume=True).epochs == 4
+
+
+def test_a_damaged_checkpoint_is_named(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "colours"
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_backbone, out, observer=CutOff(1))
+    file = work_folder(out) / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ResumeError, match=r"checkpoint\.safetensors' cannot be read"):
+        run(tiny_backbone, out, resume=True)
+
+
+def test_a_diverged_run_says_so(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=4, batch_size=16, gate_rate=1e30)
+    with pytest.raises(TrainingError, match=r"The loss became .* in epoch 1.*Lower the rates"):
+        run(tiny_backbone, tmp_path / "a", recipe=recipe)
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_cannot_be_saved_is_refused_before_training(
+    tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(AdapterExistsError, match="holds something else"):
+        run(tiny_backbone, tmp_path, observer=CutOff(1))
+    with pytest.raises(UnsafeNameError, match="no task name"):
+        run(tiny_backbone, tmp_path / "a", task="../a", observer=CutOff(1))
+
+
+def test_a_finished_adapter_is_replaced(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    before = run(tiny_backbone, tmp_path / "a").adapter.digest
+    recipe = Recipe(epochs=1, batch_size=16)
+    assert run(tiny_backbone, tmp_path / "a", recipe=recipe).adapter.digest != before
+
+
+def test_gates_decay_towards_one(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    def distance(decay: float) -> float:
+        recipe = Recipe(epochs=2, batch_size=16, gate_decay=decay, gate_rate=0.01)
+        report = run(tiny_backbone, tmp_path / f"decay{decay}", recipe=recipe, gates="full")
+        adapter = report.adapter
+        gates = [adapter.tensors[name] for name in adapter.layout.gate_shapes()]
+        return sum(float((gate - 1).abs().sum()) for gate in gates)
+
+    assert distance(50.0) < 0.9 * distance(0.0)
+
+
+PROGRAM = """
+import sys
+from tests.tiny import make_backbone
+from tests.tiny import make_backbone
+from tests.training.tasks import colour_data
+from gatehub.training.recipe import Recipe
+from gatehub.training.train import train_adapter
+
+class Say:
+    def on_step(self, done, steps): pass
+    def on_epoch(self, record, epochs): print(record.epoch, flush=True)
+
+recipe = Recipe(epochs=int(sys.argv[2]), batch_size=16, seed=5)
+train_adapter(make_backbone(), colour_data(), sys.argv[1], task="colours", recipe=recipe,
+              resume=True, observer=Say())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_a_killed_run_is_continued(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    whole = run(tiny_backbone, tmp_path / "whole", recipe=Recipe(epochs=10, batch_size=16, seed=5))
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", PROGRAM, str(out), "10"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        seen = process.stdout.read()
+    assert process.returncode == -signal.SIGKILL, seen
+    assert not out.exists()
+    run(tiny_backbone, out, recipe=Recipe(epochs=10, batch_size=16, seed=5), resume=True)
+    assert contents(out) == contents(whole.folder)
