@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gatehub.cli._data import read_data
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._output import (
     Format,
@@ -28,7 +29,7 @@ from gatehub.cli._output import (
     format_percent,
     make_table,
 )
-from gatehub.cli.train import read_data, watch_training
+from gatehub.cli.train import watch_training
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,7 +7,6 @@ gatehub predict birds robin.jpg
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -16,16 +15,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gatehub.cli._data import choose_workers, read_data
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._options import (
     BACKBONE_HELP,
     SOURCE_HELP,
-    BackboneOption,
     DeviceOption,
-    FolderArgument,
     WeightsOption,
     WorkersOption,
-    open_backbone,
 )
 from gatehub.cli._output import (
     Advance,
@@ -34,14 +31,10 @@ from gatehub.cli._output import (
     Output,
     format_bytes,
     format_percent,
-    make_table,
 )
 
 if TYPE_CHECKING:
     from gatehub.training.checkpoint import EpochRecord
-    from gatehub.training.data import ImageData
-
-_MAX_WORKERS = 8
 
 
 class Method(str, Enum):
@@ -50,22 +43,12 @@ class Method(str, Enum):
     gates = "gates"
 
 
-class Split(str, Enum):
-    """Which images are looked at."""
-
-    val = "val"
-    train = "train"
-    all = "all"
-
-
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command(
         epilog="Example: gatehub train --backbone demo --data sklearn:digits "
         "--task digits --out digits"
     )(train)
-    app.command("eval", epilog="Example: gatehub eval digits --data sklearn:digits")(evaluate)
-    app.command(epilog="Example: gatehub predict digits seven.png four.png")(predict)
 
 
 @reports_errors
@@ -184,103 +167,6 @@ def train(
     )
 
 
-@reports_errors
-def evaluate(
-    folder: FolderArgument,
-    data: Annotated[str, typer.Option("--data", metavar="SRC", help=SOURCE_HELP)],
-    split: Annotated[
-        Split,
-        typer.Option(
-            "--split", help="val: the images that `train` held out, by the adapter's seed."
-        ),
-    ] = Split.val,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded.")
-    ] = False,
-    backbone: BackboneOption = None,
-    weights: WeightsOption = None,
-    workers: WorkersOption = None,
-    device: DeviceOption = "auto",
-    format: FormatOption = Format.human,
-) -> None:
-    """Measure an adapter's accuracy on labelled images."""
-    from gatehub.adapter import Adapter
-    from gatehub.gates.fold import fold
-    from gatehub.training.evaluation import choose_examples, evaluate
-    from gatehub.training.train import recorded_split
-
-    output = Output(format)
-    adapter = Adapter.load(folder)
-    model = fold(open_backbone(adapter, backbone, weights, device), adapter)
-    images = read_data(output, data, **recorded_split(adapter), skip_bad=skip_bad)
-    examples = choose_examples(images, adapter.labels, split.value)
-    output.note(f"Evaluating '{adapter.task}' on {len(examples)} images ({split.value}) of {data}.")
-    with output.progress("evaluating") as advance:
-        measured = evaluate(
-            model,
-            examples,
-            adapter.preprocessing,
-            workers=choose_workers(workers, images),
-            progress=advance,
-        )
-    output.result(
-        {"accuracy": measured.accuracy, "images": measured.images},
-        human=f"{format_percent(measured.accuracy)} of {measured.images} images right.",
-        quiet=f"{measured.accuracy:.6f}",
-    )
-
-
-@reports_errors
-def predict(
-    folder: FolderArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes for each image.")] = 1,
-    backbone: BackboneOption = None,
-    weights: WeightsOption = None,
-    device: DeviceOption = "auto",
-    format: FormatOption = Format.human,
-) -> None:
-    """Classify image files."""
-    from gatehub.adapter import Adapter
-    from gatehub.preprocessing import open_image
-    from gatehub.runtime.engine import Engine
-
-    output = Output(format)
-    adapter = Adapter.load(folder)
-    pictures = [open_image(path) for path in images]
-    engine = Engine(open_backbone(adapter, backbone, weights, device))
-    engine.load(adapter.task, adapter)
-    transform = adapter.preprocessing.transform()
-    answers: list[tuple[str, list[tuple[str, float]]]] = []
-    for path, picture in zip(images, pictures, strict=True):
-        logits = engine.predict(adapter.task, transform(picture)[None])[0]
-        scores, indices = logits.softmax(0).topk(min(top_k, len(adapter.labels)))
-        labels = [adapter.labels[index] for index in indices.tolist()]
-        answers.append((str(path), list(zip(labels, scores.tolist(), strict=True))))
-    output.result(
-        {
-            "task": adapter.task,
-            "images": [
-                {
-                    "image": image,
-                    "predictions": [{"label": label, "score": score} for label, score in found],
-                }
-                for image, found in answers
-            ],
-        },
-        human=make_table(
-            ("image", "label", "score"),
-            [
-                (image if rank == 0 else "", label, f"{score:.4f}")
-                for image, found in answers
-                for rank, (label, score) in enumerate(found)
-            ],
-            left=2,
-        ),
-        quiet="\n".join(found[0][0] for _, found in answers),
-    )
-
-
 @contextmanager
 def watch_training(output: Output, task: str) -> Iterator[_Watch]:
     """Show a run: a bar for its steps, a line for each epoch."""
@@ -300,39 +186,3 @@ class _Watch:
             f"loss {record.train_loss:.3f}  validation loss {record.val_loss:.3f}  "
             f"accuracy {format_percent(record.val_accuracy)}"
         )
-
-
-def read_data(
-    output: Output,
-    source: str,
-    *,
-    seed: int,
-    skip_bad: bool,
-    val_fraction: float = 0.2,
-    train_images: int | None = None,
-) -> ImageData:
-    """Load labelled images, with a bar, and name those that were left out."""
-    from gatehub.training.data import load_data
-
-    with output.progress("checking images") as advance:
-        images = load_data(
-            source,
-            seed=seed,
-            val_fraction=val_fraction,
-            train_images=train_images,
-            skip_bad=skip_bad,
-            progress=advance,
-        )
-    for name in images.skipped:
-        output.note(f"Left out, unreadable: {name}")
-    if images.skipped:
-        output.note(f"{len(images.skipped)} unreadable images left out.")
-    return images
-
-
-def choose_workers(wanted: int | None, images: ImageData) -> int:
-    """Decode files beside the main process, and pictures that are in memory in it."""
-    if wanted is not None:
-        return wanted
-    in_files = isinstance(images.train.sources[0], Path)
-    return min(_MAX_WORKERS, (os.cpu_count() or 1) - 1) if in_files else 0

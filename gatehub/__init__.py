@@ -21,7 +21,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatehub import errors, export
+    import gatehub.errors as errors
+    import gatehub.export as export
     from gatehub.adapter import Adapter
     from gatehub.backbone import Backbone, load_backbone
     from gatehub.errors import GatehubError

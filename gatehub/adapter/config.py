@@ -228,12 +228,16 @@ def _read_layout(fields: Fields, norm: str, where: str) -> GateLayout:
 
 def _read_preprocessing(fields: Fields) -> Preprocessing:
     size = fields.take_list("input_size", int)
-    if len(size) != 3:
-        raise ConfigError(f"{fields.where}.input_size has {len(size)} sizes; expected [C, H, W].")
+    mean, std = fields.take_list("mean", float), fields.take_list("std", float)
+    if not len(size) == len(mean) == len(std) == 3:
+        raise ConfigError(
+            f"{fields.where} has {len(size)} sizes, {len(mean)} means and {len(std)} deviations; "
+            "expected 3 of each."
+        )
     preprocessing = Preprocessing(
         input_size=(size[0], size[1], size[2]),
-        mean=fields.take_list("mean", float),
-        std=fields.take_list("std", float),
+        mean=mean,
+        std=std,
         interpolation=fields.take("interpolation", str),
         crop_pct=fields.take("crop_pct", float),
         crop_mode=fields.take("crop_mode", str),

@@ -26,8 +26,8 @@ class EpochRecord:
     Args:
         epoch: its number, from 1.
         train_loss: mean over the steps, in nats, with label smoothing.
-        val_loss: mean over the validation images, in nats.
-        val_accuracy: a fraction.
+        val_loss: mean over the validation images that were looked at, in nats.
+        val_accuracy: a fraction of them.
     """
 
     epoch: int

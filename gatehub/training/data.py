@@ -17,7 +17,7 @@ from PIL import Image
 from gatehub.errors import DataError, InputError, UnreadableImageError
 from gatehub.preprocessing import open_image
 from gatehub.training.sources import Picture, name_some, read_source
-from gatehub.training.split import divide
+from gatehub.training.split import divide, stratified_order
 
 # Decoding releases the interpreter lock; more threads than this only wait for the disk.
 _MAX_THREADS = 8
@@ -49,6 +49,17 @@ class Examples:
         """
         source = self.sources[index]
         return open_image(source) if isinstance(source, Path) else Image.fromarray(source)
+
+    def sample(self, count: int, *, seed: int) -> Examples:
+        """Return at most `count` of the examples, in their order, every class in proportion."""
+        if count >= len(self):
+            return self
+        chosen = sorted(stratified_order(self.targets, self.names, seed=seed)[:count])
+        return Examples(
+            names=tuple(self.names[i] for i in chosen),
+            targets=tuple(self.targets[i] for i in chosen),
+            sources=tuple(self.sources[i] for i in chosen),
+        )
 
 
 class SplitSettings(TypedDict):

@@ -73,6 +73,7 @@ def fit(
     if checkpoint is not None:
         _restore(model, optimiser, checkpoint.tensors)
         history = list(checkpoint.history)
+    watched = data.val.sample(recipe.val_images, seed=recipe.seed)
     steps = recipe.epochs * count_batches(data.train, recipe.batch_size)
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         loss = _run_epoch(
@@ -84,7 +85,7 @@ def fit(
             workers=workers,
             on_step=None if observer is None else lambda done: observer.on_step(done, steps),
         )
-        measured = evaluate(model, data.val, model.preprocessing, workers=workers)
+        measured = evaluate(model, watched, model.preprocessing, workers=workers)
         record = EpochRecord(
             epoch=epoch,
             train_loss=loss,

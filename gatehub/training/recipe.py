@@ -36,6 +36,8 @@ class Recipe:
         hflip: probability of a mirrored image; 0 suits letters, 0.5 suits photographs.
         auto_augment: timm's description of a policy, such as "rand-m6-n2", or "" for none.
         color_jitter: timm's strength of random brightness, contrast and saturation.
+        val_images: after each epoch at most so many validation images are looked at, every class
+            in proportion; the adapter's accuracy is measured on all of them.
         seed: decides everything that is drawn. One seed gives one adapter, bit for bit, on one
             machine.
 
@@ -55,10 +57,11 @@ class Recipe:
     hflip: float = 0.0
     auto_augment: str = ""
     color_jitter: float = 0.0
+    val_images: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        for name, low in (("epochs", 1), ("batch_size", 1), ("val_images", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise TrainingError(f"{name} is {getattr(self, name)}; expected {low} or more.")
         for name in ("gate_rate", "head_rate", "gate_decay", "head_decay", "color_jitter"):

@@ -87,7 +87,7 @@ def test_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(data.train), len(data.val)) == (36, 20)
     assert sorted(data.train.targets) == sorted([*range(18), *range(18)])
     image = data.val.image(0)
-    assert (image.mode, image.size) == ("RGB", (64, 64))
+    assert (image.mode, image.size) == ("RGB", (sources.GLYPH_SIZE_PX, sources.GLYPH_SIZE_PX))
 
 
 def test_unreadable_images_stop_the_run(tmp_path: Path) -> None:
@@ -215,3 +215,15 @@ def test_training_images_must_cover_the_classes(
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load_data("sklearn:digits", **settings)  # type: ignore[arg-type]
+
+
+def test_a_sample_holds_every_class_in_proportion() -> None:
+    val = load_data("sklearn:digits").val
+    sample = val.sample(100, seed=3)
+    assert len(sample) == 100
+    assert all(8 <= sample.targets.count(digit) <= 12 for digit in range(10))
+    assert sample.names == val.sample(100, seed=3).names != val.sample(100, seed=4).names
+    places = [val.names.index(name) for name in sample.names]
+    assert places == sorted(places)
+    assert all(val.targets[i] == t for i, t in zip(places, sample.targets, strict=True))
+    assert val.sample(5000, seed=3) is val

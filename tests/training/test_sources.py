@@ -259,7 +259,7 @@ def test_glyphs_are_the_same_for_a_seed_and_labelled_right(
 ) -> None:
     monkeypatch.setattr(sources, "GLYPH_IMAGES", 20)
     pictures = read_source("glyphs:greek", seed=3, train_images=25).pictures
-    images, targets = render_glyphs(SCRIPTS["greek"], count=25, size=64, seed=6)
+    images, targets = render_glyphs(SCRIPTS["greek"], count=25, size=sources.GLYPH_SIZE_PX, seed=6)
     assert [p.label for p in pictures[:25]] == [SCRIPTS["greek"][target] for target in targets]
     assert np.array_equal(np.stack([np.asarray(p.image) for p in pictures[:25]]), images)
     assert [p.side for p in pictures] == ["train"] * 25 + ["val"] * 20
