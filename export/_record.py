@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from gatehub import __version__
 from gatehub.adapter import Adapter
-from gatehub.adapter.config import check_task_name
+from gatehub.adapter.names import check_task_name
 from gatehub.errors import ExportFormatError
 from gatehub.export.parity import first_line
 from gatehub.preprocessing import Preprocessing

@@ -18,7 +18,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gatehub.adapter._fields import Fields, describe, parse_json
-from gatehub.adapter.config import FORMAT_VERSION, TensorSpec, check_tensor_name
+from gatehub.adapter._sections import TensorSpec
+from gatehub.adapter.config import FORMAT_VERSION
+from gatehub.adapter.names import check_tensor_name
 from gatehub.errors import (
     ConfigError,
     CorruptTensorsError,

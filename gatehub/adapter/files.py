@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gatehub.adapter._declared import check_declared
 from gatehub.adapter._publish import publish_folder
+from gatehub.adapter._sections import TensorSpec
 from gatehub.adapter._tensors import (
     DTYPES,
     PREFIX_BYTES,
@@ -21,7 +22,7 @@ from gatehub.adapter._tensors import (
     read_header_length,
 )
 from gatehub.adapter.card import render_card
-from gatehub.adapter.config import AdapterConfig, TensorSpec
+from gatehub.adapter.config import AdapterConfig
 from gatehub.errors import (
     AdapterExistsError,
     AdapterFormatError,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gatehub.adapter import Adapter
-from gatehub.adapter.config import check_task_name
+from gatehub.adapter.names import check_task_name
 from gatehub.backbone import Backbone
 from gatehub.errors import InputError, TaskNotFoundError
 from gatehub.gates.fold import fold

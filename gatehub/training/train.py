@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gatehub.adapter import Adapter
-from gatehub.adapter.config import check_task_name
 from gatehub.adapter.files import check_place
+from gatehub.adapter.names import check_task_name
 from gatehub.backbone import Backbone
 from gatehub.errors import ResumeError
 from gatehub.gates.attach import attach_gates

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gatehub.adapter import Adapter
+from gatehub.adapter._sections import TensorSpec
 from gatehub.adapter._tensors import MAX_HEADER_BYTES, dump_tensors
-from gatehub.adapter.config import TensorSpec
 from gatehub.errors import (
     AdapterFormatError,
     CorruptTensorsError,

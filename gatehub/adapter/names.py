@@ -1,0 +1,48 @@
+"""Names that are safe in a file, a URL and a shell: of tasks, tensors and files."""
+
+from __future__ import annotations
+
+import re
+
+from gatehub.errors import UnsafeNameError
+
+_TASK_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", re.ASCII)
+_TENSOR_PATTERN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+", re.ASCII)
+
+
+def check_task_name(name: str) -> None:
+    """Refuse a task name that is not fit for a file, a URL and a shell.
+
+    Raises:
+        UnsafeNameError: it has other characters, or is too long.
+    """
+    if _TASK_PATTERN.fullmatch(name) is None:
+        raise UnsafeNameError(
+            f"{name[:100]!r} is no task name; expected letters, digits, '.', '_' and '-', "
+            "at most 96, the first a letter or a digit."
+        )
+
+
+def check_tensor_name(name: str, where: str) -> None:
+    """Refuse a tensor name that is not dotted identifiers.
+
+    Raises:
+        UnsafeNameError: it is something else, such as a path.
+    """
+    if _TENSOR_PATTERN.fullmatch(name) is None or len(name) > 256:
+        raise UnsafeNameError(
+            f"{where} names a tensor {name[:100]!r}; expected dotted identifiers, "
+            "such as 'layer1.0.conv1.gate'."
+        )
+
+
+def check_file_name(name: str, where: str) -> None:
+    """Refuse a file name that could lead out of the folder.
+
+    Raises:
+        UnsafeNameError: it is a path, hidden, or has unusual characters.
+    """
+    if _TASK_PATTERN.fullmatch(name) is None:
+        raise UnsafeNameError(
+            f"{where} names a file {name[:100]!r}; expected a plain name without a folder."
+        )
