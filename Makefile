@@ -16,8 +16,9 @@ install: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(VENV)/bin/gatehub demo
 
+# One process for each core, one thread in each: most tests are too small for more.
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
 
 check: lint typecheck test
 

@@ -62,6 +62,7 @@ def evaluate(
     """Measure an adapter's accuracy on labelled images."""
     from gatehub.adapter import Adapter
     from gatehub.gates.fold import fold
+    from gatehub.training.batches import evaluation_batches
     from gatehub.training.evaluation import choose_examples, evaluate
     from gatehub.training.train import recorded_split
 
@@ -71,14 +72,11 @@ def evaluate(
     images = read_data(output, data, **recorded_split(adapter), skip_bad=skip_bad)
     examples = choose_examples(images, adapter.labels, split.value)
     output.note(f"Evaluating '{adapter.task}' on {len(examples)} images ({split.value}) of {data}.")
+    batches = evaluation_batches(
+        examples, adapter.preprocessing.transform(), workers=choose_workers(workers, images)
+    )
     with output.progress("evaluating") as advance:
-        measured = evaluate(
-            model,
-            examples,
-            adapter.preprocessing,
-            workers=choose_workers(workers, images),
-            progress=advance,
-        )
+        measured = evaluate(model, batches, progress=lambda done: advance(done, len(examples)))
     output.result(
         {"accuracy": measured.accuracy, "images": measured.images},
         human=f"{format_percent(measured.accuracy)} of {measured.images} images right.",

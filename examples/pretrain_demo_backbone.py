@@ -1,8 +1,8 @@
 """Pretrain the small backbone that ships with gatehub, from nothing but pip packages.
 
 It learns to tell rendered Latin letters apart, and never sees a digit, another script or
-a photograph. Everything is drawn from the fonts that matplotlib installs. About eight
-minutes of processor time:
+a photograph. Everything is drawn from the fonts that matplotlib installs. About five
+minutes on two cores:
 
     python examples/pretrain_demo_backbone.py --out gatehub/demo_backbone
 """
@@ -33,11 +33,10 @@ MEAN, STD = 0.5, 0.5
 ARCHITECTURE = "resnet18"
 MODEL_ARGS: dict[str, Any] = {
     "layers": [1, 1, 1, 1],
-    "channels": [32, 64, 128, 256],
-    "stem_type": "deep",
-    "stem_width": 16,
+    "channels": [32, 64, 160, 24],
 }
-LATIN = SCRIPTS["latin"]
+# Capitals, without I and O: an adapter for digits should meet shapes that are new to it.
+LATIN = SCRIPTS["latin"][:24]
 HELD_OUT_FONTS = ("cmb10", "cmr10", "cmss10", "cmti10", "cmtt10")
 SHARD = 2000
 
@@ -45,8 +44,8 @@ SHARD = 2000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gatehub/demo_backbone"))
-    parser.add_argument("--images", type=int, default=32_000, help="rendered letters")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--images", type=int, default=24_000, help="rendered letters")
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
@@ -70,7 +69,9 @@ def main() -> None:
         "new renderings of the same fonts": accuracy(
             model, *render_glyphs(LATIN, count=6400, size=SIZE, seed=900_001, fonts=fonts)
         ),
-        "fonts of a family never seen": accuracy(model, *render_held_out(6400, 900_002)),
+        "fonts of a family never seen": accuracy(
+            model, *render_glyphs(LATIN, count=6400, size=SIZE, seed=900_002, fonts=HELD_OUT_FONTS)
+        ),
     }
     for name, score in scores.items():
         say(f"accuracy on {name}: {score:.4f}")
@@ -101,13 +102,6 @@ def render_shard(
     count: int, fonts: tuple[str, ...], seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return render_glyphs(LATIN, count=count, size=SIZE, seed=seed, fonts=fonts)
-
-
-def render_held_out(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Draw letters in the held-out family, which has only the unaccented ones."""
-    plain = tuple(letter for letter in LATIN if letter.isascii())
-    images, labels = render_glyphs(plain, count=count, size=SIZE, seed=seed, fonts=HELD_OUT_FONTS)
-    return images, np.array([LATIN.index(letter) for letter in plain], dtype=np.int64)[labels]
 
 
 def to_input(images: NDArray[np.uint8]) -> Tensor:
@@ -198,7 +192,7 @@ def write(
             "mean": [MEAN] * 3,
             "std": [STD] * 3,
             "num_classes": len(LATIN),
-            "first_conv": "conv1.0",
+            "first_conv": "conv1",
             "classifier": "fc",
             "license": "apache-2.0",
         },
@@ -214,6 +208,8 @@ def write(
         f"--epochs {arguments.epochs} --batch-size {arguments.batch_size} "
         f"--rate {arguments.rate:g} --seed {arguments.seed}",
         classes=len(LATIN),
+        channels=", ".join(map(str, MODEL_ARGS["channels"])),
+        features=MODEL_ARGS["channels"][-1],
         fonts=len(available_fonts()) - len(HELD_OUT_FONTS),
         parameters=sum(t.numel() for t in state.values() if t.is_floating_point()),
         megabytes=weights.stat().st_size / 1e6,
@@ -236,21 +232,22 @@ tags: [timm, resnet, gatehub]
 # The demo backbone
 
 A small ResNet that ships inside gatehub, so that `gatehub demo` and the tests need no
-download. It can tell rendered Latin letters apart, and nothing else: it is something to
+download. It can tell rendered Latin capitals apart, and nothing else: it is something to
 train adapters on, not a model to build a product on.
 
 | | |
 |---|---|
-| architecture | timm `resnet18`, one block a stage, channels 32 to 256, a stem of 3x3 kernels |
+| architecture | timm `resnet18`, one block a stage, channels {channels} |
 | values | {parameters:,} with batch-norm statistics, float16, {megabytes:.1f} MB |
 | input | {size} x {size} RGB, bilinear, mean 0.5, standard deviation 0.5 |
-| classes | {classes} Latin letters, some with diacritics |
+| classes | {classes} Latin capitals, without I and O |
+| features | {features} numbers after pooling |
 
     timm.create_model("local-dir:gatehub/demo_backbone", pretrained=True)
 
 ## Training data
 
-{images:,} pictures of Latin letters, drawn by `gatehub.training.glyphs` from {fonts} DejaVu
+{images:,} pictures of Latin capitals, drawn by `gatehub.training.glyphs` from {fonts} DejaVu
 and STIX fonts that matplotlib installs; turned, sheared, bent, thickened, blurred,
 recoloured and made noisy at random. No digit, no other script, no symbol and no photograph
 was among them. {epochs} epochs of AdamW with a one-cycle rate and smoothed labels.
@@ -268,14 +265,14 @@ Accuracy of the stored float16 weights, each on 6,400 pictures with seeds never 
 |---|---|
 {scores}
 
-The family never seen is Computer Modern, which has the unaccented letters only; an answer
-counts as wrong when it is an accented letter, too.
+The family never seen is Computer Modern.
 
 ## Limits
 
 Trained on clean glyphs that fill their picture, one at a time. Handwriting, photographs and
 scenes are out of its domain; adapters reach handwritten digits, and no claim is made beyond
-what gatehub's own table reports. Letter case is not told apart where the shapes agree.
+what gatehub's own table reports. {features} features are few: they keep adapters small, and
+they hold less for a linear classifier to read than a wide backbone's would.
 
 Apache-2.0, like gatehub.
 """

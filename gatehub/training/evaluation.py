@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatehub.errors import LabelMismatchError
-from gatehub.preprocessing import Preprocessing
-from gatehub.training.batches import evaluation_batches
+from gatehub.training.batches import Batch
 from gatehub.training.data import Examples, ImageData
 
 
@@ -59,22 +58,17 @@ def choose_examples(data: ImageData, labels: Sequence[str], split: str) -> Examp
 
 def evaluate(
     model: nn.Module,
-    examples: Examples,
-    preprocessing: Preprocessing,
+    batches: Iterable[Batch],
     *,
-    workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Measure a model, in evaluation mode; its mode is restored afterwards.
 
     Args:
         model: (B, C, H, W) float32 → (B, classes) logits.
-        examples: at least one.
-        preprocessing: how images become its input.
-        workers: processes that decode images beside this one.
-        progress: called with (images done, images in all).
+        batches: from `evaluation_batches`; at least one.
+        progress: called with the number of images done.
     """
-    batches = evaluation_batches(examples, preprocessing.transform(), workers=workers)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -86,6 +80,6 @@ def evaluate(
             loss += float(F.cross_entropy(logits, targets, reduction="sum"))
             done += len(targets)
             if progress is not None:
-                progress(done, len(examples))
+                progress(done)
     model.train(was_training)
     return Evaluation(accuracy=right / done, loss=loss / done, images=done)

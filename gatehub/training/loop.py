@@ -13,7 +13,12 @@ from torch import Tensor
 
 from gatehub.errors import TrainingError
 from gatehub.gates.attach import GatedModel
-from gatehub.training.batches import count_batches, seed_everything, training_batches
+from gatehub.training.batches import (
+    count_batches,
+    evaluation_batches,
+    seed_everything,
+    training_batches,
+)
 from gatehub.training.checkpoint import Checkpoint, EpochRecord, read_checkpoint, write_checkpoint
 from gatehub.training.data import ImageData
 from gatehub.training.evaluation import evaluate
@@ -73,7 +78,9 @@ def fit(
     if checkpoint is not None:
         _restore(model, optimiser, checkpoint.tensors)
         history = list(checkpoint.history)
-    watched = data.val.sample(recipe.val_images, seed=recipe.seed)
+    sample = data.val.sample(recipe.val_images, seed=recipe.seed)
+    # Decoded once: the same images are looked at after each epoch.
+    watched = list(evaluation_batches(sample, model.preprocessing.transform(), workers=workers))
     steps = recipe.epochs * count_batches(data.train, recipe.batch_size)
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         loss = _run_epoch(
@@ -85,7 +92,7 @@ def fit(
             workers=workers,
             on_step=None if observer is None else lambda done: observer.on_step(done, steps),
         )
-        measured = evaluate(model, watched, model.preprocessing, workers=workers)
+        measured = evaluate(model, watched)
         record = EpochRecord(
             epoch=epoch,
             train_loss=loss,

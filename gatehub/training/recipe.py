@@ -45,7 +45,7 @@ class Recipe:
         TrainingError: a value is out of its range.
     """
 
-    epochs: int = 25
+    epochs: int = 20
     batch_size: int = 32
     gate_rate: float = 0.03
     head_rate: float = 0.01

@@ -31,7 +31,8 @@ FORMS = (
     "a folder with train/CLASS/* and val/CLASS/*, a folder with CLASS/*, "
     "a .csv or .tsv table with the columns path and label, sklearn:digits, or glyphs:SCRIPT"
 )
-GLYPH_IMAGES = 600
+GLYPH_TRAIN_IMAGES = 400
+GLYPH_VAL_IMAGES = 600
 GLYPH_SIZE_PX = 40
 
 Side = Literal["train", "val"]
@@ -78,7 +79,7 @@ def read_source(source: str | Path, *, seed: int = 0, train_images: int | None =
     Args:
         source: one of the forms in this module's docstring; a `Path` is a file or a folder.
         seed: decides what `glyphs:SCRIPT` renders; no other form depends on it.
-        train_images: how many pictures `glyphs:SCRIPT` renders to train on, 600 by default.
+        train_images: how many pictures `glyphs:SCRIPT` renders to train on, 400 by default.
 
     Raises:
         DataError: the source is of no known form, or its layout is not sound.
@@ -259,8 +260,8 @@ def _rendered_glyphs(script: str, seed: int, train_images: int | None) -> Iterat
         )
     # Twice the seed and the odd number after it: no run validates on what another trains on.
     sides: tuple[tuple[Side, int, int], ...] = (
-        ("train", GLYPH_IMAGES if train_images is None else train_images, 2 * seed),
-        ("val", GLYPH_IMAGES, 2 * seed + 1),
+        ("train", GLYPH_TRAIN_IMAGES if train_images is None else train_images, 2 * seed),
+        ("val", GLYPH_VAL_IMAGES, 2 * seed + 1),
     )
     for side, count, side_seed in sides:
         images, targets = render_glyphs(

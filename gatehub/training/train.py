@@ -14,7 +14,7 @@ from gatehub.backbone import Backbone
 from gatehub.errors import ResumeError
 from gatehub.gates.attach import attach_gates
 from gatehub.gates.fold import fold
-from gatehub.training.batches import seed_everything
+from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.checkpoint import remove_checkpoint, work_folder
 from gatehub.training.curve import draw_curve
 from gatehub.training.data import ImageData, SplitSettings
@@ -148,7 +148,8 @@ def train_adapter(
         observer=observer,
     )
     adapter = Adapter.from_model(model, task=task, training=settings).as_stored(dtype)
-    measured = evaluate(fold(backbone, adapter), data.val, backbone.preprocessing, workers=workers)
+    batches = evaluation_batches(data.val, backbone.preprocessing.transform(), workers=workers)
+    measured = evaluate(fold(backbone, adapter), batches)
     adapter = adapter.with_metrics({"accuracy": measured.accuracy, "loss": measured.loss})
     log = "".join(json.dumps(asdict(record)) + "\n" for record in history).encode()
     curve = draw_curve(history, title=f"{task} on {backbone.identity.name}")

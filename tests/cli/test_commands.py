@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from gatehub.errors import MissingFileError
 from tests.cli.conftest import Gatehub
 
 DIGITS = "sklearn:digits"
+COMMAND = (sys.executable, "-c", "from gatehub.cli import main; main()")
 
 
 @pytest.fixture(scope="session")
@@ -116,10 +117,9 @@ def test_push_pull_list(gatehub: Gatehub, digits: Path, tmp_path: Path) -> None:
 
 
 def test_serve_announces_answers_and_stops(digits: Path, seven: Path) -> None:
-    command = [sys.executable, "-c", "from gatehub.cli import main; main()"]
     arguments = ["serve", str(digits), "--port", "0", "--format", "json"]
     with subprocess.Popen(
-        command + arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:
@@ -140,9 +140,7 @@ def test_export_writes_a_checked_file(gatehub: Gatehub, digits: Path, tmp_path: 
     assert ran["path"] == str(out)
     assert 0 <= ran["max_abs_diff"] < 1e-4
     assert "is sound: its answers differ" in gatehub("verify", out).out
-    data = bytearray(out.read_bytes())
-    data[len(data) // 2] ^= 0x40
-    out.write_bytes(data)
+    out.write_bytes(out.read_bytes()[:-100])
     assert gatehub("verify", out).status == 1
 
 
@@ -150,8 +148,7 @@ def test_ctrl_c_leaves_a_run_to_continue(digits: Path, gatehub: Gatehub, tmp_pat
     out = tmp_path / "digits"
     train = ["train", "--backbone", "demo", "--data", DIGITS, "--task", "digits"]
     train += ["--out", str(out), "--epochs", "3"]
-    command = [sys.executable, "-c", "from gatehub.cli import main; main()"]
-    with subprocess.Popen(command + train, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*COMMAND, *train], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "epoch 1/3" in line:
@@ -176,7 +173,7 @@ def test_ctrl_c_leaves_a_run_to_continue(digits: Path, gatehub: Gatehub, tmp_pat
     [
         (("inspect", "nowhere"), "'nowhere' is no folder", "Check the path"),
         (("predict", "{digits}", "none.png"), "'none.png' does not exist", "Check the path"),
-        (("pull", "acme/none", "--hub", "nohub"), "acme/none", None),
+        (("pull", "acme/none", "--hub", "nohub"), "There is no hub at", "Check the path"),
         (("pull", "acme/none"), "GATEHUB_HUB", None),
         (("eval", "{digits}", "--data", "nodata"), "'nodata' does not exist", None),
         (("eval", "{digits}", "--data", "glyphs:latin"), "which the adapter lacks", None),
@@ -209,10 +206,14 @@ def test_mistakes_get_a_sentence(
 
 
 def test_debugging_shows_the_traceback(gatehub: Gatehub) -> None:
-    ran = gatehub("inspect", "nowhere", env={"GATEHUB_DEBUG": "1"})
-    assert ran.status == 1
-    assert "Traceback" in ran.err
-    assert "MissingFileError" in ran.err
+    with pytest.raises(MissingFileError):
+        gatehub("inspect", "nowhere", env={"GATEHUB_DEBUG": "1"})
+
+
+def test_the_installed_command_runs() -> None:
+    ran = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0
+    assert ran.stdout.startswith("gatehub ")
 
 
 def test_every_help_shows_an_example(gatehub: Gatehub) -> None:
@@ -234,4 +235,3 @@ def test_every_help_shows_an_example(gatehub: Gatehub) -> None:
         assert f" {command} " in shown
     for command in ("train", "serve"):
         assert f"Example: gatehub {command}" in gatehub(command, "--help").out
-    assert os.linesep in gatehub("--version").out

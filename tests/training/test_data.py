@@ -81,7 +81,7 @@ def test_digits_train_on_300_by_default() -> None:
 
 
 def test_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "GLYPH_IMAGES", 20)
+    monkeypatch.setattr(sources, "GLYPH_VAL_IMAGES", 20)
     data = load_data("glyphs:cyrillic", seed=2, train_images=36)
     assert data.labels == tuple(sorted(SCRIPTS["cyrillic"]))
     assert (len(data.train), len(data.val)) == (36, 20)
@@ -195,7 +195,8 @@ def test_table_without_rows_is_refused(tmp_path: Path) -> None:
 def test_training_images_must_cover_the_classes(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "GLYPH_IMAGES", 19)
+    monkeypatch.setattr(sources, "GLYPH_TRAIN_IMAGES", 19)
+    monkeypatch.setattr(sources, "GLYPH_VAL_IMAGES", 19)
     write_images(tmp_path, *numbered("a", 4), *numbered("b", 4))
     with pytest.raises(DataError, match="1 training images are too few for the"):
         load_data(tmp_path if source == "folder" else source, train_images=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,8 +12,14 @@ from torch import Tensor, nn
 from gatehub.backbone import Backbone
 from gatehub.errors import LabelMismatchError
 from gatehub.training.baselines import linear_probe
+from gatehub.training.batches import Batch, evaluation_batches
+from gatehub.training.data import Examples
 from gatehub.training.evaluation import choose_examples, evaluate
 from tests.training.tasks import LABELS, colour_data
+
+
+def batches(examples: Examples, backbone: Backbone) -> Iterator[Batch]:
+    return evaluation_batches(examples, backbone.preprocessing.transform(), batch_size=7)
 
 
 class Strongest(nn.Module):
@@ -30,14 +37,14 @@ class Strongest(nn.Module):
 def test_evaluate_counts(tiny_backbone: Backbone) -> None:
     data, model = colour_data(), Strongest()
     model.train()
-    measured = evaluate(model, data.val, tiny_backbone.preprocessing)
+    measured = evaluate(model, batches(data.val, tiny_backbone))
     assert measured.accuracy == 1.0
     assert measured.images == 30
     assert measured.loss == pytest.approx(math.log(1 + 2 * math.exp(-2)), rel=1e-5)
     assert model.training
 
     swapped = choose_examples(data, ("green", "blue", "red"), "val")
-    assert evaluate(model, swapped, tiny_backbone.preprocessing).accuracy == pytest.approx(1 / 3)
+    assert evaluate(model, batches(swapped, tiny_backbone)).accuracy == pytest.approx(1 / 3)
 
 
 def test_choose_examples_indexes_into_the_models_labels() -> None:

@@ -242,7 +242,8 @@ def test_digits_as_a_path_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_glyphs_of_a_side_or_seed_are_in_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "GLYPH_IMAGES", 38)
+    monkeypatch.setattr(sources, "GLYPH_TRAIN_IMAGES", 38)
+    monkeypatch.setattr(sources, "GLYPH_VAL_IMAGES", 38)
     seen: set[bytes] = set()
     for seed in (0, 1):
         pictures = read_source("glyphs:greek", seed=seed).pictures
@@ -257,7 +258,7 @@ def test_glyphs_of_a_side_or_seed_are_in_no_other(monkeypatch: pytest.MonkeyPatc
 def test_glyphs_are_the_same_for_a_seed_and_labelled_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sources, "GLYPH_IMAGES", 20)
+    monkeypatch.setattr(sources, "GLYPH_VAL_IMAGES", 20)
     pictures = read_source("glyphs:greek", seed=3, train_images=25).pictures
     images, targets = render_glyphs(SCRIPTS["greek"], count=25, size=sources.GLYPH_SIZE_PX, seed=6)
     assert [p.label for p in pictures[:25]] == [SCRIPTS["greek"][target] for target in targets]

@@ -17,6 +17,7 @@ from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
 from gatehub.errors import AdapterExistsError, ResumeError, TrainingError, UnsafeNameError
 from gatehub.gates.fold import fold
+from gatehub.training.batches import evaluation_batches
 from gatehub.training.checkpoint import EpochRecord, work_folder
 from gatehub.training.evaluation import evaluate
 from gatehub.training.recipe import Recipe
@@ -73,7 +74,8 @@ def test_learns_and_saves(tiny_backbone: Backbone, tmp_path: Path) -> None:
 def test_accuracy_is_that_of_the_stored_values(tiny_backbone: Backbone, tmp_path: Path) -> None:
     report = run(tiny_backbone, tmp_path / "colours")
     stored = fold(tiny_backbone, Adapter.load(report.folder))
-    measured = evaluate(stored, colour_data().val, tiny_backbone.preprocessing)
+    transform = tiny_backbone.preprocessing.transform()
+    measured = evaluate(stored, evaluation_batches(colour_data().val, transform))
     assert measured.accuracy == report.accuracy
     assert measured.loss == report.adapter.config.metrics["loss"]
 
