@@ -35,6 +35,14 @@ def test_an_epoch_depends_on_seed_and_number() -> None:
     assert not torch.equal(epoch(3, 1)[0][0], epoch(4, 1)[0][0])
 
 
+def test_each_epoch_has_its_own_order() -> None:
+    def order(number: int) -> list[int]:
+        return [target for _, targets in epoch(3, number) for target in targets.tolist()]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 on Linux
 def test_workers_change_nothing() -> None:
     alone, helped = epoch(3, 1), epoch(3, 1, workers=2)
