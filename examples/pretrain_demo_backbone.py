@@ -1,6 +1,6 @@
 """Pretrain the small backbone that ships with gatehub, from nothing but pip packages.
 
-It learns to tell rendered Latin letters apart, and never sees a digit, another script or
+It learns to tell rendered Latin capitals apart, and never sees a digit, another script or
 a photograph. Everything is drawn from the fonts that matplotlib installs. About five
 minutes on two cores:
 
