@@ -38,6 +38,9 @@ WorkersOption = Annotated[
         "--workers", min=0, help="Processes that decode images. [default: by data and processor]"
     ),
 ]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded.")
+]
 HubOption = Annotated[
     str | None,
     typer.Option("--hub", help="Folder of a folder hub. [default: the environment's GATEHUB_HUB]"),

@@ -19,6 +19,7 @@ from gatehub.cli._options import (
     BackboneOption,
     DeviceOption,
     FolderArgument,
+    SkipBadOption,
     WeightsOption,
     WorkersOption,
     open_backbone,
@@ -50,9 +51,7 @@ def evaluate(
             "--split", help="val: the images that `train` held out, by the adapter's seed."
         ),
     ] = Split.val,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded.")
-    ] = False,
+    skip_bad: SkipBadOption = False,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
     workers: WorkersOption = None,

@@ -21,6 +21,7 @@ from gatehub.cli._options import (
     BACKBONE_HELP,
     SOURCE_HELP,
     DeviceOption,
+    SkipBadOption,
     WeightsOption,
     WorkersOption,
 )
@@ -93,9 +94,7 @@ def train(
     train_images: Annotated[
         int | None, typer.Option("--train-images", min=1, help="Train on so many only.")
     ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded.")
-    ] = False,
+    skip_bad: SkipBadOption = False,
     dtype: Annotated[
         str, typer.Option("--dtype", help="Gates are stored as float16, bfloat16 or float32.")
     ] = "float16",
