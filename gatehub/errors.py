@@ -54,6 +54,8 @@ already catch it.
     └── ExportError
         ├── ExportFormatError               a file that is no sound export
         └── ParityError                     the exported model answers differently
+
+`UngatedLayerWarning` is the one warning: part of a backbone is left as it is.
 """
 
 from __future__ import annotations
@@ -108,6 +110,10 @@ class AlreadyGatedError(GateError):
 
 class SiteError(GateError):
     """A layer or stage that the backbone lacks, or a gate that does not fit it."""
+
+
+class UngatedLayerWarning(UserWarning):
+    """A backbone has layers that no gate reaches, so a task leaves them as they are."""
 
 
 class AdapterError(GatehubError, ValueError):
