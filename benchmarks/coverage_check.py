@@ -19,7 +19,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone, build_structure
-from gatehub.classifier import is_inside, split_classifier
+from gatehub.classifier import (
+    copy_structure,
+    is_inside,
+    replace_classifier,
+    split_classifier,
+)
 from gatehub.errors import GatehubError, UngatedLayerWarning
 from gatehub.gates.attach import GatedModel, attach_gates
 from gatehub.gates.fold import fold
@@ -133,8 +138,8 @@ def _compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UngatedLayerWarning)
         gated = attach_gates(backbone, labels=LABELS, norm="stats")
-        _take_classifier(gated, backbone)
-        start = _relative(gated(images), backbone(images))
+        plain = _take_classifier(gated, backbone)
+        start = _relative(gated(images), plain(images))
         _draw_task(gated, images)
         expected = gated(images)
         adapter = Adapter.from_model(gated, task="coverage")
@@ -194,12 +199,22 @@ def _find_images(model: nn.Module, dtype: torch.dtype) -> Tensor:
     raise refusals[-1]
 
 
-def _take_classifier(gated: GatedModel, backbone: Backbone) -> None:
-    """Give a task the backbone's own classifier, so that at first both must answer alike."""
+def _take_classifier(gated: GatedModel, backbone: Backbone) -> nn.Module:
+    """Give a task the backbone's own classifier, and return what must answer as it does at first.
+
+    That is the backbone itself, or, where timm leaves a distilled classifier out of a new one, the
+    backbone as timm makes it for a new task.
+    """
     theirs, own = backbone.model.state_dict(), gated.net.state_dict()
-    for name, tensor in own.items():
-        if is_inside(name, backbone.heads):
-            tensor.copy_(theirs[name])
+    heads = {name for name in own if is_inside(name, backbone.heads)}
+    for name in heads:
+        own[name].copy_(theirs[name])
+    if heads == {name for name in theirs if is_inside(name, backbone.heads)}:
+        return backbone
+    plain = copy_structure(backbone.model)
+    replace_classifier(plain, len(LABELS))
+    plain.load_state_dict({name: theirs[name] for name in plain.state_dict()})
+    return plain.eval()
 
 
 def _draw_vectors(model: nn.Module) -> None:
@@ -235,16 +250,19 @@ def _draw_task(gated: GatedModel, images: Tensor) -> None:
 def _gated_share(folded: nn.Module, backbone: Backbone, adapter: Adapter) -> float:
     """Which share of the learned kernels that really convolve carries a gate."""
     trace = trace_forward(folded, backbone.preprocessing.input_size)
-    kernels = {
-        name: operation.arguments[1].numel()
-        for operation in trace.operations
-        if operation.name == "aten.convolution"
-        for name in trace.names.get(id(operation.arguments[1]), ())
-        if name.endswith("weight") and not is_inside(name, backbone.heads)
-    }
     sites = {f"{site}.weight" for site in adapter.layout.sites}
-    gated = sum(count for name, count in kernels.items() if name in sites)
-    return gated / sum(kernels.values())
+    every, gated = {}, {}
+    for operation in trace.operations:
+        if operation.name == "aten.convolution":
+            kernel = operation.arguments[1]
+            # A layer that stands in several places has a name for each of them.
+            names = trace.names.get(id(kernel), ())
+            if any(
+                name.endswith("weight") and not is_inside(name, backbone.heads) for name in names
+            ):
+                every[id(kernel)] = kernel.numel()
+                gated[id(kernel)] = kernel.numel() if sites.intersection(names) else 0
+    return sum(gated.values()) / sum(every.values())
 
 
 def _count_convolutions(model: nn.Module) -> int:

@@ -145,8 +145,8 @@ def _exceptions(results: Sequence[Result]) -> list[str]:
 
 def _percent(share: float) -> str:
     """With enough digits that only the whole is 100 %."""
-    if share > 0.999 and share != 1.0:
-        return f"{100 * share:.3f} %"
+    if 0.999 < share < 1.0:
+        return f"{min(100 * share, 99.999):.3f} %"
     return f"{100 * share:.3g} %"
 
 

@@ -12,7 +12,8 @@ from gatehub.errors import (
     UnknownTensorError,
 )
 from gatehub.gates.kinds import GATE_PARTS
-from gatehub.gates.norms import STATISTICS, is_vector
+from gatehub.gates.norms import STATISTICS
+from gatehub.gates.sites import is_vector
 
 # Far more than gates on the largest convolutional networks, and still to be held in memory.
 MAX_TENSOR_BYTES = 2**31

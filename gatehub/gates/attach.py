@@ -65,9 +65,11 @@ class GatedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Answer for the task: images (B, 3, H, W), normalised → logits (B, len(labels))."""
-        present = dict(self.net.named_parameters())
+        present = dict(self.net.named_parameters(remove_duplicate=False))
         kernels = gate_kernels(present, self.layout, present, gains=self._gains, task="")
-        return cast(Tensor, functional_call(self.net, kernels, (images,)))
+        # Tying would lend the kernel of a layer that stands in several places once for each
+        # place, and take it back from the first only: the layer would keep it.
+        return cast(Tensor, functional_call(self.net, kernels, (images,), tie_weights=False))
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; batch statistics move only where they are the task's own."""

@@ -43,7 +43,8 @@ def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) ->
         backbone: the one that the adapter was trained on.
         adapter: gates, normalisation values and head of a task.
         merge_norm: multiply batch norms into the convolutions that they follow, too, wherever
-            that is exact. The model runs faster then, and has no such layers any more.
+            that is exact. The model has no such layers any more, so timm's
+            `reparameterize_model`, which reads them, is for models folded without.
 
     Returns:
         A frozen model in evaluation mode: (B, 3, H, W) → (B, len(labels)), without a trace of
@@ -52,6 +53,7 @@ def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) ->
     Raises:
         BackboneMismatchError: the backbone's digest is not the adapter's.
         SiteError: a tensor of the adapter has no place in the backbone.
+        GateError: norms are to be merged, and the model does not run on the meta device.
     """
     check_backbone(backbone, adapter)
     model = copy_plain(backbone.model, exclude=backbone.heads)

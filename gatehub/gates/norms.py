@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from gatehub.classifier import is_inside
 from gatehub.gates.rules import registered_sites
-from gatehub.gates.sites import modules_from
+from gatehub.gates.sites import is_vector, modules_from
 
 NORMS = ("frozen", "affine", "stats")
 STATISTICS = ("running_mean", "running_var")
@@ -87,11 +87,6 @@ def form_gainless(model: nn.Module, gains: Mapping[str, str]) -> dict[str, Tenso
             with torch.no_grad():
                 kernels[f"{site}.weight"] = gainless(module)
     return kernels
-
-
-def is_vector(shape: Sequence[int]) -> bool:
-    """Whether at most one dimension is longer than 1: one value, or one for each channel."""
-    return sum(size > 1 for size in shape) <= 1
 
 
 def has_statistic(module: nn.Module, part: str) -> bool:

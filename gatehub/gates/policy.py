@@ -26,7 +26,7 @@ def choose_kinds(
     "lowrank:4" for pointwise ones, where a full gate would be as large as the weights. Where that
     would make the task's gates and normalisation values more than 15 % of the backbone (8 % where
     pointwise kernels hold most of its weights), it takes lower ranks, and at last "scale"
-    for every site: that happens on networks of less than a million parameters.
+    for every site: that happens on small networks, where rank 4 is much of a layer.
 
     Args:
         policy: "auto", or a kind's name.

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from timm.layers import CondConv2d
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from gatehub.classifier import copy_structure, is_inside
 from gatehub.errors import SiteError
@@ -110,7 +111,9 @@ def find_ungated(
     found: dict[str, Ungated] = {}
     for _, module, rule in _walk(model, start, exclude):
         weight = module._parameters.get("weight")
-        if rule is None and weight is not None and max(weight.shape, default=1) < weight.numel():
+        if rule is not None or weight is None:
+            continue
+        if isinstance(module, _ConvNd) or not is_vector(weight.shape):
             layer = type(module).__name__
             before = found.get(layer, Ungated(layer=layer, count=0, values=0))
             found[layer] = Ungated(
@@ -135,6 +138,11 @@ def modules_from(model: nn.Module, start: str | None) -> Mapping[str, nn.Module]
         )
     names = list(modules)
     return {name: modules[name] for name in names[names.index(start) :]}
+
+
+def is_vector(shape: Sequence[int]) -> bool:
+    """Whether at most one dimension is longer than 1: one value, or one for each channel."""
+    return sum(size > 1 for size in shape) <= 1
 
 
 def copy_plain(model: nn.Module, *, exclude: Sequence[str] = ()) -> nn.Module:

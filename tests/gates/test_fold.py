@@ -280,6 +280,23 @@ def test_whole_families_of_networks_fold(name: str, arguments: dict[str, object]
         assert_parity(fold(backbone, adapt(model))(images), model(images))
 
 
+@pytest.mark.parametrize("share", ["layer", "weight"])
+def test_what_stands_in_two_places_is_gated_once_in_each(share: str) -> None:
+    """CoaT runs one convolution in several blocks; tied weights lie in layers of their own."""
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 3, 3, padding=1)
+    second = first if share == "layer" else nn.Conv2d(3, 3, 3, padding=1)
+    second.weight = first.weight
+    backbone = Backbone(OneLayer(nn.Sequential(first, nn.ReLU(), second), 3))
+    model = make_trained(backbone)
+    assert len(model.layout.sites) == (1 if share == "layer" else 2)
+    images = random_images()
+    with torch.no_grad():
+        expected = model(images)
+        assert torch.equal(model(images), expected)
+        assert_parity(fold(backbone, adapt(model))(images), expected)
+
+
 def test_a_folded_model_has_no_trace_of_gates(tiny_backbone: Backbone) -> None:
     folded = fold(tiny_backbone, adapt(make_trained(tiny_backbone, norm="stats")))
     plain = timm.create_model(

@@ -9,8 +9,9 @@ from torch import nn
 from gatehub.backbone import Backbone
 from gatehub.classifier import split_classifier
 from gatehub.gates.layout import plan_gates
-from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless, is_vector
+from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
 from gatehub.gates.rules import registered_sites
+from gatehub.gates.sites import is_vector
 from tests.tiny import OneLayer
 
 

@@ -105,18 +105,20 @@ def test_layers_without_gates_are_counted_by_class() -> None:
         nn.ConvTranspose2d(4, 4, 2),
         nn.ConvTranspose2d(4, 4, 3),
         nn.Conv3d(1, 1, 3),
+        nn.Conv1d(1, 1, 3),
         nn.BatchNorm2d(4),
         nn.PReLU(4),
     )
     model = OneLayer(layers, 4)
     ungated = find_ungated(model, exclude=("fc",))
-    assert list(map(str, ungated)) == ["2 ConvTranspose2d (208 values)", "1 Conv3d (27 values)"]
-    assert find_ungated(model) == (
-        ungated[0],
-        ungated[1],
-        Ungated(layer="Linear", count=1, values=16),
-    )
-    assert find_ungated(model, start="layer.3", exclude=("fc",)) == (ungated[1],)
+    assert list(map(str, ungated)) == [
+        "2 ConvTranspose2d (208 values)",
+        "1 Conv3d (27 values)",
+        "1 Conv1d (3 values)",
+    ]
+    linear = Ungated(layer="Linear", count=1, values=16)
+    assert find_ungated(model) == (*ungated[:2], linear, ungated[2])
+    assert find_ungated(model, start="layer.3", exclude=("fc",)) == ungated[1:]
 
 
 @pytest.mark.parametrize("half", [{"gain": "gain"}, {"gainless": lambda module: torch.ones(1)}])

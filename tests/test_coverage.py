@@ -1,0 +1,137 @@
+"""One network of each family of timm under gates; benchmarks/coverage.py sweeps all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+
+from benchmarks.coverage import main
+from benchmarks.coverage_check import TOLERANCE, SizeLimits, check_name
+from benchmarks.coverage_table import read_results, render_table
+from gatehub.gates.fold import fold
+from tests.source_tree import ROOT
+
+# The smallest name of each family in which convolutions hold half of the parameters.
+FAMILIES = {
+    "byobnet": "mobilevitv2_050",
+    "convmixer": "convmixer_768_32",
+    "convnext": "convnext_zepto_rms",
+    "cpubone": "cpubone_s0",
+    "cspnet": "cs3darknet_focus_s",
+    "cspnext": "cspnext_tiny",
+    "densenet": "densenet121",
+    "dla": "dla46x_c",
+    "dpn": "dpn48b",
+    "efficientformer": "efficientformer_l1",
+    "efficientformer_v2": "efficientformerv2_s0",
+    "efficientnet": "mobilenetv2_075",
+    "efficientvim": "efficientvim_m1",
+    "efficientvit_mit": "efficientvit_b1",
+    "efficientvit_msra": "efficientvit_m0",
+    "fasternet": "fasternet_t0",
+    "fastvit": "fastvit_t8",
+    "focalnet": "focalnet_tiny_srf",
+    "ghostnet": "ghostnetv3_050",
+    "hgnet": "hgnetv2_b0",
+    "hrnet": "hrnet_w18_small",
+    "iformer": "iformer_t",
+    "inception_next": "inception_next_atto",
+    "inception_resnet_v2": "inception_resnet_v2",
+    "inception_v3": "inception_v3",
+    "inception_v4": "inception_v4",
+    "lcnetv2": "lcnetv2_small",
+    "levit": "levit_conv_128s",
+    "lowformer": "lowformer_b0",
+    "maxxvit": "test_coatnet",
+    "metaformer": "poolformerv2_s12",
+    "mobilenetv3": "mobilenetv3_small_100",
+    "mobilenetv5": "mobilenetv5_base",
+    "nasnet": "nasnetalarge",
+    "nextvit": "nextvit_small",
+    "nfnet": "nf_regnet_b0",
+    "pnasnet": "pnasnet5large",
+    "rdnet": "rdnet_tiny",
+    "regnet": "regnetx_002",
+    "repghost": "repghostnet_080",
+    "repvit": "repvit_m1",
+    "resnet": "test_resnet",
+    "resnetv2": "resnetv2_18",
+    "rexnet": "rexnet_100",
+    "selecsls": "selecsls42",
+    "senet": "legacy_seresnet18",
+    "shvit": "shvit_s1",
+    "starnet": "starnet_s050",
+    "swiftformer": "swiftformer_xs",
+    "tresnet": "tresnet_m",
+    "vgg": "vgg11",
+    "visformer": "visformer_tiny",
+    "vovnet": "ese_vovnet19b_slim_dw",
+    "xception": "legacy_xception",
+    "xception_aligned": "xception41p",
+}
+# In these, some learned kernels convolve over other than two dimensions.
+PARTLY_GATED = {"efficientvim": 0.8, "lowformer": 0.8}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_network_of_each_family_is_gated_exactly(family: str) -> None:
+    name = FAMILIES[family]
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
+    result = check_name(name, limits=SizeLimits())
+    print(result)
+    assert result["status"] == "passed", result["reason"]
+    assert result["family"] == family
+    assert result["conv_share"] >= 0.5
+    assert result["gated_share"] == 1.0 or result["gated_share"] > PARTLY_GATED[family]
+    assert result["fold_error"] <= TOLERANCE
+    assert result["shares"]["auto"] <= 0.15
+
+
+def test_the_committed_table_has_every_family_and_passes_98_percent() -> None:
+    text = (ROOT / "benchmarks" / "coverage.md").read_text()
+    convolutional = text.partition("## Where convolutions")[2].partition("## The rest")[0]
+    rows = [line.split("|") for line in convolutional.splitlines() if line.startswith("|")]
+    names = {cells[1].strip(): cells for cells in rows[2:]}
+    assert names.keys() == {*FAMILIES, "**all**"}
+    total = names["**all**"]
+    assert int(total[3]) >= 0.98 * int(total[2])
+    assert total[6].strip() == ""  # failed
+
+
+def test_an_error_fails_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fold_wrongly(*arguments: object, **choices: object) -> object:
+        model = fold(*arguments, **choices)
+        model.layer4[0].conv1.weight.mul_(1.01)
+        return model
+
+    monkeypatch.setattr("benchmarks.coverage_check.fold", fold_wrongly)
+    result = check_name("test_resnet", limits=SizeLimits())
+    assert (result["status"], result["reason"]) == ("failed", "answers that differ")
+
+
+def test_what_is_refused_or_too_large_says_why() -> None:
+    refused = check_name("efficientnet_cc_b0_4e", limits=SizeLimits())
+    assert refused["status"] == "refused"
+    assert "CondConv2d" in refused["reason"]
+    large = check_name("test_resnet", limits=SizeLimits(convolutional=1000))
+    assert large["status"] == "too large"
+    assert large["shares"]["auto"] > 0
+
+
+def test_a_sweep_goes_on_where_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, table = tmp_path / "results.jsonl", tmp_path / "table.md"
+    options = ["--results", str(results), "--table", str(table)]
+    assert main(["--name", "test_resnet", *options]) == 0
+    assert main(["--name", "test_resnet", "--name", "efficientnet_cc_b0_4e", *options]) == 0
+    assert [result["name"] for result in read_results(results)] == [
+        "test_resnet",
+        "efficientnet_cc_b0_4e",
+    ]
+    assert capsys.readouterr().err.count("test_resnet") == 1
+    assert table.read_text() == render_table(read_results(results), SizeLimits())
+    assert "refused: efficientnet_cc_b0_4e" in table.read_text()
