@@ -201,7 +201,9 @@ class _Hub:
     async def paths_info(self, request: Request) -> Response:
         commit = self.at(request, self.repository(request))
         paths = (await request.form()).getlist("paths")
-        return JSONResponse([_entry(str(p), commit.files[str(p)]) for p in paths if p in commit.files])
+        return JSONResponse(
+            [_entry(str(p), commit.files[str(p)]) for p in paths if p in commit.files]
+        )
 
     async def refs(self, request: Request) -> Response:
         repository = self.repository(request)
@@ -236,7 +238,9 @@ class _Hub:
         repository = self.repository(request, write=True)
         return await self._ref(request, repository, repository.tags)
 
-    async def _ref(self, request: Request, repository: Repository, refs: dict[str, str]) -> Response:
+    async def _ref(
+        self, request: Request, repository: Repository, refs: dict[str, str]
+    ) -> Response:
         ref = request.path_params["ref"]
         if request.method == "DELETE":
             if refs.pop(ref, None) is None:
@@ -258,7 +262,9 @@ class _Hub:
         rows = []
         for file in (await request.json())["files"]:
             path, sample = file["path"], base64.b64decode(file["sample"])
-            large = path.endswith(LFS_SUFFIXES) or file["size"] > MAX_REGULAR_BYTES or b"\0" in sample
+            large = (
+                path.endswith(LFS_SUFFIXES) or file["size"] > MAX_REGULAR_BYTES or b"\0" in sample
+            )
             known = commit.files.get(path)
             oid = None if known is None else known.etag
             mode = "lfs" if large else "regular"

@@ -1,6 +1,6 @@
 """The test hub on a loopback port, in a thread of the test's own process.
 
-    python -m tests.hub_server.serve    prints its address, and serves until Ctrl-C
+python -m tests.hub_server.serve    prints its address, and serves until Ctrl-C
 """
 
 from __future__ import annotations
