@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import constants, get_session, get_token
 from huggingface_hub.errors import (
@@ -52,12 +53,16 @@ __all__ = [
     "explain",
     "first_line",
     "httpx",
+    "persist",
     "redact",
 ]
 
 LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may."
 TIMEOUT_S = 60.0
+RETRY_AFTER_S = 1.0
 CONNECT_TIMEOUT_S = 10.0
+
+T = TypeVar("T")
 
 # Everything that a call of huggingface_hub is known to raise; ValueError and RuntimeError
 # come of malformed answers and of uploads that failed in a thread.
@@ -126,6 +131,17 @@ def asking(
     finally:
         if had_none:
             session.timeout = httpx.Timeout(None)
+
+
+def persist(ask: Callable[[], T]) -> T:
+    """Ask once more where the Hub did not answer, for requests that change nothing twice."""
+    try:
+        return ask()
+    except HubUnreachableError as error:
+        if isinstance(error, HubBusyError) or isinstance(error.__cause__, OfflineModeIsEnabled):
+            raise
+    time.sleep(RETRY_AFTER_S)
+    return ask()
 
 
 def explain(

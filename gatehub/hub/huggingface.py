@@ -26,7 +26,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 
-from gatehub._hf import asking, current_endpoint, explain, redact
+from gatehub._hf import asking, current_endpoint, explain, persist, redact
 from gatehub.errors import (
     HubError,
     HubIntegrityError,
@@ -98,20 +98,9 @@ class HuggingFaceHub:
         check_ref(revision)
         if tag is not None:
             check_ref(tag)
-        with self.asking(f"Pushing to {repo}", repo, revision):
-            name = self._open(repo, private)
-            branches, tags = self._refs(name)
-            if revision in tags:
-                raise HubNameError(
-                    f"'{revision}' is a tag of {name}, and tags stay where they are."
-                )
-            if revision not in branches and branches:
-                self.api.create_branch(name, branch=revision, exist_ok=True)
-                branches, tags = self._refs(name)
-            head = branches.get(revision)
-            same = head is not None and self.is_same(name, head, folder, files)
-            if tag is not None:
-                check_tag(self, name, tag, branches, tags, head if same else None)
+        name, head, same = persist(
+            lambda: self._prepare(folder, files, repo, revision, tag, private)
+        )
         if head is not None and same:
             commit, created = head, False
         else:
@@ -130,12 +119,14 @@ class HuggingFaceHub:
     def resolve(self, repo: str, revision: str) -> str:
         """See `Hub.resolve`."""
         check_revision(revision)
+        return persist(lambda: self._resolve(repo, revision))
+
+    def _resolve(self, repo: str, revision: str) -> str:
         with self.asking(f"Asking for {repo}", repo, revision):
             try:
                 info = self.api.model_info(repo, revision=revision)
             except HfHubHTTPError as error:
-                found = self._complete(repo, revision, error)
-                return found
+                return self._complete(repo, revision, error)
         self._names[repo] = check_repository(info.id)
         commit = str(info.sha)
         if not is_commit(commit):
@@ -149,18 +140,20 @@ class HuggingFaceHub:
     def files(self, repo: str, commit: str) -> Mapping[str, KnownFile]:
         """See `Hub.files`."""
         if (repo, commit) not in self._listings:
-            with self.asking(f"Asking for the files of {repo}", repo, commit):
-                entries = list(self.api.list_repo_tree(repo, revision=commit))
-            self._listings[repo, commit] = {
+            self._listings[repo, commit] = persist(lambda: self._list_files(repo, commit))
+        return self._listings[repo, commit]
+
+    def _list_files(self, repo: str, commit: str) -> Mapping[str, KnownFile]:
+        with self.asking(f"Asking for the files of {repo}", repo, commit):
+            return {
                 entry.path: (
                     GitFile(bytes=entry.size, oid=entry.blob_id)
                     if entry.lfs is None
                     else StoredFile(bytes=entry.size, sha256=entry.lfs.sha256)
                 )
-                for entry in entries
+                for entry in self.api.list_repo_tree(repo, revision=commit)
                 if isinstance(entry, RepoFile)
             }
-        return self._listings[repo, commit]
 
     def fetch(self, repo: str, commit: str, name: str, target: Path) -> None:
         """See `Hub.fetch`."""
@@ -247,6 +240,35 @@ class HuggingFaceHub:
     ) -> AbstractContextManager[None]:
         """See `gatehub._hf.asking`."""
         return asking(what, repo, endpoint=self.endpoint, revision=revision, filename=filename)
+
+    def _prepare(
+        self,
+        folder: Path,
+        files: Mapping[str, StoredFile],
+        repo: str,
+        revision: str,
+        tag: str | None,
+        private: bool,
+    ) -> tuple[str, str | None, bool]:
+        """The repository's name, the branch's head, and whether that holds the content already.
+
+        Repository and branch are made if they are not there.
+        """
+        with self.asking(f"Pushing to {repo}", repo, revision):
+            name = self._open(repo, private)
+            branches, tags = self._refs(name)
+            if revision in tags:
+                raise HubNameError(
+                    f"'{revision}' is a tag of {name}, and tags stay where they are."
+                )
+            if revision not in branches and branches:
+                self.api.create_branch(name, branch=revision, exist_ok=True)
+                branches, tags = self._refs(name)
+            head = branches.get(revision)
+            same = head is not None and self.is_same(name, head, folder, files)
+            if tag is not None:
+                check_tag(self, name, tag, branches, tags, head if same else None)
+        return name, head, same
 
     def _open(self, repo: str, private: bool) -> str:
         """Make the repository if there is none, and return its present name."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -28,9 +29,11 @@ from tests.hub_server.state import TOKEN
 
 @pytest.fixture
 def folders(tiny_adapter: Adapter, tmp_path: Path) -> list[Path]:
-    """Four adapters that differ."""
+    """Four adapters that differ, large files included."""
+    dtypes = ("float16", "float32", "bfloat16", "float32")
     return [
-        tiny_adapter.with_metrics({"accuracy": i / 10}).save(tmp_path / f"a{i}") for i in range(4)
+        tiny_adapter.with_metrics({"accuracy": i / 10}).save(tmp_path / f"a{i}", dtype=dtypes[i])
+        for i in range(4)
     ]
 
 
@@ -125,8 +128,7 @@ def test_a_plan_changes_nothing(test_hub: TestHub, folders: list[Path]) -> None:
     commit = push(folders[0], REPO, hub=test_hub.url).commit
     plan = plan_push(folders[1], REPO, hub=test_hub.url)
     assert plan.parent == commit
-    assert plan.changed == ("README.md", "config.json")
-    assert plan.unchanged == ("gates.safetensors",)
+    assert plan.changed == ("README.md", "config.json", "gates.safetensors")
     assert plan_push(folders[0], REPO, hub=test_hub.url).bytes == 0
     assert titles(test_hub)[1:] == ["initial commit"]
 
@@ -156,15 +158,9 @@ def test_one_fault_does_not_stop_a_push(
     test_hub: TestHub, folders: list[Path], fault: Fault
 ) -> None:
     push(folders[0], REPO, hub=test_hub.url)
-    test_hub.faults.append(fault := Fault(**{**vars(fault)}))
+    test_hub.faults.append(fault := replace(fault, hit=Event()))
 
-    try:
-        result = push(folders[1], REPO, hub=test_hub.url, tag="v1", message="mine")
-    except HubUnreachableError:
-        # A read that failed: nothing was sent, and the same command succeeds.
-        assert fault.path == "/refs"
-        assert len(titles(test_hub)) == 2
-        result = push(folders[1], REPO, hub=test_hub.url, tag="v1", message="mine")
+    result = push(folders[1], REPO, hub=test_hub.url, tag="v1", message="mine")
 
     assert fault.hit.is_set()
     assert result.created
@@ -180,7 +176,9 @@ def test_a_lost_answer_under_a_later_push_is_still_success(
     later: list[PushResult] = []
     test_hub.faults += [
         Fault("/commit/", lose=True),
-        Fault("/commits/", meanwhile=lambda: later.append(push(folders[2], REPO, hub=test_hub.url))),
+        Fault(
+            "/commits/", meanwhile=lambda: later.append(push(folders[2], REPO, hub=test_hub.url))
+        ),
     ]
     result = push(folders[1], REPO, hub=test_hub.url, message="mine")
     assert result.created
@@ -223,8 +221,7 @@ def test_being_overtaken_by_the_same_content_is_success(
 
 def test_sixteen_pushes_at_once(test_hub: TestHub, tiny_adapter: Adapter, tmp_path: Path) -> None:
     folders = [
-        tiny_adapter.with_metrics({"accuracy": i / 100}).save(tmp_path / f"p{i}")
-        for i in range(16)
+        tiny_adapter.with_metrics({"accuracy": i / 100}).save(tmp_path / f"p{i}") for i in range(16)
     ]
     barrier = Barrier(16)
 
