@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, TypeVar
 
 from huggingface_hub import constants, get_session, get_token
@@ -43,8 +44,8 @@ from gatehub.errors import (
 
 try:
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-except ImportError:  # before huggingface_hub says which of its HTTP libraries it has
-    import httpx  # type: ignore[no-redef]
+except ImportError:  # the first versions do not say which HTTP library is theirs
+    httpx = import_module("httpx")
 
 __all__ = [
     "CLIENT_ERRORS",

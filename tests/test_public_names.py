@@ -24,6 +24,7 @@ NAMES = [
     "load_backbone",
     "pull",
     "push",
+    "search",
 ]
 
 # What a program pays for only where it uses it.

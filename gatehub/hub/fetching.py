@@ -167,9 +167,8 @@ class _Pull:
         except HubUnreachableError as error:
             seen = self._cache.seen(self._repo, self._revision)
             if seen is None or self._cache.files(self._repo, seen) is None:
-                raise type(error)(
-                    f"{error.message} {self._name} is not in the cache either.", hint=error.hint
-                ) from error
+                error.message = f"{error.message} {self._name} is not in the cache either."
+                raise
             self._report(
                 f"{error.message} Using {self._name} from the cache (commit {seen[:12]}), which "
                 "may be stale."

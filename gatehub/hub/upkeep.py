@@ -63,7 +63,7 @@ def verify_hub(hub: Hub) -> HubReport:
     Raises:
         HubError: it is no folder hub, or there is none.
     """
-    folder = _folder_hub(hub)
+    folder = folder_hub(hub)
     problems: list[str] = []
     files: dict[StoredFile, str] = {}
     commits = repositories = 0
@@ -110,7 +110,7 @@ def collect_garbage(hub: Hub, *, older_than_s: float = DAY_S) -> Collected:
             removed.
         HubError: it is no folder hub, or there is none.
     """
-    folder = _folder_hub(hub)
+    folder = folder_hub(hub)
     storage = folder.storage
     _empty_trash(folder)  # of a collection that was killed
     live = _mark(folder)
@@ -134,7 +134,12 @@ def collect_garbage(hub: Hub, *, older_than_s: float = DAY_S) -> Collected:
     )
 
 
-def _folder_hub(hub: Hub) -> FolderHub:
+def folder_hub(hub: Hub) -> FolderHub:
+    """The hub as a folder hub.
+
+    Raises:
+        HubError: it is none, or there is none.
+    """
     if not isinstance(hub, FolderHub):
         raise HubError(
             f"{hub.place} is not a folder hub; it looks after itself.",

@@ -94,7 +94,7 @@ def test_a_new_branch_and_a_private_repository(test_hub: TestHub, folders: list[
 
 def test_private_is_never_published(test_hub: TestHub, folders: list[Path]) -> None:
     test_hub.state.create(REPO)
-    with pytest.raises(HubError, match="exists on .* and is public; nothing was pushed"):
+    with pytest.raises(HubError, match=r"exists on .* and is public; nothing was pushed"):
         push(folders[0], REPO, hub=test_hub.url, private=True)
     assert titles(test_hub) == ["initial commit"]
 
