@@ -119,7 +119,7 @@ class Objects:
             data = file.read(expected.bytes + 1)
         if _measure(data) != expected:
             raise HubError(f"{source} changed while it was pushed.", hint="Push it once more.")
-        with self._using():
+        with self._using(writing=True):
             self._fs.pipe_file(self.path(key), data)
 
     def get(self, key: str, target: Path, expected: StoredFile) -> None:
@@ -191,7 +191,7 @@ class Objects:
         yield from ()
 
     def _create(self, path: str, data: bytes) -> bool:
-        with self._using():
+        with self._using(writing=True):
             try:
                 if "memory" in self._protocols():
                     with _MEMORY:
@@ -224,12 +224,14 @@ class Objects:
         return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
     @contextmanager
-    def _using(self) -> Iterator[None]:
+    def _using(self, *, writing: bool = False) -> Iterator[None]:
         try:
             yield
-        except (GatehubError, FileNotFoundError, FileExistsError, NotADirectoryError):
+        except (GatehubError, FileExistsError):
             raise
         except Exception as error:  # each store has classes of its own for a network that fails
+            if isinstance(error, FileNotFoundError | NotADirectoryError) and not writing:
+                raise
             raise HubUnreachableError(
                 f"{self.where} cannot be used: {first_line(error)}.",
                 hint="Check the address, the network, and who you are there.",

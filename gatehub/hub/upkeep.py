@@ -186,10 +186,7 @@ def _empty_trash(folder: FolderHub) -> list[str]:
     trash = [*_walk(folder, _TRASH)]
     if not trash:
         return []
-    # Manifests first, all of them: a branch may lead to one that lies in the trash.
-    for key in trash:
-        if key.startswith("repos/") and not storage.has(key):
-            storage.move(_trashed(key), key)
+    _restore_manifests(folder, set(trash))
     live = _mark(folder)
     removed = []
     for key in trash:
@@ -197,10 +194,25 @@ def _empty_trash(folder: FolderHub) -> list[str]:
             if not storage.has(key):
                 storage.move(_trashed(key), key)
         else:
-            storage.remove(key if key.startswith("repos/") else _trashed(key))
             removed.append(key)
         storage.remove(_trashed(key))
     return removed
+
+
+def _restore_manifests(folder: FolderHub, trash: set[str]) -> None:
+    """Put back the manifests to which a branch or a tag leads by now."""
+    for repository in folder.repositories():
+        heads = [repository.head(branch) for branch in repository.branches()]
+        starts = [head.commit for head in heads if head is not None]
+        seen: set[str] = set()
+        for start in (*starts, *repository.tags().values()):
+            commit: str | None = start
+            while commit is not None and commit not in seen:
+                seen.add(commit)
+                key = repository.manifest_key(commit)
+                if key in trash and not folder.storage.has(key):
+                    folder.storage.move(_trashed(key), key)
+                commit = repository.manifest(commit).parent
 
 
 def _walk(folder: FolderHub, key: str) -> Iterator[str]:

@@ -89,9 +89,7 @@ def test_only_an_adapters_files_are_asked_for(
         Fault("/tree/", status=504),
         Fault("/tree/", cut=30),
     ],
-    ids=lambda f: (
-        f"{f.path}{f.method}{[k for k, v in vars(f).items() if v and k not in ['path', 'method', 'times', 'hit', 'headers']]}"
-    ),
+    ids=lambda f: f"{f.path}-{f.method}-{f.status}-{f.cut}-{f.flip}-{f.drop}",
 )
 def test_one_fault_does_not_stop_a_pull(
     test_hub: TestHub, commit: str, adapter_folder: Path, tmp_path: Path, fault: Fault
