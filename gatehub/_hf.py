@@ -22,7 +22,6 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    IncompleteSnapshotError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
@@ -52,6 +51,7 @@ __all__ = [
     "asking",
     "current_endpoint",
     "explain",
+    "find_cause",
     "first_line",
     "httpx",
     "persist",
@@ -181,7 +181,7 @@ def explain(
             )
         case LocalTokenNotFoundError():
             return HubAccessError(f"{what} needs a token, and there is none.", hint=LOGIN)
-        case IncompleteSnapshotError() | LocalEntryNotFoundError():
+        case LocalEntryNotFoundError():  # IncompleteSnapshotError is one, where there is it
             return HubUnreachableError(
                 f"{what} failed: {hub} gave no usable answer.",
                 hint="Check the network and HF_ENDPOINT.",

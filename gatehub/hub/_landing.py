@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError
 
-from gatehub._hf import httpx
+from gatehub._hf import find_cause, httpx
 from gatehub.errors import HubConflictError, HubError, HubUnreachableError
 from gatehub.hub.contents import MAX_FILE_BYTES
 from gatehub.hub.manifest import StoredFile
@@ -57,12 +57,14 @@ class Landing:
                 with self._hub.asking(f"Pushing to {self._repo}", self._repo, self._branch):
                     return self._commit(), True
             except HubError as error:
-                cause = error.__cause__
-                if cause is None or not is_ambiguous(cause):
+                cause = None if error.__cause__ is None else find_cause(error.__cause__)
+                # Some versions of the client stumble over the answer to a commit that landed.
+                stumbled = isinstance(cause, ValueError) and not isinstance(cause, HfHubHTTPError)
+                if cause is None or not (stumbled or is_ambiguous(cause)):
                     raise
                 if (outcome := self._look_again(error)) is not None:
                     return outcome
-                if attempt == ATTEMPTS - 1:
+                if stumbled or attempt == ATTEMPTS - 1:
                     raise
             time.sleep(2**attempt)
         raise AssertionError("unreachable")

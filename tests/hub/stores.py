@@ -32,8 +32,9 @@ def serve_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             "AWS_DEFAULT_REGION": "us-east-1",
         }.items():
             monkeypatch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # of another server
         fs = fsspec.filesystem("s3", skip_instance_cache=True)
-        fs.mkdir(BUCKET)
+        fs.makedirs(BUCKET, exist_ok=True)  # moto keeps what it has for the whole process
         yield
     finally:
         server.stop()

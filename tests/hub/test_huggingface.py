@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Event
 
+import huggingface_hub
 import pytest
 
 from gatehub.adapter import Adapter
@@ -162,7 +163,7 @@ def test_one_fault_does_not_stop_a_push(
 
     result = push(folders[1], REPO, hub=test_hub.url, tag="v1", message="mine")
 
-    assert fault.hit.is_set()
+    assert fault.hit.wait(5)
     assert result.created
     assert titles(test_hub) == ["mine", "Push birds", "initial commit"]
     assert head_files(test_hub) == contents(folders[1])
@@ -333,6 +334,8 @@ def test_xet_on_an_endpoint_without_it_is_a_sentence(
     from huggingface_hub import constants
 
     pytest.importorskip("hf_xet")
+    if huggingface_hub.__version__.startswith("1."):
+        pytest.skip("it falls back by itself")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     with pytest.raises(HubError, match="HF_HUB_DISABLE_XET=1") as caught:
         push(folders[0], REPO, hub=test_hub.url)
