@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -67,6 +68,29 @@ class Output:
     def note(self, text: str) -> None:
         """Say something on the way, on stderr."""
         self._notes.print(escape(text), soft_wrap=True)
+
+    @contextmanager
+    def warnings_as_notes(self, noted: type[Warning]) -> Iterator[None]:
+        """Show warnings of a category as notes, without the line of code that gave them."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", noted)
+            show = warnings.showwarning
+
+            def note(
+                message: Warning | str,
+                category: type[Warning],
+                filename: str,
+                lineno: int,
+                file: TextIO | None = None,
+                line: str | None = None,
+            ) -> None:
+                if issubclass(category, noted):
+                    self.note(f"Note: {message}")
+                else:
+                    show(message, category, filename, lineno, file, line)
+
+            warnings.showwarning = note
+            yield
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Advance]:

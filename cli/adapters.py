@@ -1,6 +1,7 @@
-"""gatehub inspect and verify: what an adapter's folder holds, and whether it is sound.
+"""gatehub inspect and verify: what an adapter or a backbone holds, and whether it is sound.
 
 gatehub inspect birds
+gatehub inspect --backbone efficientnet_b0
 gatehub verify birds
 gatehub verify birds.onnx
 """
@@ -13,67 +14,46 @@ from typing import Annotated
 import typer
 
 from gatehub.cli._errors import reports_errors
-from gatehub.cli._options import FolderArgument
-from gatehub.cli._output import (
-    Format,
-    FormatOption,
-    Output,
-    format_bytes,
-    make_table,
-)
+from gatehub.cli._inspection import show_adapter, show_backbone
+from gatehub.cli._options import BACKBONE_HELP
+from gatehub.cli._output import Format, FormatOption, Output
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.command(epilog="Example: gatehub inspect digits")(inspect)
+    app.command(
+        epilog="Examples: gatehub inspect digits; gatehub inspect --backbone resnet18.a1_in1k"
+    )(inspect)
     app.command(epilog="Example: gatehub verify digits")(verify)
 
 
 @reports_errors
-def inspect(folder: FolderArgument, format: FormatOption = Format.human) -> None:
-    """Show what an adapter is: task, backbone, gates, figures and sizes."""
-    from gatehub.adapter import Adapter
-
+def inspect(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="An adapter's folder.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone", help=f"What a task costs on a backbone instead: {BACKBONE_HELP}"
+        ),
+    ] = None,
+    norm: Annotated[
+        str, typer.Option("--norm", help="With --backbone: frozen, affine, stats.")
+    ] = "affine",
+    start: Annotated[
+        str | None, typer.Option("--start", help="With --backbone: first gated stage.")
+    ] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Show what an adapter is, or what gates of each kind would cost on a backbone."""
     output = Output(format)
-    adapter = Adapter.load(folder)
-    config = adapter.config
-    kinds: dict[str, int] = {}
-    for gate in config.layout.sites.values():
-        kinds[str(gate.kind)] = kinds.get(str(gate.kind), 0) + 1
-    gate_count = sum(adapter.tensors[name].numel() for name in config.layout.gate_shapes())
-    count = sum(tensor.numel() for tensor in adapter.tensors.values())
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    value = {
-        "task": config.task,
-        "labels": list(config.labels),
-        "backbone": config.backbone.name,
-        "backbone_source": config.backbone.source,
-        "backbone_digest": config.backbone.digest,
-        "digest": adapter.digest,
-        "gates": config.layout.policy,
-        "start": config.layout.start,
-        "norm": config.layout.norm,
-        "sites": kinds,
-        "gate_parameters": gate_count,
-        "parameters": count,
-        "bytes": size,
-        "metrics": dict(config.metrics),
-        "training": dict(config.training),
-    }
-    sites = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-    shown = ", ".join(config.labels[:12]) + (" …" if len(config.labels) > 12 else "")
-    rows = [
-        ("task", config.task),
-        ("classes", f"{len(config.labels)}: {shown}"),
-        ("backbone", f"{config.backbone} from {config.backbone.source}"),
-        ("gates", f"{config.layout.policy}: {sites}; {gate_count:,} numbers"),
-        ("start", config.layout.start or "the first layer"),
-        ("norm", config.layout.norm),
-        ("numbers", f"{count:,} with normalisation values and head"),
-        ("size", format_bytes(size)),
-        *((name, f"{figure:.4g}") for name, figure in config.metrics.items()),
-    ]
-    output.result(value, human=make_table(("", ""), rows, left=2), quiet=config.task)
+    if (folder is None) == (backbone is None):
+        raise typer.BadParameter("give either an adapter's FOLDER or --backbone NAME.")
+    if folder is not None:
+        show_adapter(output, folder)
+    elif backbone is not None:
+        show_backbone(output, backbone, norm=norm, start=start)
 
 
 @reports_errors

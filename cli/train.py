@@ -109,6 +109,7 @@ def train(
     """Train an adapter on labelled images; writes the adapter, its log and its curve."""
     from gatehub.backbone import load_backbone
     from gatehub.device import place
+    from gatehub.errors import UngatedLayerWarning
     from gatehub.training.recipe import Recipe
     from gatehub.training.train import train_adapter
 
@@ -135,7 +136,10 @@ def train(
         f"Training '{task}' on {loaded.identity.name}: {len(images.labels)} classes, "
         f"{len(images.train)} images to train on, {len(images.val)} to validate on."
     )
-    with watch_training(output, task) as observer:
+    with (
+        output.warnings_as_notes(UngatedLayerWarning),
+        watch_training(output, task) as observer,
+    ):
         report = train_adapter(
             loaded,
             images,

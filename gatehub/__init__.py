@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gatehub.errors import GatehubError
     from gatehub.gates.attach import attach_gates
     from gatehub.gates.fold import fold
+    from gatehub.gates.rules import SiteRule, register_site
     from gatehub.hub import list_adapters, pull, push, search
     from gatehub.preprocessing import Preprocessing
     from gatehub.runtime.engine import Engine
@@ -44,6 +45,7 @@ __all__ = [
     "Engine",
     "GatehubError",
     "Preprocessing",
+    "SiteRule",
     "__version__",
     "attach_gates",
     "errors",
@@ -53,6 +55,7 @@ __all__ = [
     "load_backbone",
     "pull",
     "push",
+    "register_site",
     "search",
 ]
 
@@ -65,12 +68,14 @@ _HOMES = {
     "Engine": "gatehub.runtime.engine",
     "GatehubError": "gatehub.errors",
     "Preprocessing": "gatehub.preprocessing",
+    "SiteRule": "gatehub.gates.rules",
     "attach_gates": "gatehub.gates.attach",
     "fold": "gatehub.gates.fold",
     "list_adapters": "gatehub.hub",
     "load_backbone": "gatehub.backbone",
     "pull": "gatehub.hub",
     "push": "gatehub.hub",
+    "register_site": "gatehub.gates.rules",
     "search": "gatehub.hub",
 }
 

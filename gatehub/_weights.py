@@ -62,26 +62,35 @@ def resolve_file(path: str | Path) -> Path:
 def resolve_folder(name: str) -> Resolved:
     """Find the folder behind "local-dir:PATH" or "hf-hub:ORG/NAME[@REVISION]"."""
     kind, _, place = name.partition(":")
+    config = resolve_config(name)
+    folder = config.parent
     if kind == "local-dir":
-        folder = Path(place).absolute()
-        if not (folder / "config.json").is_file():
-            raise BackboneNotFoundError(
-                f"'{place}' has no config.json, so it is no timm model folder.",
-                hint="Save one with save_for_hf(model, folder, safe_serialization=True) of timm.",
-            )
         if not (folder / SAFETENSORS_NAME).is_file():
             raise _no_safetensors(place, sorted(p.name for p in folder.iterdir()))
         return Resolved(folder=folder, file=folder / SAFETENSORS_NAME, revision=None)
-    repository, _, revision = place.partition("@")
-    config = fetch_file(repository, "config.json", revision or None)
-    if config is None:
-        raise BackboneNotFoundError(
-            f"'{repository}' on the Hub has no config.json, so it is no timm model."
-        )
     # A branch may move between two requests; both files are to be of one commit.
-    commit = config.parent.name
-    file = _fetch_weights(repository, SAFETENSORS_NAME, commit)
-    return Resolved(folder=file.parent, file=file, revision=commit)
+    file = _fetch_weights(place.partition("@")[0], SAFETENSORS_NAME, folder.name)
+    return Resolved(folder=file.parent, file=file, revision=folder.name)
+
+
+def resolve_config(name: str) -> Path:
+    """Find the config.json of "local-dir:PATH" or "hf-hub:ORG/NAME[@REVISION]"."""
+    kind, _, place = name.partition(":")
+    if kind == "hf-hub":
+        repository, _, revision = place.partition("@")
+        fetched = fetch_file(repository, "config.json", revision or None)
+        if fetched is None:
+            raise BackboneNotFoundError(
+                f"'{repository}' on the Hub has no config.json, so it is no timm model."
+            )
+        return fetched
+    config = Path(place).absolute() / "config.json"
+    if not config.is_file():
+        raise BackboneNotFoundError(
+            f"'{place}' has no config.json, so it is no timm model folder.",
+            hint="Save one with save_for_hf(model, folder, safe_serialization=True) of timm.",
+        )
+    return config
 
 
 def download(name: str) -> tuple[Path, str | None]:

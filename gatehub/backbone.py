@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gatehub import _weights
+from gatehub.classifier import split_classifier
 from gatehub.errors import BackboneError
 from gatehub.preprocessing import Preprocessing
 
@@ -64,10 +64,11 @@ class Backbone(nn.Module):
         model: the timm model.
         identity: architecture, tag, source, revision and digest.
         preprocessing: from timm's own configuration.
-        head_prefix: name of the module that `reset_classifier` makes anew, such as "fc".
+        heads: names of the modules that `reset_classifier` makes anew or leaves out, such as
+            ("fc",); two in networks that were distilled, such as ("head", "head_dist").
 
     Raises:
-        BackboneError: the model has no classifier that can be replaced, or several.
+        BackboneError: the model has no classifier that can be replaced.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.preprocessing = Preprocessing.from_model(model)
-        kept, self.head_prefix = _split_classifier(model)
+        self.heads, kept = split_classifier(model)
         self.identity = BackboneIdentity(
             architecture=_read_config(model, "architecture") or type(model).__name__,
             tag=tag,
@@ -161,6 +162,26 @@ def load_backbone(
     return Backbone(model, source=f"seed:{seed}", tag=tag)
 
 
+def build_structure(name: str) -> nn.Module:
+    """Build a network without weights, on the meta device, in a second or less.
+
+    Args:
+        name: as for `load_backbone`; of a repository on the Hub only the configuration is read.
+
+    Raises:
+        BackboneNotFoundError: no such name, tag, folder or repository.
+    """
+    if name == "demo":
+        name = f"local-dir:{DEMO_FOLDER}"
+    if name.startswith(("hf-hub:", "local-dir:")):
+        name = f"local-dir:{_weights.resolve_config(name).parent}"
+    else:
+        _weights.check_name(name)
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(name, pretrained=False)
+    return model.eval()
+
+
 def _reload(identity: BackboneIdentity) -> Backbone:
     """Load the backbone that an identity names, from where it came.
 
@@ -186,34 +207,6 @@ def _reload(identity: BackboneIdentity) -> Backbone:
     )
 
 
-def copy_structure(model: nn.Module) -> nn.Module:
-    """Copy a model's modules and share its tensors: new structure, no new weights."""
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, cast(dict[int, Any], shared))
-
-
-def replace_classifier(model: nn.Module, classes: int) -> None:
-    """Give a timm model a new classifier, in place, with freshly drawn weights.
-
-    Raises:
-        BackboneError: the model has no `reset_classifier`.
-    """
-    reset = getattr(model, "reset_classifier", None)
-    if reset is None:
-        raise BackboneError(
-            f"{type(model).__name__} has no classifier that can be replaced "
-            "(timm's reset_classifier).",
-            hint="Give a timm image classification model.",
-        )
-    device, dtype = _placement(model)
-    known = {id(t): t for t in model.parameters()}
-    reset(classes)
-    # Everything else may be shared with a backbone, so only the fresh layers are moved.
-    for module in model.modules():
-        if any(id(t) not in known for t in module.parameters(recurse=False)):
-            module.to(device=device, dtype=dtype)
-
-
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over sorted names, dtypes, shapes and bytes, as 64 hexadecimal digits.
 
@@ -228,42 +221,6 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _split_classifier(model: nn.Module) -> tuple[dict[str, Tensor], str]:
-    """Return what survives a new classifier, and the name of the module it lies in.
-
-    Found by replacing it on a structural copy: timm names classifiers in many ways, and some
-    hold more than one layer.
-    """
-    probe = copy_structure(model)
-    before = model.state_dict(keep_vars=True)
-    with torch.random.fork_rng(devices=[]):
-        replace_classifier(probe, 2)
-    after = probe.state_dict(keep_vars=True)
-    surviving = {id(t) for t in after.values()}
-    known = {id(t) for t in before.values()}
-    modules = [name.split(".")[:-1] for name, t in after.items() if id(t) not in known]
-    if not modules:
-        raise BackboneError(f"{type(model).__name__} has no classifier to replace.")
-    common = []
-    for parts in zip(*modules, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    if not common:
-        places = ", ".join(sorted({".".join(parts) for parts in modules}))
-        raise BackboneError(
-            f"{type(model).__name__} has several classifiers ({places}); expected one.",
-            hint="Choose a model with one classifier.",
-        )
-    kept = {name: t for name, t in before.items() if id(t) in surviving}
-    return kept, ".".join(common)
-
-
 def _read_config(model: nn.Module, key: str) -> str:
     config = cast(Mapping[str, Any], getattr(model, "pretrained_cfg", None) or {})
     return str(config.get(key) or "")
-
-
-def _placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    first = next(model.parameters())
-    return first.device, first.dtype

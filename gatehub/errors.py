@@ -60,7 +60,9 @@ already catch it.
         ├── ExportFormatError               a file that is no sound export
         └── ParityError                     the exported model answers differently
 
-    HubWarning (a UserWarning)              what a pull or push did that one should know
+    UserWarning
+    ├── HubWarning                          what a pull or push did that one should know
+    └── UngatedLayerWarning                 part of a backbone is left as it is
 """
 
 from __future__ import annotations
@@ -119,6 +121,10 @@ class AlreadyGatedError(GateError):
 
 class SiteError(GateError):
     """A layer or stage that the backbone lacks, or a gate that does not fit it."""
+
+
+class UngatedLayerWarning(UserWarning):
+    """A backbone has layers that no gate reaches, so a task leaves them as they are."""
 
 
 class AdapterError(GatehubError, ValueError):

@@ -15,14 +15,8 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from gatehub.backbone import (
-    Backbone,
-    BackboneIdentity,
-    copy_structure,
-    digest_tensors,
-    load_backbone,
-    replace_classifier,
-)
+from gatehub.backbone import Backbone, BackboneIdentity, digest_tensors, load_backbone
+from gatehub.classifier import copy_structure, is_inside, replace_classifier
 from gatehub.errors import BackboneError, BackboneNotFoundError, HubWarning, UnsafeWeightsError
 from tests.tiny import OneLayer, changed, make_backbone, random_images, snapshot
 from tests.weights_hub import MAIN, WeightsHub, serve_weights
@@ -145,7 +139,7 @@ def test_a_file_may_hold_no_classifier(tmp_path: Path) -> None:
     path = save_weights(tmp_path / "net.safetensors", model, without="fc.")
     backbone = load_backbone(NET, weights=path)
     assert backbone.digest == digest_tensors(kept(model))
-    assert backbone.head_prefix == "fc"
+    assert backbone.heads == ("fc",)
 
 
 def test_the_tag_of_a_name_goes_with_a_file(tmp_path: Path) -> None:
@@ -555,22 +549,23 @@ def test_the_digest_names_the_weights_as_they_were_loaded(tiny_backbone: Backbon
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix"),
+    ("name", "heads"),
     [
-        ("test_resnet", "fc"),
-        ("test_efficientnet", "classifier"),
-        ("test_convnext", "head.fc"),
-        ("test_byobnet", "head.fc"),
-        ("test_nfnet", "head.fc"),
-        ("test_mambaout", "head.fc"),
+        ("test_resnet", ("fc",)),
+        ("test_efficientnet", ("classifier",)),
+        ("test_convnext", ("head.fc",)),
+        ("test_byobnet", ("head.fc",)),
+        ("test_nfnet", ("head.fc",)),
+        ("test_mambaout", ("head.fc",)),
+        ("efficientformer_l1", ("head", "head_dist")),
     ],
 )
-def test_the_classifier_is_found_under_every_name(name: str, prefix: str) -> None:
+def test_the_classifier_is_found_under_every_name(name: str, heads: tuple[str, ...]) -> None:
     backbone = load_backbone(name, pretrained=False)
-    assert backbone.head_prefix == prefix
+    assert backbone.heads == heads
     for classes in (3, 0):
         backbone.model.reset_classifier(classes)
-        assert Backbone(backbone.model).head_prefix == prefix
+        assert Backbone(backbone.model).heads == heads
 
 
 def test_a_model_without_a_classifier_is_refused() -> None:
@@ -578,14 +573,24 @@ def test_a_model_without_a_classifier_is_refused() -> None:
         Backbone(nn.Conv2d(3, 3, 1))
 
 
-def test_a_model_with_two_classifiers_is_refused() -> None:
+def test_both_classifiers_of_a_model_are_found() -> None:
     class TwoHeads(OneLayer):
         def reset_classifier(self, classes: int) -> None:
             super().reset_classifier(classes)
-            self.fc_distilled = nn.Linear(self.channels, classes)
+            self.fc_distilled = nn.Sequential(nn.LayerNorm(4), nn.Linear(self.channels, classes))
 
-    with pytest.raises(BackboneError, match=r"several classifiers .fc, fc_distilled.; expected on"):
-        Backbone(TwoHeads(nn.Conv2d(3, 4, 1), 4))
+    backbone = Backbone(TwoHeads(nn.Conv2d(3, 4, 1), 4))
+    assert backbone.heads == ("fc", "fc_distilled")
+    assert backbone.digest == Backbone(OneLayer(backbone.model.layer, 4)).digest
+
+
+def test_a_classifier_that_is_no_module_of_its_own_is_refused() -> None:
+    class BareHead(OneLayer):
+        def reset_classifier(self, classes: int) -> None:
+            self.matrix = nn.Parameter(torch.zeros(classes, self.channels))
+
+    with pytest.raises(BackboneError, match="BareHead holds its classifier's tensors itself"):
+        Backbone(BareHead(nn.Conv2d(3, 4, 1), 4))
 
 
 def test_a_model_whose_classifier_does_nothing_is_refused() -> None:
@@ -617,3 +622,17 @@ def test_a_structural_copy_shares_tensors_and_no_modules() -> None:
     theirs = model.state_dict(keep_vars=True)
     for name, tensor in copied.state_dict(keep_vars=True).items():
         assert tensor is theirs[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "inside"),
+    [
+        ("head", "head", True),
+        ("head.fc", "head", True),
+        ("header", "head", False),
+        ("stem.head", "head", False),
+    ],
+)
+def test_inside_means_below_and_not_beginning_alike(name: str, module: str, inside: bool) -> None:
+    assert is_inside(name, ("neck", module)) is inside
+    assert not is_inside(name, ())

@@ -12,7 +12,15 @@ from tests.source_tree import imports, python_files
 # stands for the private modules beside the backbone's.
 FLOORS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("gatehub.errors",),),
-    (("gatehub.backbone", "gatehub.device", "gatehub.preprocessing", "gatehub._"),),
+    (
+        (
+            "gatehub.backbone",
+            "gatehub.classifier",
+            "gatehub.device",
+            "gatehub.preprocessing",
+            "gatehub._",
+        ),
+    ),
     (("gatehub.gates",), ("gatehub.inheritance",)),
     (("gatehub.adapter",),),
     (("gatehub.runtime",), ("gatehub.training",), ("gatehub.hub",), ("gatehub.export",)),

@@ -15,6 +15,7 @@ NAMES = [
     "Engine",
     "GatehubError",
     "Preprocessing",
+    "SiteRule",
     "__version__",
     "attach_gates",
     "errors",
@@ -24,6 +25,7 @@ NAMES = [
     "load_backbone",
     "pull",
     "push",
+    "register_site",
     "search",
 ]
 

@@ -11,15 +11,11 @@ from gatehub.errors import (
     TensorShapeError,
     UnknownTensorError,
 )
+from gatehub.gates.kinds import GATE_PARTS
+from gatehub.gates.norms import STATISTICS, is_vector
 
 # Far more than gates on the largest convolutional networks, and still to be held in memory.
 MAX_TENSOR_BYTES = 2**31
-
-_NORM_PARTS = {
-    "frozen": (),
-    "affine": ("weight", "bias"),
-    "stats": ("weight", "bias", "running_mean", "running_var"),
-}
 
 
 def check_declared(config: AdapterConfig, where: str) -> None:
@@ -54,16 +50,20 @@ def check_declared(config: AdapterConfig, where: str) -> None:
     for name, spec in left.items():
         layer, _, part = name.rpartition(".")
         is_head = name.startswith("head.")
-        is_norm = part in _NORM_PARTS[config.layout.norm] and layer not in config.layout.sites
-        if not is_head and not is_norm:
+        if not is_head and not _can_be_norm(config, name):
             raise UnknownTensorError(
                 f"{where} declares '{name}', which is neither a gate, a head tensor nor a "
                 f"normalisation value of mode '{config.layout.norm}'."
             )
         if spec.dtype != "F32":
             raise TensorDtypeError(f"{where} declares '{name}' as {spec.dtype}; expected F32.")
+        if not is_head and not is_vector(spec.shape):
+            raise TensorShapeError(
+                f"{where} declares '{name}' as {list(spec.shape)}; a normalisation value has one "
+                "dimension longer than 1 at most."
+            )
         if (
-            part in _NORM_PARTS["stats"]
+            part in ("weight", "bias", *STATISTICS)
             and rows.setdefault(layer, spec.shape[:1]) != spec.shape[:1]
         ):
             raise TensorShapeError(
@@ -76,3 +76,16 @@ def check_declared(config: AdapterConfig, where: str) -> None:
             f"{where} declares no head tensor with one row for each of its "
             f"{len(config.labels)} labels."
         )
+
+
+def _can_be_norm(config: AdapterConfig, name: str) -> bool:
+    """Whether a task of the declared mode may have a normalisation value of that name."""
+    layer, _, part = name.rpartition(".")
+    if config.layout.norm == "frozen":
+        return False
+    if part in STATISTICS:
+        return config.layout.norm == "stats"
+    # A site's weight and bias are the backbone's; what else it has may be a gain.
+    return part not in GATE_PARTS and (
+        part not in ("weight", "bias") or layer not in config.layout.sites
+    )

@@ -12,8 +12,9 @@ from gatehub.adapter._fields import Fields, describe, is_text
 from gatehub.adapter.names import check_file_name, check_tensor_name
 from gatehub.backbone import BackboneIdentity
 from gatehub.errors import ConfigError
-from gatehub.gates.kinds import AUTO, parse_kind
+from gatehub.gates.kinds import parse_kind
 from gatehub.gates.layout import GateLayout, SiteGate
+from gatehub.gates.policy import AUTO
 from gatehub.preprocessing import Preprocessing
 
 MAX_DIMENSION = 2**24

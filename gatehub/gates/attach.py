@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from gatehub.backbone import Backbone, replace_classifier
-from gatehub.errors import AlreadyGatedError, GateError
-from gatehub.gates.fold import HEAD, gate_kernels, rename_head
+from gatehub.backbone import Backbone
+from gatehub.classifier import is_inside, replace_classifier
+from gatehub.errors import AlreadyGatedError, GateError, UngatedLayerWarning
+from gatehub.gates.fold import find_head_tensors, gate_kernels
 from gatehub.gates.kinds import GATE_PARTS
-from gatehub.gates.layout import GateLayout, find_norm_tensors, plan_gates
-from gatehub.gates.sites import copy_plain, is_inside
+from gatehub.gates.layout import GateLayout, plan_gates
+from gatehub.gates.norms import (
+    STATISTICS,
+    find_gains,
+    find_norm_tensors,
+    form_gainless,
+    has_statistic,
+)
+from gatehub.gates.sites import copy_plain, find_ungated
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,32 +49,33 @@ class GatedModel(nn.Module):
         self.labels = labels
         self.backbone = backbone.identity
         self.preprocessing = backbone.preprocessing
-        self._head_prefix = backbone.head_prefix
-        self.net = copy_plain(backbone.model, exclude=backbone.head_prefix)
+        self._heads = backbone.heads
+        self.net = copy_plain(backbone.model, exclude=backbone.heads)
         replace_classifier(self.net, len(labels))
         self._norm_names = find_norm_tensors(
-            self.net, norm=layout.norm, start=layout.start, exclude=backbone.head_prefix
+            backbone.model, norm=layout.norm, start=layout.start, exclude=backbone.heads
         )
+        self._gains = find_gains(backbone.model, norm=layout.norm, sites=layout.sites)
+        self._lay_gains_bare(backbone.model)
         self._own_norms()
         self._add_gates()
-        self.net.get_submodule(backbone.head_prefix).requires_grad_(True)
+        for parameter in self.head_parameters().values():
+            parameter.requires_grad_(True)
         self.train(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Answer for the task: images (B, 3, H, W), normalised → logits (B, len(labels))."""
         present = dict(self.net.named_parameters())
-        kernels = gate_kernels(present, self.layout, present, task="")
+        kernels = gate_kernels(present, self.layout, present, gains=self._gains, task="")
         return cast(Tensor, functional_call(self.net, kernels, (images,)))
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; batch statistics move only where they are the task's own."""
         super().train(mode)
         for name, module in self.net.named_modules():
-            if (
-                isinstance(module, _BatchNorm)
-                and f"{name}.running_mean" not in self._norm_names
-                and not is_inside(name, self._head_prefix)
-            ):
+            kept = [part for part in STATISTICS if has_statistic(module, part)]
+            own = any(f"{name}.{part}" in self._norm_names for part in kept)
+            if kept and not own and not is_inside(name, self._heads):
                 module.eval()
         return self
 
@@ -82,8 +91,9 @@ class GatedModel(nn.Module):
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Return the head's parameters, by their name in an adapter file."""
-        head = self.net.get_submodule(self._head_prefix)
-        return {f"{HEAD}.{name}": p for name, p in head.named_parameters()}
+        present = dict(self.net.named_parameters())
+        head = find_head_tensors(present, self._heads)
+        return {name: present[place] for name, place in head.items()}
 
     def task_tensors(self) -> dict[str, Tensor]:
         """Return everything that is the task's own, by its name in an adapter file.
@@ -91,13 +101,20 @@ class GatedModel(nn.Module):
         The tensors are the live ones, detached; copy them to keep them.
         """
         state = self.net.state_dict()
-        head = {
-            rename_head(name, self._head_prefix, HEAD): tensor
-            for name, tensor in state.items()
-            if is_inside(name, self._head_prefix) and tensor.is_floating_point()
-        }
+        head = find_head_tensors(state, self._heads)
         own = (*self.layout.gate_shapes(), *self._norm_names)
-        return {name: state[name] for name in own} | head
+        return {name: state[name] for name in own} | {
+            name: state[place] for name, place in head.items()
+        }
+
+    def _lay_gains_bare(self, model: nn.Module) -> None:
+        """Put gains that are the task's own beside their kernels, instead of into them."""
+        for name, kernel in form_gainless(model, self._gains).items():
+            site = self.net.get_submodule(name.rpartition(".")[0])
+            site.weight = nn.Parameter(kernel, requires_grad=False)
+        for name in self._gains.values():
+            parent, _, leaf = name.rpartition(".")
+            self.net.get_submodule(parent).register_parameter(leaf, model.get_parameter(name))
 
     def _own_norms(self) -> None:
         """Replace the task's normalisation tensors by copies, so that the backbone's stay."""
@@ -160,7 +177,15 @@ def attach_gates(
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise GateError(f"labels holds {', '.join(map(repr, twice))} more than once.")
-    layout = plan_gates(backbone, gates=gates, norm=norm, start=start)
+    layout = plan_gates(backbone.model, exclude=backbone.heads, gates=gates, norm=norm, start=start)
+    ungated = find_ungated(backbone.model, start=start, exclude=backbone.heads)
+    if ungated:
+        left = ", ".join(map(str, ungated))
+        warnings.warn(
+            f"{backbone.identity.architecture} keeps layers without gates: {left}.",
+            UngatedLayerWarning,
+            stacklevel=2,
+        )
     return GatedModel(backbone, layout, names)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gatehub.backbone import Backbone, BackboneIdentity, replace_classifier
+from gatehub.backbone import Backbone, BackboneIdentity
+from gatehub.classifier import is_inside, replace_classifier
 from gatehub.errors import BackboneMismatchError, SiteError
-from gatehub.gates.layout import GateLayout, find_norm_tensors
-from gatehub.gates.sites import copy_plain, is_inside
+from gatehub.gates.layout import GateLayout
+from gatehub.gates.merge import merge_norms
+from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
+from gatehub.gates.sites import copy_plain
 
 HEAD = "head"
 
@@ -31,7 +34,7 @@ class GateState(Protocol):
     def tensors(self) -> Mapping[str, Tensor]: ...
 
 
-def fold(backbone: Backbone, adapter: GateState) -> nn.Module:
+def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) -> nn.Module:
     """Return a plain timm model with the adapter's gates multiplied into its kernels.
 
     The backbone stays as it is; tensors that the task leaves alone are shared with it.
@@ -39,6 +42,8 @@ def fold(backbone: Backbone, adapter: GateState) -> nn.Module:
     Args:
         backbone: the one that the adapter was trained on.
         adapter: gates, normalisation values and head of a task.
+        merge_norm: multiply batch norms into the convolutions that they follow, too, wherever
+            that is exact. The model runs faster then, and has no such layers any more.
 
     Returns:
         A frozen model in evaluation mode: (B, 3, H, W) → (B, len(labels)), without a trace of
@@ -49,23 +54,25 @@ def fold(backbone: Backbone, adapter: GateState) -> nn.Module:
         SiteError: a tensor of the adapter has no place in the backbone.
     """
     check_backbone(backbone, adapter)
-    model = copy_plain(backbone.model, exclude=backbone.head_prefix)
+    model = copy_plain(backbone.model, exclude=backbone.heads)
     with torch.random.fork_rng(devices=[]):
         replace_classifier(model, len(adapter.labels))
     with torch.no_grad():
-        weights = fold_weights(model, adapter, head_prefix=backbone.head_prefix)
-    install_tensors(model, weights)
+        weights = fold_weights(backbone, model, adapter)
+        install_tensors(model, weights)
+        if merge_norm:
+            merge_norms(model, input_size=backbone.preprocessing.input_size)
     return model.eval().requires_grad_(False)
 
 
-def fold_weights(plain: nn.Module, adapter: GateState, *, head_prefix: str) -> dict[str, Tensor]:
+def fold_weights(backbone: Backbone, plain: nn.Module, adapter: GateState) -> dict[str, Tensor]:
     """Return the task's own tensors for a plain model: gated kernels, norm values and head.
 
     Args:
-        plain: a backbone whose sites convolve with their weight as it stands, with a classifier
-            of the task's size.
+        backbone: the one that the adapter was trained on.
+        plain: that backbone with sites that compute with their weight as it stands, and with a
+            classifier of the task's size.
         adapter: gates, normalisation values and head of a task.
-        head_prefix: name of the classifier's module in `plain`.
 
     Returns:
         Tensors by their name in `plain`, with the dtype and device that they replace there.
@@ -74,41 +81,44 @@ def fold_weights(plain: nn.Module, adapter: GateState, *, head_prefix: str) -> d
         SiteError: a tensor of the adapter has no place in the model, has another shape there, or
             is missing.
     """
+    layout, tensors = adapter.layout, adapter.tensors
+    gains = find_gains(backbone.model, norm=layout.norm, sites=layout.sites)
     present = plain.state_dict(keep_vars=True)
-    places = _find_places(plain, present, adapter.layout, head_prefix)
-    gate_names = adapter.layout.gate_shapes().keys()
-    folded = gate_kernels(present, adapter.layout, adapter.tensors, task=adapter.task)
-    for name, tensor in adapter.tensors.items():
-        if name in gate_names:
-            continue
-        place = present[places[name]] if name in places else None
-        if place is None or place.shape != tensor.shape:
-            found = "no place for it" if place is None else f"shape {tuple(place.shape)} there"
+    places = _find_places(backbone, present, layout)
+    own = {name: present[place] for name, place in places.items()}
+    own |= {name: backbone.model.get_parameter(name) for name in gains.values()}
+    for name, place in own.items():
+        if name not in tensors:
             raise SiteError(
-                f"Adapter '{adapter.task}' has '{name}' of shape {tuple(tensor.shape)}, but the "
-                f"backbone has {found}.",
-                hint="Train the adapter on this backbone.",
+                f"Adapter '{adapter.task}' lacks '{name}', which a task with norm "
+                f"'{layout.norm}' has on this backbone.",
+                hint="Save the adapter again from the trained model.",
             )
-        folded[places[name]] = tensor.to(place)
-    missing = sorted(places.keys() - adapter.tensors.keys())
-    if missing:
-        raise SiteError(
-            f"Adapter '{adapter.task}' lacks '{missing[0]}' ({len(missing)} such tensors), which "
-            f"a task with norm '{adapter.layout.norm}' has on this backbone.",
-            hint="Save the adapter again from the trained model.",
-        )
-    return folded
+        if place.shape != tensors[name].shape:
+            raise _misfit(adapter, name, f"shape {tuple(place.shape)} there")
+    kernels = present | form_gainless(backbone.model, gains)
+    folded = gate_kernels(kernels, layout, tensors, gains=gains, task=adapter.task)
+    for name in tensors.keys() - layout.gate_shapes().keys() - own.keys():
+        raise _misfit(adapter, name, "no place for it")
+    return folded | {place: tensors[name].to(present[place]) for name, place in places.items()}
 
 
 def gate_kernels(
-    kernels: Mapping[str, Tensor], layout: GateLayout, tensors: Mapping[str, Tensor], *, task: str
+    kernels: Mapping[str, Tensor],
+    layout: GateLayout,
+    tensors: Mapping[str, Tensor],
+    *,
+    gains: Mapping[str, str],
+    task: str,
 ) -> dict[str, Tensor]:
     """Multiply kernels by their gates: W'[o, i] = M[o, i] K(W)[o, i], arXiv 2602.06245.
 
     Args:
-        kernels: `K(W)` of each site as "SITE.weight", (O, I/groups, kH, kW).
+        kernels: `K(W)` of each site as "SITE.weight", (O, I/groups, kH, kW) or (O, I); without
+            the gain where the task has its own.
         layout: which gates there are.
-        tensors: the learned tensors, "SITE.gate" or "SITE.gate_a" and "SITE.gate_b".
+        tensors: the learned tensors, "SITE.gate" or "SITE.gate_a" and "SITE.gate_b", and gains.
+        gains: from `find_gains`.
         task: for the error.
 
     Returns:
@@ -127,10 +137,18 @@ def gate_kernels(
                 f"{found}.",
                 hint="Train the adapter on this backbone.",
             )
-        matrix = gate.kind.matrix({part: tensors[f"{site}.{part}"] for part in gate.parts})
+        # In the wider of both dtypes: half-precision kernels are rounded once, at the end.
+        parts = {part: _widen(tensors[f"{site}.{part}"], kernel) for part in gate.parts}
+        matrix = gate.kind.matrix(parts)
         spread = matrix.reshape(matrix.shape + (1,) * (kernel.ndim - 2))
-        gated[f"{site}.weight"] = (spread.to(kernel.device) * kernel).to(kernel.dtype)
+        if site in gains:
+            spread = spread * _widen(tensors[gains[site]], kernel)
+        gated[f"{site}.weight"] = (spread * kernel).to(kernel.dtype)
     return gated
+
+
+def _widen(tensor: Tensor, kernel: Tensor) -> Tensor:
+    return tensor.to(device=kernel.device, dtype=torch.promote_types(tensor.dtype, kernel.dtype))
 
 
 def check_backbone(backbone: Backbone, adapter: GateState) -> None:
@@ -158,19 +176,42 @@ def install_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             setattr(module, leaf, tensor)
 
 
-def _find_places(
-    plain: nn.Module, present: Mapping[str, Tensor], layout: GateLayout, head_prefix: str
-) -> dict[str, str]:
-    """Return where a task's norm values and head belong: adapter name → name in the model."""
-    norms = find_norm_tensors(plain, norm=layout.norm, start=layout.start, exclude=head_prefix)
-    head = {
-        rename_head(name, head_prefix, HEAD): name
+def find_head_tensors(present: Mapping[str, Tensor], heads: Sequence[str]) -> dict[str, str]:
+    """Return a classifier's tensors: name in an adapter file → name in the model.
+
+    One classifier is called "head" in every adapter, whatever timm calls it; of several, each
+    keeps its name behind "head.".
+
+    Args:
+        present: the model's tensors, by name.
+        heads: names of the modules that hold the classifier.
+    """
+    names = [
+        name
         for name, tensor in present.items()
-        if is_inside(name, head_prefix) and tensor.is_floating_point()
-    }
-    return {name: name for name in norms} | head
+        if is_inside(name, heads) and tensor.is_floating_point()
+    ]
+    # A distilled network's second classifier may be left out of a new one.
+    used = [head for head in heads if any(is_inside(name, (head,)) for name in names)]
+    if len(used) == 1:
+        return {f"{HEAD}{name[len(used[0]) :]}": name for name in names}
+    return {f"{HEAD}.{name}": name for name in names}
 
 
-def rename_head(name: str, old: str, new: str) -> str:
-    """Return a tensor's name with the classifier's prefix exchanged; others stay as they are."""
-    return f"{new}{name[len(old) :]}" if name.startswith(f"{old}.") else name
+def _find_places(
+    backbone: Backbone, present: Mapping[str, Tensor], layout: GateLayout
+) -> dict[str, str]:
+    """Return where norm values and head belong: name in an adapter → name in the plain model."""
+    norms = find_norm_tensors(
+        backbone.model, norm=layout.norm, start=layout.start, exclude=backbone.heads
+    )
+    head = find_head_tensors(present, backbone.heads)
+    return {name: name for name in norms if name in present} | head
+
+
+def _misfit(adapter: GateState, name: str, found: str) -> SiteError:
+    return SiteError(
+        f"Adapter '{adapter.task}' has '{name}' of shape {tuple(adapter.tensors[name].shape)}, "
+        f"but the backbone has {found}.",
+        hint="Train the adapter on this backbone.",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +11,7 @@ import torch
 from torch import Tensor
 
 from gatehub.errors import GateKindError
-from gatehub.gates.sites import Site
 
-AUTO = "auto"
-AUTO_RANK = 4
 MAX_RANK = 4096
 
 # Every name that a learned tensor of a gate can have in its layer.
@@ -62,6 +60,10 @@ class GateKind:
                 return {"gate_a": (out_channels,), "gate_b": (in_channels,)}
         return {"gate_a": (out_channels, self.rank), "gate_b": (in_channels, self.rank)}
 
+    def count(self, out_channels: int, in_channels: int) -> int:
+        """Return how many numbers are learned."""
+        return sum(math.prod(shape) for shape in self.shapes(out_channels, in_channels).values())
+
     def initialise(self, out_channels: int, in_channels: int, like: Tensor) -> dict[str, Tensor]:
         """Draw the learned tensors so that M is exactly 1, with dtype and device of `like`."""
         parts = {
@@ -95,23 +97,6 @@ def parse_kind(text: str) -> GateKind:
     if match[1]:
         return GateKind(name=match[1])
     return GateKind(name="lowrank", rank=int(match[2]))
-
-
-def choose_kind(policy: str, site: Site) -> GateKind:
-    """Return the kind that a policy gives a site.
-
-    "auto" takes "full" for spatial kernels and "lowrank:4" for pointwise ones, where a full gate
-    would be as large as the weights; any kind's name takes that kind everywhere.
-
-    Raises:
-        GateKindError: no such policy.
-    """
-    if policy != AUTO:
-        return parse_kind(policy)
-    full, low = GateKind(name="full"), GateKind(name="lowrank", rank=AUTO_RANK)
-    full_size = site.out_channels * site.in_channels
-    low_size = AUTO_RANK * (site.out_channels + site.in_channels)
-    return low if site.is_pointwise and low_size < full_size else full
 
 
 def _unknown_kind(text: str) -> GateKindError:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from gatehub.backbone import Backbone
+from gatehub.classifier import is_inside
 from gatehub.errors import GateError
-from gatehub.gates.kinds import GateKind, choose_kind
-from gatehub.gates.sites import find_sites, is_inside, modules_from
-
-NORMS = ("frozen", "affine", "stats")
+from gatehub.gates.kinds import GateKind
+from gatehub.gates.norms import NORMS, find_norm_tensors
+from gatehub.gates.policy import choose_kinds
+from gatehub.gates.sites import find_sites
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +51,7 @@ class GateLayout:
     sites: Mapping[str, SiteGate]
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise GateError(
-                f"Normalisation mode is {self.norm!r}; expected one of {', '.join(NORMS)}."
-            )
+        check_norm(self.norm)
 
     def gate_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all learned gate tensors, by their name in an adapter file."""
@@ -67,50 +63,55 @@ class GateLayout:
 
 
 def plan_gates(
-    backbone: Backbone, *, gates: str = "auto", norm: str = "affine", start: str | None = None
+    model: nn.Module,
+    *,
+    exclude: Sequence[str],
+    gates: str = "auto",
+    norm: str = "affine",
+    start: str | None = None,
 ) -> GateLayout:
-    """Decide which gates a task gets on a backbone; see `attach_gates` for the arguments.
+    """Decide which gates a task gets on a backbone.
+
+    Args:
+        model: a timm model, on any device.
+        exclude: names of the modules that hold the classifier.
+        gates: see `attach_gates`.
+        norm: see `attach_gates`.
+        start: see `attach_gates`.
 
     Raises:
         GateKindError: no such kind.
         SiteError: no such stage, or a layer that cannot be gated.
         GateError: no such normalisation mode.
     """
-    sites = find_sites(backbone.model, start=start, exclude=backbone.head_prefix)
+    check_norm(norm)
+    sites = find_sites(model, start=start, exclude=exclude)
+    parameters = dict(model.named_parameters())
+    norms = find_norm_tensors(model, norm=norm, start=start, exclude=exclude)
+    kinds = choose_kinds(
+        gates,
+        sites,
+        backbone_values=sum(
+            p.numel() for name, p in parameters.items() if not is_inside(name, exclude)
+        ),
+        norm_values=sum(parameters[name].numel() for name in norms if name in parameters),
+    )
     return GateLayout(
         policy=gates,
         start=start,
         norm=norm,
         sites={
-            site.name: SiteGate(
-                kind=choose_kind(gates, site), shape=(site.out_channels, site.in_channels)
-            )
-            for site in sites
+            site.name: SiteGate(kind=kind, shape=(site.out_channels, site.in_channels))
+            for site, kind in zip(sites, kinds, strict=True)
         },
     )
 
 
-def find_norm_tensors(
-    model: nn.Module, *, norm: str, start: str | None, exclude: str
-) -> tuple[str, ...]:
-    """Return the names of the normalisation tensors that are the task's own.
+def check_norm(norm: str) -> None:
+    """Refuse a normalisation mode that does not exist.
 
-    Args:
-        model: a timm model.
-        norm: the mode; see `GateLayout`.
-        start: name of the first stage that counts, or None.
-        exclude: name of the module that holds the classifier.
+    Raises:
+        GateError: no such mode.
     """
-    wanted = {
-        "frozen": (),
-        "affine": ("weight", "bias"),
-        "stats": ("weight", "bias", "running_mean", "running_var"),
-    }[norm]
-    return tuple(
-        f"{name}.{part}"
-        for name, module in modules_from(model, start).items()
-        if isinstance(module, _BatchNorm | nn.GroupNorm | nn.LayerNorm)
-        and not is_inside(name, exclude)
-        for part in wanted
-        if getattr(module, part, None) is not None
-    )
+    if norm not in NORMS:
+        raise GateError(f"Normalisation mode is {norm!r}; expected one of {', '.join(NORMS)}.")

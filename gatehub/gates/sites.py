@@ -1,31 +1,18 @@
-"""Which layers carry gates, and which kernel a gate multiplies there.
-
-A layer class is gated by one entry of the registry: its `SiteRule` says what kernel `K(W)` the
-layer convolves with, and which plain layer convolves with a given kernel. The gate multiplies
-`K(W)`, never the raw weight: a standardised convolution would undo a gate on its raw weight.
-"""
+"""Which layers of a backbone carry gates, which do not, and the backbone with plain layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import cast
 
 import torch
-import torch.nn.functional as F
-from timm.layers import (
-    CondConv2d,
-    Conv2dSame,
-    ScaledStdConv2d,
-    ScaledStdConv2dSame,
-    StdConv2d,
-    StdConv2dSame,
-)
+from timm.layers import CondConv2d
 from torch import Tensor, nn
 
-from gatehub.backbone import copy_structure
+from gatehub.classifier import copy_structure, is_inside
 from gatehub.errors import SiteError
+from gatehub.gates.rules import SiteRule, registered_sites
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +23,7 @@ class Site:
         name: the layer's name in the backbone, such as "layer1.0.conv1".
         out_channels: rows of the gate, O.
         in_channels: columns of the gate: input channels of one group, I/groups.
-        kernel_size: (height, width) of the kernel, in pixels.
+        kernel_size: (height, width) of the kernel, in pixels; (1, 1) for a linear layer.
     """
 
     name: str
@@ -49,54 +36,59 @@ class Site:
         """Whether a full gate would be as large as the kernel itself."""
         return self.kernel_size == (1, 1)
 
+    @property
+    def kernel_values(self) -> int:
+        """How many values the kernel has."""
+        return self.out_channels * self.in_channels * self.kernel_size[0] * self.kernel_size[1]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteRule:
-    """How a layer class is gated.
+class Ungated:
+    """Layers of one class that hold kernels and carry no gates.
 
     Args:
-        kernel: returns `K(W)`, the (O, I/groups, kH, kW) kernel that the layer convolves with.
-        plain: returns a layer that convolves with its `weight` as it stands and otherwise does
-            what the given layer does; its weight is on the meta device. None where the given
-            layer does so itself.
+        layer: the class's name.
+        count: how many such layers.
+        values: numbers in their kernels.
     """
 
-    kernel: Callable[[nn.Module], Tensor]
-    plain: Callable[[nn.Module], nn.Module] | None = None
+    layer: str
+    count: int
+    values: int
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.layer} ({self.values:,} values)"
 
 
 def find_sites(
-    model: nn.Module, *, start: str | None = None, exclude: str = ""
+    model: nn.Module, *, start: str | None = None, exclude: Sequence[str] = ()
 ) -> tuple[Site, ...]:
     """Return the sites of a backbone, in the order in which the model defines them.
 
     Args:
-        model: a timm model.
+        model: a timm model, on any device.
         start: name of the first stage to gate, such as "layer3"; None for all.
-        exclude: name of the module that holds the classifier, which is never gated.
+        exclude: names of the modules that hold the classifier, which is never gated.
 
     Raises:
         SiteError: no stage of that name, or a convolution of a class without a rule.
     """
     sites = []
-    for name, module in modules_from(model, start).items():
-        if is_inside(name, exclude):
-            continue
-        if type(module) in _RULES:
-            weight = cast(Tensor, module.weight)
-            out_channels, in_channels, height, width = weight.shape
+    for name, module, rule in _walk(model, start, exclude):
+        if rule is not None:
+            shape = cast(Tensor, module.weight).shape
             sites.append(
                 Site(
                     name=name,
-                    out_channels=out_channels,
-                    in_channels=in_channels,
-                    kernel_size=(height, width),
+                    out_channels=shape[0],
+                    in_channels=shape[1],
+                    kernel_size=(shape[2], shape[3]) if len(shape) == 4 else (1, 1),
                 )
             )
         elif isinstance(module, nn.Conv2d | CondConv2d):
             raise SiteError(
                 f"Layer '{name}' is a {type(module).__name__}, for which there is no rule.",
-                hint="Register one with gatehub.gates.sites.register_site, or start behind it.",
+                hint="Register one with gatehub.register_site, or start behind it.",
             )
     if not sites:
         raise SiteError(
@@ -105,6 +97,26 @@ def find_sites(
             hint="Choose an earlier stage, or a convolutional backbone.",
         )
     return tuple(sites)
+
+
+def find_ungated(
+    model: nn.Module, *, start: str | None = None, exclude: Sequence[str] = ()
+) -> tuple[Ungated, ...]:
+    """Return the layers that hold a kernel and are left as they are, by class, largest first.
+
+    These are linear layers outside convolutional blocks (attention), transposed convolutions, and
+    convolutions over one or three dimensions. The arguments are those of `find_sites`.
+    """
+    found: dict[str, Ungated] = {}
+    for _, module, rule in _walk(model, start, exclude):
+        weight = module._parameters.get("weight")
+        if rule is None and weight is not None and max(weight.shape, default=1) < weight.numel():
+            layer = type(module).__name__
+            before = found.get(layer, Ungated(layer=layer, count=0, values=0))
+            found[layer] = Ungated(
+                layer=layer, count=before.count + 1, values=before.values + weight.numel()
+            )
+    return tuple(sorted(found.values(), key=lambda ungated: -ungated.values))
 
 
 def modules_from(model: nn.Module, start: str | None) -> Mapping[str, nn.Module]:
@@ -125,24 +137,18 @@ def modules_from(model: nn.Module, start: str | None) -> Mapping[str, nn.Module]
     return {name: modules[name] for name in names[names.index(start) :]}
 
 
-def is_inside(name: str, module: str) -> bool:
-    """Whether `name` is `module` or lies in it; nothing lies in ""."""
-    return bool(module) and (name == module or name.startswith(f"{module}."))
-
-
-def copy_plain(model: nn.Module, *, exclude: str = "") -> nn.Module:
-    """Copy a model so that every site convolves with its `weight` as it stands.
+def copy_plain(model: nn.Module, *, exclude: Sequence[str] = ()) -> nn.Module:
+    """Copy a model so that every site computes with its `weight` as it stands.
 
     Tensors are shared with the original, but for the kernels that a layer forms from its weight.
 
     Args:
         model: a timm model.
-        exclude: name of the module that holds the classifier, which stays as it is.
+        exclude: names of the modules that hold the classifier, which stays as it is.
     """
     copied = copy_structure(model)
-    for name, module in list(copied.named_modules()):
-        rule = _RULES.get(type(module))
-        if rule is None or rule.plain is None or is_inside(name, exclude):
+    for name, module, rule in list(_walk(copied, None, exclude)):
+        if rule is None or rule.plain is None:
             continue
         with torch.no_grad():
             kernel = rule.kernel(module)
@@ -153,76 +159,18 @@ def copy_plain(model: nn.Module, *, exclude: str = "") -> nn.Module:
     return copied
 
 
-def register_site(layer: type[nn.Module], rule: SiteRule) -> None:
-    """Let layers of one class carry gates.
-
-    Args:
-        layer: the exact class; subclasses need a rule of their own, since they may form their
-            kernel in another way.
-        rule: how it is gated.
-
-    Raises:
-        SiteError: the class has a rule already.
-    """
-    if layer in _RULES:
-        raise SiteError(
-            f"{layer.__name__} has a gate rule already.", hint="Register each class once."
-        )
-    _RULES[layer] = rule
-
-
-def registered_sites() -> Mapping[type[nn.Module], SiteRule]:
-    """Return the rules, by layer class."""
-    return MappingProxyType(_RULES)
-
-
-_RULES: dict[type[nn.Module], SiteRule] = {}
-
-
-def _read_weight(module: nn.Module) -> Tensor:
-    return cast(nn.Conv2d, module).weight
-
-
-def _standardise(module: nn.Module) -> Tensor:
-    """Weight standardisation, arXiv 1903.10520v2, as timm.layers.std_conv computes it."""
-    conv = cast(StdConv2d, module)
-    return _normalise_kernel(conv.weight, None, conv.eps)
-
-
-def _standardise_scaled(module: nn.Module) -> Tensor:
-    """Scaled weight standardisation, arXiv 2101.08692, as timm.layers.std_conv computes it."""
-    conv = cast(ScaledStdConv2d, module)
-    return _normalise_kernel(conv.weight, (conv.gain * conv.scale).view(-1), conv.eps)
-
-
-def _normalise_kernel(weight: Tensor, scale: Tensor | None, eps: float) -> Tensor:
-    flat = weight.reshape(1, weight.shape[0], -1)
-    kernel = F.batch_norm(flat, None, None, weight=scale, training=True, momentum=0.0, eps=eps)
-    return kernel.reshape_as(weight)
-
-
-def _plain_conv(module: nn.Module) -> nn.Module:
-    conv = cast(nn.Conv2d, module)
-    same = getattr(conv, "same_pad", False)
-    with torch.device("meta"):
-        plain = (Conv2dSame if same else nn.Conv2d)(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            stride=conv.stride,  # type: ignore[arg-type]
-            padding=conv.padding,  # type: ignore[arg-type]
-            dilation=conv.dilation,  # type: ignore[arg-type]
-            groups=conv.groups,
-            bias=conv.bias is not None,
-        )
-    plain.bias = conv.bias
-    return plain
-
-
-_layer: type[nn.Module]
-for _layer in (nn.Conv2d, Conv2dSame):
-    register_site(_layer, SiteRule(kernel=_read_weight))
-for _layer in (StdConv2d, StdConv2dSame):
-    register_site(_layer, SiteRule(kernel=_standardise, plain=_plain_conv))
-for _layer in (ScaledStdConv2d, ScaledStdConv2dSame):
-    register_site(_layer, SiteRule(kernel=_standardise_scaled, plain=_plain_conv))
+def _walk(
+    model: nn.Module, start: str | None, exclude: Sequence[str]
+) -> Iterator[tuple[str, nn.Module, SiteRule | None]]:
+    """Go through the modules outside the classifier, each with the rule that gates it there."""
+    rules = registered_sites()
+    every = dict(model.named_modules())
+    for name, module in modules_from(model, start).items():
+        if is_inside(name, exclude):
+            continue
+        rule = rules.get(type(module))
+        if rule is not None and rule.inside is not None:
+            parts = name.split(".") if name else []
+            around = [every[".".join(parts[:depth])] for depth in range(len(parts))]
+            rule = rule if rule.inside(around) else None
+        yield name, module, rule

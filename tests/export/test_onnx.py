@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 import gatehub
 from gatehub.adapter import Adapter
-from gatehub.backbone import Backbone, digest_tensors, replace_classifier
+from gatehub.backbone import Backbone, digest_tensors
+from gatehub.classifier import replace_classifier
 from gatehub.errors import BackboneMismatchError, ExportError, ParityError
 from gatehub.export import export_onnx
 from tests.export.exports import LABELS, Exported, export, make_depthwise, make_resnet

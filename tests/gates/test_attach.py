@@ -6,15 +6,25 @@ import torch
 from timm.layers import ScaledStdConv2dSame
 from torch import nn
 
+from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
-from gatehub.errors import AlreadyGatedError, GateError, GateKindError, SiteError
+from gatehub.errors import (
+    AlreadyGatedError,
+    GateError,
+    GateKindError,
+    SiteError,
+    UngatedLayerWarning,
+)
 from gatehub.gates.attach import GatedModel, attach_gates
+from gatehub.gates.fold import fold
+from tests.parity import assert_parity
 from tests.tiny import (
     LABELS,
     OneLayer,
     changed,
     disturb,
     make_backbone,
+    make_trained,
     random_images,
     snapshot,
     take_steps,
@@ -28,10 +38,11 @@ NORM_PARTS = {
 
 
 def answer_with_the_backbones_classifier(backbone: Backbone, **choices: str) -> GatedModel:
-    classes = backbone.model.get_submodule(backbone.head_prefix).weight.shape[0]
+    (place,) = backbone.heads
+    classes = backbone.model.get_submodule(place).weight.shape[0]
     model = attach_gates(backbone, labels=[f"class {n}" for n in range(classes)], **choices)
-    head = model.net.get_submodule(backbone.head_prefix)
-    head.load_state_dict(backbone.model.get_submodule(backbone.head_prefix).state_dict())
+    head = model.net.get_submodule(place)
+    head.load_state_dict(backbone.model.get_submodule(place).state_dict())
     return model
 
 
@@ -49,9 +60,12 @@ def test_at_first_it_computes_what_a_standardised_backbone_computes() -> None:
     layer = nn.Sequential(ScaledStdConv2dSame(3, 8, 3, stride=2), nn.ReLU())
     nn.init.uniform_(layer[0].gain, 0.5, 2.0)
     backbone = Backbone(OneLayer(layer, 8))
-    model = answer_with_the_backbones_classifier(backbone, gates="full")
     images = random_images(3)
+    model = answer_with_the_backbones_classifier(backbone, gates="full", norm="frozen")
     assert torch.equal(model(images), backbone(images))
+    # The task's own gains are a factor beside the kernel, which rounds once more.
+    model = answer_with_the_backbones_classifier(backbone, gates="full", norm="affine")
+    assert_parity(model(images), backbone(images))
 
 
 def test_only_the_tasks_parameters_require_gradients(tiny_backbone: Backbone) -> None:
@@ -210,7 +224,7 @@ def test_a_head_with_statistics_of_its_own_learns_them() -> None:
             )
 
     backbone = Backbone(NormHead(nn.Conv2d(3, 8, 3), 8))
-    assert backbone.head_prefix == "fc"
+    assert backbone.heads == ("fc",)
     model = attach_gates(backbone, labels=LABELS, norm="frozen")
     before = model.task_tensors()["head.0.running_mean"].clone()
     take_steps(model)
@@ -285,3 +299,56 @@ def test_a_disturbed_model_answers_differently(tiny_backbone: Backbone) -> None:
         for name, parameter in model.head_parameters().items():
             parameter.copy_(head[name])
     assert not torch.allclose(model(images), before, rtol=0.01)
+
+
+def test_both_classifiers_of_a_distilled_network_learn_the_task() -> None:
+    backbone = make_backbone("efficientformerv2_s0", num_classes=6)
+    assert backbone.heads == ("head", "head_dist")
+    model = make_trained(backbone)
+    assert model.head_parameters().keys() == {
+        f"head.{head}.{part}" for head in backbone.heads for part in ("weight", "bias")
+    }
+    images = random_images(1, 224)
+    with torch.no_grad():
+        both = model(images)
+        assert_parity(fold(backbone, Adapter.from_model(model, task="birds"))(images), both)
+        model.net.head_dist.weight.zero_()
+        assert (model(images) - both).abs().max() > 0.01 * both.abs().max()
+
+
+def test_a_second_classifier_that_a_task_leaves_out_leaves_nothing_behind() -> None:
+    backbone = make_backbone("repvit_m0_9", num_classes=6, distillation=True)
+    assert backbone.heads == ("head.head", "head.head_dist")
+    model = make_trained(backbone)
+    assert not any("head_dist" in name for name in model.task_tensors())
+    assert {"head.bn.weight", "head.l.weight"} <= model.head_parameters().keys()
+    stripped = make_backbone("repvit_m0_9", num_classes=0)
+    assert make_trained(stripped).task_tensors().keys() == model.task_tensors().keys()
+
+
+def test_layers_that_stay_without_gates_are_named_once_for_each_class() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 4, 2), nn.Conv3d(1, 1, 3))
+    backbone = Backbone(OneLayer(layers, 4))
+    expected = "keeps layers without gates: 1 ConvTranspose2d .64 values., 1 Conv3d .27 values."
+    with pytest.warns(UngatedLayerWarning, match=expected):
+        attach_gates(backbone, labels=LABELS)
+
+
+def test_layers_before_the_first_stage_are_not_named() -> None:
+    layers = nn.Sequential(nn.ConvTranspose2d(3, 4, 2), nn.Conv2d(4, 4, 1))
+    attach_gates(Backbone(OneLayer(layers, 4)), labels=LABELS, start="layer.1")
+
+
+@pytest.mark.parametrize("norm", ["frozen", "affine"])
+def test_gains_of_a_network_without_norms_are_learned_beside_the_gates(norm: str) -> None:
+    layers = nn.Sequential(ScaledStdConv2dSame(3, 8, 3), ScaledStdConv2dSame(8, 8, 3))
+    backbone = Backbone(OneLayer(layers, 8))
+    before = snapshot(backbone)
+    model = attach_gates(backbone, labels=LABELS, norm=norm, start="layer.1")
+    gains = {"layer.1.gain"} if norm == "affine" else set()
+    assert model.norm_parameters().keys() == gains
+    start = snapshot(model.net)
+    take_steps(model)
+    assert {name for name in changed(start, model.net) if "gain" in name} == gains
+    assert changed(before, backbone) == set()
+    assert not hasattr(model.net.layer[0], "gain")

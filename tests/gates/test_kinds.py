@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gatehub.errors import GateKindError
-from gatehub.gates.kinds import GATE_PARTS, GateKind, choose_kind, parse_kind
+from gatehub.gates.kinds import GATE_PARTS, GateKind, parse_kind
 from gatehub.gates.sites import Site
 
 KINDS = ["full", "lowrank:1", "lowrank:3", "scale"]
@@ -130,36 +130,3 @@ def test_anything_else_is_no_kind(text: str) -> None:
 def test_a_kind_with_an_impossible_rank_is_refused(name: str, rank: int) -> None:
     with pytest.raises(GateKindError, match="is no gate kind"):
         GateKind(name=name, rank=rank)
-
-
-@pytest.mark.parametrize(
-    ("out_channels", "in_channels", "side", "expected"),
-    [
-        (64, 64, 3, "full"),
-        (64, 1, 3, "full"),  # depthwise
-        (64, 64, 1, "lowrank:4"),
-        (9, 8, 1, "lowrank:4"),  # 68 values instead of 72
-        (8, 8, 1, "full"),  # 64 either way: no gain in a low rank
-        (64, 4, 1, "full"),
-    ],
-)
-def test_auto_is_full_for_spatial_kernels_and_low_rank_where_that_is_smaller(
-    out_channels: int, in_channels: int, side: int, expected: str
-) -> None:
-    assert str(choose_kind("auto", site(out_channels, in_channels, side=side))) == expected
-
-
-def test_a_long_thin_kernel_is_spatial() -> None:
-    thin = Site(name="conv", out_channels=64, in_channels=64, kernel_size=(1, 7))
-    assert str(choose_kind("auto", thin)) == "full"
-
-
-@pytest.mark.parametrize("policy", KINDS)
-@pytest.mark.parametrize("side", [1, 3])
-def test_any_other_policy_holds_everywhere(policy: str, side: int) -> None:
-    assert str(choose_kind(policy, site(64, 64, side=side))) == policy
-
-
-def test_an_unknown_policy_is_refused() -> None:
-    with pytest.raises(GateKindError, match="'lora' is no gate kind"):
-        choose_kind("lora", site(64, 64, side=3))

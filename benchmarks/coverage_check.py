@@ -1,0 +1,269 @@
+"""One network of timm under gates: gated, folded, merged, saved and loaded, and what it costs."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import CondConv2d
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from gatehub.adapter import Adapter
+from gatehub.backbone import Backbone, build_structure
+from gatehub.classifier import is_inside, split_classifier
+from gatehub.errors import GatehubError, UngatedLayerWarning
+from gatehub.gates.attach import GatedModel, attach_gates
+from gatehub.gates.fold import fold
+from gatehub.gates.norms import STATISTICS
+from gatehub.gates.sizes import measure_backbone
+from gatehub.gates.trace import trace_forward
+from gatehub.preprocessing import Preprocessing
+
+TOLERANCE = 1e-4
+LABELS = tuple(f"class {number}" for number in range(10))
+_SIDES = (64, 128)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeLimits:
+    """How many parameters a network may have to be run; four copies of one are in memory.
+
+    Args:
+        convolutional: for networks in which convolutions hold half of the parameters.
+        other: for all others, where gates reach few weights.
+    """
+
+    convolutional: int = 1_000_000_000
+    other: int = 100_000_000
+
+
+def check_name(name: str, *, limits: SizeLimits) -> dict[str, Any]:
+    """Check one name, and say how it went.
+
+    Args:
+        name: timm's name, without a tag.
+        limits: networks beyond them are only counted.
+
+    Returns:
+        "status" is "passed", "failed", "refused" (gatehub says why it does not take the network)
+        or "too large"; "reason" says why. The other keys are figures.
+    """
+    began = time.monotonic()
+    result: dict[str, Any] = {"name": name, "status": "passed", "reason": None}
+    try:
+        result |= _measure(name)
+        values = result["values"] + result["classifier_values"]
+        if result["status"] == "refused":
+            pass
+        elif values > (limits.convolutional if result["conv_share"] >= 0.5 else limits.other):
+            result |= {"status": "too large", "reason": f"{values:,} parameters"}
+        else:
+            result |= _compare(name, torch.float32)
+            if not _holds(result):
+                result |= _compare(name, torch.float64)
+            if not _holds(result):
+                result |= {"status": "failed", "reason": "answers that differ"}
+    except GatehubError as error:
+        result |= {"status": "refused", "reason": f"{type(error).__name__}: {error.message}"}
+    except Exception as error:  # a sweep goes on, and reports what broke
+        first = (str(error).splitlines() or [""])[0]
+        result |= {"status": "failed", "reason": f"{type(error).__name__}: {first[:200]}"}
+    return result | {"seconds": round(time.monotonic() - began, 2)}
+
+
+@functools.cache
+def find_families() -> dict[str, list[str]]:
+    """Return the names in which convolutions hold half of the parameters, smallest first, by
+    family (the module of timm.models that defines them)."""
+    families: dict[str, list[tuple[int, str]]] = {}
+    for name in timm.list_models():
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        values = sum(p.numel() for p in model.parameters())
+        if _count_convolutions(model) >= values / 2:
+            families.setdefault(_family(model), []).append((values, name))
+    return {family: [name for _, name in sorted(families[family])] for family in sorted(families)}
+
+
+def _measure(name: str) -> dict[str, Any]:
+    """Count on the meta device."""
+    model = build_structure(name)
+    figures: dict[str, Any] = {
+        "family": _family(model),
+        "conv_share": _count_convolutions(model) / sum(p.numel() for p in model.parameters()),
+        "values": sum(p.numel() for p in model.parameters()),
+        "classifier_values": 0,
+    }
+    try:
+        heads, _ = split_classifier(model)
+        size = measure_backbone(model, heads=heads)
+    except GatehubError as error:
+        return figures | {"status": "refused", "reason": f"{type(error).__name__}: {error.message}"}
+    linear = [site for site in size.sites if type(model.get_submodule(site.name)) is nn.Linear]
+    return figures | {
+        "values": size.values,
+        "classifier_values": size.classifier_values,
+        "heads": list(heads),
+        "sites": len(size.sites),
+        "linear_share": sum(site.kernel_values for site in linear) / size.values,
+        "ungated": [str(ungated) for ungated in size.ungated],
+        "shares": {policy: task.values / size.values for policy, task in size.tasks.items()},
+        "byte_shares": {
+            policy: task.bytes / size.checkpoint_bytes for policy, task in size.tasks.items()
+        },
+    }
+
+
+def _compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Run the network in five ways, and return how far apart the answers are."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=len(LABELS)).to(dtype).eval()
+    _draw_vectors(model)
+    images = _find_images(model, dtype)
+    backbone = Backbone(model)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UngatedLayerWarning)
+        gated = attach_gates(backbone, labels=LABELS, norm="stats")
+        _take_classifier(gated, backbone)
+        start = _relative(gated(images), backbone(images))
+        _draw_task(gated, images)
+        expected = gated(images)
+        adapter = Adapter.from_model(gated, task="coverage")
+        with tempfile.TemporaryDirectory() as folder:
+            path = adapter.save(Path(folder) / "adapter", dtype="float16")
+            loaded = Adapter.load(path)
+            file_bytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+        lost = [
+            tensor_name
+            for tensor_name, tensor in adapter.tensors.items()
+            if not torch.equal(tensor.float(), loaded.tensors[tensor_name])
+        ]
+        del gated, adapter
+        folded = fold(backbone, loaded)
+        fold_error = _relative(folded(images), expected)
+        share = _gated_share(folded, backbone, loaded)
+        before = _count_batch_norms(folded)
+        del folded
+        merged = fold(backbone, loaded, merge_norm=True)
+        merge_error = _relative(merged(images), expected)
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "input": list(images.shape[1:]),
+        "magnitude": expected.abs().max().item(),
+        "spread": _relative(expected[:1], expected[1:2]),
+        "start_error": start,
+        "fold_error": fold_error,
+        "merge_error": merge_error,
+        "lost_tensors": lost,
+        "gated_share": share,
+        "norms": before,
+        "norms_left": _count_batch_norms(merged),
+        "adapter_bytes": file_bytes,
+    }
+
+
+def _holds(result: dict[str, Any]) -> bool:
+    """Whether the answers agree, and depend on the image at all."""
+    errors = (result["start_error"], result["fold_error"], result["merge_error"])
+    agree = all(error <= TOLERANCE for error in errors)
+    return agree and result["spread"] > TOLERANCE and not result["lost_tensors"]
+
+
+def _find_images(model: nn.Module, dtype: torch.dtype) -> Tensor:
+    """Return random images, as small as the network takes them."""
+    channels, *sides = Preprocessing.from_model(model).input_size
+    refusals = []
+    for height, width in [*((side, side) for side in _SIDES if side < min(sides)), tuple(sides)]:
+        images = torch.randn(4, channels, height, width, dtype=dtype)
+        try:
+            with torch.inference_mode():
+                model(images)
+        except (AssertionError, RuntimeError, ValueError) as refusal:
+            refusals.append(refusal)
+        else:
+            return images
+    raise refusals[-1]
+
+
+def _take_classifier(gated: GatedModel, backbone: Backbone) -> None:
+    """Give a task the backbone's own classifier, so that at first both must answer alike."""
+    theirs, own = backbone.model.state_dict(), gated.net.state_dict()
+    for name, tensor in own.items():
+        if is_inside(name, backbone.heads):
+            tensor.copy_(theirs[name])
+
+
+def _draw_vectors(model: nn.Module) -> None:
+    """Draw the per-channel values anew: fresh ones are 0 and 1, which would hide mistakes."""
+    for module in model.modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is None or not tensor.is_floating_point() or tensor.squeeze().ndim > 1:
+                continue
+            if name == "running_var" or (name == "weight" and not isinstance(module, _ConvNd)):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+            elif name == "running_mean" or isinstance(tensor, nn.Parameter):
+                nn.init.normal_(tensor, mean=tensor.mean().item(), std=0.2)
+
+
+def _draw_task(gated: GatedModel, images: Tensor) -> None:
+    """Move everything that is the task's own, to values that a file holds exactly."""
+    tensors = gated.task_tensors()
+    for name, tensor in tensors.items():
+        if name.rpartition(".")[2] not in STATISTICS:
+            tensor.add_(0.2 * torch.randn_like(tensor))
+    # Batch norms see what reaches them, as in training: else signals die out or explode.
+    norms = [module for module in gated.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    gated(images)
+    gated.eval()
+    gates = gated.gate_parameters().keys()
+    for name, tensor in tensors.items():
+        tensor.copy_(tensor.half() if name in gates else tensor.float())
+
+
+def _gated_share(folded: nn.Module, backbone: Backbone, adapter: Adapter) -> float:
+    """Which share of the learned kernels that really convolve carries a gate."""
+    trace = trace_forward(folded, backbone.preprocessing.input_size)
+    kernels = {
+        name: operation.arguments[1].numel()
+        for operation in trace.operations
+        if operation.name == "aten.convolution"
+        for name in trace.names.get(id(operation.arguments[1]), ())
+        if name.endswith("weight") and not is_inside(name, backbone.heads)
+    }
+    sites = {f"{site}.weight" for site in adapter.layout.sites}
+    gated = sum(count for name, count in kernels.items() if name in sites)
+    return gated / sum(kernels.values())
+
+
+def _count_convolutions(model: nn.Module) -> int:
+    return sum(
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, _ConvNd | CondConv2d)
+    )
+
+
+def _count_batch_norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def _family(model: nn.Module) -> str:
+    return type(model).__module__.rpartition(".")[2]
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    """Largest difference as a share of the largest expected magnitude; infinite if not finite."""
+    error = ((found - expected).abs().max() / expected.abs().max()).item()
+    return error if error == error else float("inf")

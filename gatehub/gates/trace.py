@@ -1,0 +1,133 @@
+"""Which operations a network runs, and which tensors each reads: found by running it on no data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gatehub.errors import GateError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Operation:
+    """One call of an ATen operator.
+
+    Args:
+        name: the operator without its overload, such as "aten.convolution".
+        arguments: as it was called; tensors are on the meta device.
+        outputs: the tensors that it returned.
+    """
+
+    name: str
+    arguments: tuple[Any, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trace:
+    """One forward pass.
+
+    Args:
+        operations: in the order in which they ran.
+        names: of each parameter and buffer, by the id of the tensor that stood for it. A tensor
+            that several layers share has several names.
+        readers: how many operations read each tensor, by its id, the network's answer counted as
+            one more.
+    """
+
+    operations: tuple[Operation, ...]
+    names: Mapping[int, tuple[str, ...]]
+    readers: Mapping[int, int]
+
+    def name(self, tensor: object) -> str | None:
+        """Return the one name of a parameter or buffer; None for any other, and for shared ones."""
+        names = self.names.get(id(tensor), ())
+        return names[0] if len(names) == 1 else None
+
+
+def trace_forward(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
+    """Run a model in evaluation mode on the meta device, and record each operation.
+
+    It computes and allocates nothing, so it takes milliseconds, and sees what really runs: a
+    kernel that a block reads by itself, a layer that is skipped or called twice.
+
+    Args:
+        model: any; it stays as it is.
+        input_size: (channels, height, width) of an image.
+
+    Raises:
+        GateError: the model does not run on the meta device.
+    """
+    recorder = _Recorder()
+    try:
+        # In inference mode operators arrive whole, before they become those that are known here.
+        with torch.inference_mode(False), torch.no_grad():
+            probe, stand_ins = _copy_to_meta(model)
+            probe.eval()
+            dtype = next(probe.parameters()).dtype
+            image = torch.empty(1, *input_size, dtype=dtype, device="meta")
+            with recorder:
+                answer = probe(image)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        raise GateError(
+            f"{type(model).__name__} cannot be traced on an input of {input_size}: "
+            f"{str(error).splitlines()[0]}",
+            hint="Fold without merge_norm.",
+        ) from error
+    readers: dict[int, int] = {}
+    read = [_tensors(operation.arguments) for operation in recorder.operations]
+    for tensors in (*read, _tensors(answer)):
+        for tensor in tensors:
+            readers[id(tensor)] = readers.get(id(tensor), 0) + 1
+    names: dict[int, tuple[str, ...]] = {}
+    for name, tensor in stand_ins:
+        names[id(tensor)] = (*names.get(id(tensor), ()), name)
+    return Trace(operations=tuple(recorder.operations), names=names, readers=readers)
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps every tensor it has seen alive, so that an id names one tensor only."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[Operation] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.operations.append(
+            Operation(
+                name=str(func.overloadpacket),
+                arguments=(*args, *(kwargs or {}).values()),
+                outputs=_tensors(result),
+            )
+        )
+        return result
+
+
+def _copy_to_meta(model: nn.Module) -> tuple[nn.Module, tuple[tuple[str, Tensor], ...]]:
+    """Return the same structure without values, and the tensor that stands for each name."""
+    stand_ins: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        stand_ins[id(tensor)] = nn.Parameter(empty, requires_grad=False) if is_parameter else empty
+    probe = copy.deepcopy(model, stand_ins)
+    return probe, tuple(_named_tensors(probe))
+
+
+def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _tensors(tree: Any) -> tuple[Tensor, ...]:
+    return tuple(leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
