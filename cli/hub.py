@@ -8,6 +8,7 @@ gatehub list --hub /srv/adapters
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -61,7 +62,7 @@ def push(
     """Put an adapter on a hub, as one commit; the same bytes again make none."""
     from gatehub.hub import push
 
-    output = Output(format)
+    output = _open_output(format)
     if dry_run:
         _show_plan(output, folder, name, hub=hub, revision=revision)
         return
@@ -82,6 +83,15 @@ def push(
         human=f"{did} {pushed.repo}@{pushed.revision}, commit {pushed.commit[:12]}, {pushed.url}",
         quiet=pushed.commit,
     )
+
+
+def _open_output(format: Format) -> Output:
+    """The output; the Hub client's own progress bars are off where nobody looks."""
+    from huggingface_hub.utils import disable_progress_bars
+
+    if format is Format.quiet or not sys.stderr.isatty():
+        disable_progress_bars()
+    return Output(format)
 
 
 def _show_plan(output: Output, folder: Path, name: str, *, hub: str | None, revision: str) -> None:
@@ -127,7 +137,7 @@ def pull(
     from gatehub.hub import pull_adapter
     from gatehub.hub.lock import read_lock
 
-    output = Output(format)
+    output = _open_output(format)
     if name is None and (lock is None or out is not None):
         raise typer.BadParameter("give ORG/NAME, or --lock FILE without --out.")
     names = [name] if name is not None else sorted(read_lock(lock) if lock else ())
@@ -217,8 +227,8 @@ def _show_cache(output: Output) -> None:
     from gatehub.hub.cached import list_cached
 
     found = list_cached(report=output.note)
-    rows = [(*_describe(c.adapter), c.hub, str(c.folder)) for c in found]
-    table = make_table((*_COLUMNS, "hub", "folder"), rows, left=2)
+    rows = [(*_describe(c.adapter), c.hub) for c in found]
+    table = make_table((*_COLUMNS, "hub"), rows, left=2)
     output.result(
         {"adapters": [{**asdict(c.adapter), "hub": c.hub, "path": str(c.folder)} for c in found]},
         human=table if found else "The cache holds no adapters. `gatehub search` looks on the hub.",

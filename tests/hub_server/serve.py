@@ -44,7 +44,10 @@ def serve_hub() -> Iterator[TestHub]:
     listeners = [socket.create_server(("127.0.0.1", 0), backlog=128) for _ in range(2)]
     url, state.files_url = (f"http://127.0.0.1:{s.getsockname()[1]}" for s in listeners)
     app = Faulty(make_app(state), faults)
-    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+    # No log_config: it would change the loggers of every other test in this process.
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": listeners})
     thread.start()
