@@ -87,7 +87,7 @@ def push(
 
 def _open_output(format: Format) -> Output:
     """The output; the Hub client's own progress bars are off where nobody looks."""
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if format is Format.quiet or not sys.stderr.isatty():
         disable_progress_bars()
