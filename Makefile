@@ -1,13 +1,15 @@
 PYTHON ?= python3
 VENV := .venv
+OLDEST := .venv-oldest-hub-client
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help install demo test check lint typecheck clean
+.PHONY: help install demo test test-oldest-hub-client check lint typecheck clean
 
 help:
 	@echo "make install    a virtual environment in $(VENV) with gatehub and what its tests need"
 	@echo "make demo       train, serve and export a few small tasks, and check the answers"
 	@echo "make test       run the tests"
+	@echo "make test-oldest-hub-client   the hub's tests with the oldest Hub client it takes"
 	@echo "make check      lint, formatting, types and tests: what a change has to pass"
 	@echo "make clean      remove caches and build output ($(VENV) stays)"
 
@@ -19,6 +21,19 @@ demo: $(VENV)/.installed
 # One process for each core, one thread in each: most tests are too small for more.
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+
+# The hub's tests with the first version of huggingface_hub that gatehub takes: an environment
+# with that alone, which finds everything else in $(VENV).
+test-oldest-hub-client: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses auto --dist worksteal \
+		tests/hub tests/cli/test_hub.py tests/test_backbone.py
+
+$(OLDEST)/.installed: $(VENV)/.installed
+	@$(VENV)/bin/python -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip --quiet --disable-pip-version-check install 'huggingface-hub==1.0.0'
+	@$(OLDEST)/bin/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), \
+		"main.pth").write_text("import site; site.addsitedir(\"" + str(next(pathlib.Path("$(VENV)").resolve().glob("lib*/python*/site-packages"))) + "\")\n")'
+	@touch $@
 
 check: lint typecheck test
 

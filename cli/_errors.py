@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import typer
 
-from gatehub.errors import GatehubError
+from gatehub.errors import GatehubError, HubWarning
 
 P = ParamSpec("P")
 
@@ -28,7 +30,8 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with _showing_warnings():
+                command(*args, **kwargs)
         except GatehubError as error:
             _end(error, error.message, error.hint)
         except KeyboardInterrupt as error:
@@ -45,6 +48,23 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             _end(error, f"{os.strerror(error.errno)}{where}.", hint)
 
     return wrapped
+
+
+@contextmanager
+def _showing_warnings() -> Iterator[None]:
+    """Show what a hub has to say as a plain sentence, without a place in the source."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_plainly(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, HubWarning):
+                typer.echo(str(message), err=True)
+            else:
+                show(message, category, *rest)
+
+        warnings.simplefilter("always", HubWarning)
+        warnings.showwarning = show_plainly  # type: ignore[assignment]
+        yield
 
 
 def _end(error: BaseException, message: str, hint: str | None, *, status: int = 1) -> None:

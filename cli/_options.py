@@ -20,6 +20,10 @@ SOURCE_HELP = (
     "(.csv, .tsv), sklearn:digits, or glyphs:SCRIPT."
 )
 
+AdapterArgument = Annotated[
+    Path,
+    typer.Argument(metavar="FOLDER", help="An adapter's folder, or ORG/NAME[@REVISION] on a hub."),
+]
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="An adapter's folder.")]
 BackboneOption = Annotated[
     str | None,
@@ -43,7 +47,11 @@ SkipBadOption = Annotated[
 ]
 HubOption = Annotated[
     str | None,
-    typer.Option("--hub", help="Folder of a folder hub. [default: the environment's GATEHUB_HUB]"),
+    typer.Option(
+        "--hub",
+        help="https://… of a Hub, a folder, or s3://BUCKET/… and the like. "
+        "[default: GATEHUB_HUB, or else the Hugging Face Hub or HF_ENDPOINT]",
+    ),
 ]
 
 

@@ -16,9 +16,9 @@ from gatehub.cli._data import choose_workers, read_data
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._options import (
     SOURCE_HELP,
+    AdapterArgument,
     BackboneOption,
     DeviceOption,
-    FolderArgument,
     SkipBadOption,
     WeightsOption,
     WorkersOption,
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def evaluate(
-    folder: FolderArgument,
+    folder: AdapterArgument,
     data: Annotated[str, typer.Option("--data", metavar="SRC", help=SOURCE_HELP)],
     split: Annotated[
         Split,
@@ -66,7 +66,7 @@ def evaluate(
     from gatehub.training.train import recorded_split
 
     output = Output(format)
-    adapter = Adapter.load(folder)
+    adapter = Adapter.load(folder.as_posix())
     model = fold(open_backbone(adapter, backbone, weights, device), adapter)
     images = read_data(output, data, **recorded_split(adapter), skip_bad=skip_bad)
     examples = choose_examples(images, adapter.labels, split.value)
@@ -85,7 +85,7 @@ def evaluate(
 
 @reports_errors
 def predict(
-    folder: FolderArgument,
+    folder: AdapterArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes for each image.")] = 1,
     backbone: BackboneOption = None,
@@ -99,7 +99,7 @@ def predict(
     from gatehub.runtime.engine import Engine
 
     output = Output(format)
-    adapter = Adapter.load(folder)
+    adapter = Adapter.load(folder.as_posix())
     pictures = [open_image(path) for path in images]
     engine = Engine(open_backbone(adapter, backbone, weights, device))
     engine.load(adapter.task, adapter)

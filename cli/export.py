@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gatehub.cli._errors import reports_errors
-from gatehub.cli._options import BackboneOption, FolderArgument, WeightsOption, open_backbone
+from gatehub.cli._options import AdapterArgument, BackboneOption, WeightsOption, open_backbone
 from gatehub.cli._output import Format, FormatOption, Output, format_bytes
 
 
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def export(
-    folder: FolderArgument,
+    folder: AdapterArgument,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .onnx file to write.")],
     opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset, 18 or later.")] = None,
     backbone: BackboneOption = None,
@@ -34,7 +34,7 @@ def export(
     from gatehub.export import export_onnx
 
     output = Output(format)
-    adapter = Adapter.load(folder)
+    adapter = Adapter.load(folder.as_posix())
     loaded = open_backbone(adapter, backbone, weights, "cpu")
     output.note(f"Exporting '{adapter.task}' on {adapter.backbone.name}; this takes seconds.")
     options = {} if opset is None else {"opset": opset}

@@ -1,17 +1,21 @@
-"""gatehub push, pull and list: sharing adapters.
+"""gatehub push, pull, search and list: sharing adapters.
 
-gatehub push birds acme/birds --hub /srv/adapters --tag v1
-gatehub pull acme/birds@v1 --hub /srv/adapters --out birds
+gatehub push birds acme/birds --tag v1
+gatehub search --backbone resnet18.a1_in1k
+gatehub pull acme/birds@v1 --out birds
 gatehub list --hub /srv/adapters
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._options import FolderArgument, HubOption
@@ -24,11 +28,15 @@ from gatehub.cli._output import (
     make_table,
 )
 
+if TYPE_CHECKING:
+    from gatehub.hub import ListedAdapter
+
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.command(epilog="Example: gatehub push digits acme/digits --hub ./hub --tag v1")(push)
-    app.command(epilog="Example: gatehub pull acme/digits@v1 --hub ./hub --out digits")(pull)
+    app.command(epilog="Example: gatehub push digits acme/digits --tag v1")(push)
+    app.command(epilog="Example: gatehub pull acme/digits@v1 --out digits")(pull)
+    app.command(epilog="Example: gatehub search --backbone resnet18.a1_in1k --task birds")(search)
     app.command("list", epilog="Example: gatehub list --hub ./hub")(list_)
 
 
@@ -39,14 +47,36 @@ def push(
     hub: HubOption = None,
     revision: Annotated[str, typer.Option("--revision", help="Branch to push to.")] = "main",
     tag: Annotated[str | None, typer.Option("--tag", help="Tag the commit, such as v1.")] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private.")
+    ] = False,
     message: Annotated[str | None, typer.Option("--message", help="What the commit says.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="If others push meanwhile, go on top of theirs.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+    ] = False,
     format: FormatOption = Format.human,
 ) -> None:
     """Put an adapter on a hub, as one commit; the same bytes again make none."""
     from gatehub.hub import push
 
-    output = Output(format)
-    pushed = push(folder, name, hub=hub, revision=revision, tag=tag, message=message)
+    output = _open_output(format)
+    if dry_run:
+        _show_plan(output, folder, name, hub=hub, revision=revision)
+        return
+    pushed = push(
+        folder,
+        name,
+        hub=hub,
+        revision=revision,
+        tag=tag,
+        message=message,
+        private=private,
+        force=force,
+        report=output.note,
+    )
     did = "Pushed" if pushed.created else "Nothing new to push:"
     output.result(
         asdict(pushed),
@@ -55,25 +85,107 @@ def push(
     )
 
 
+def _open_output(format: Format) -> Output:
+    """The output; the Hub client's own progress bars are off where nobody looks."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if format is Format.quiet or not sys.stderr.isatty():
+        disable_progress_bars()
+    return Output(format)
+
+
+def _show_plan(output: Output, folder: Path, name: str, *, hub: str | None, revision: str) -> None:
+    from gatehub.hub import plan_push
+
+    plan = plan_push(folder, name, hub=hub, revision=revision, report=output.note)
+    onto = f"commit {plan.parent[:12]}" if plan.parent else "nothing yet"
+    rows = [
+        ("to", f"{plan.repo}@{plan.revision} on {plan.place}"),
+        ("on top of", onto),
+        ("add", ", ".join(plan.added)),
+        ("change", ", ".join(plan.changed)),
+        ("remove", ", ".join(plan.removed)),
+        ("leave", ", ".join(plan.unchanged)),
+        ("send", format_bytes(plan.bytes)),
+    ]
+    table = make_table(("", ""), [row for row in rows if row[1]], left=2)
+    output.result(asdict(plan), human=table, quiet=plan.parent or "")
+
+
 @reports_errors
 def pull(
     name: Annotated[
-        str, typer.Argument(metavar="ORG/NAME[@REVISION]", help="Branch, tag or commit; main.")
-    ],
+        str | None,
+        typer.Argument(metavar="[ORG/NAME[@REVISION]]", help="Branch, tag or commit; main."),
+    ] = None,
     hub: HubOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder to make. [default: a cache]")
     ] = None,
+    lock: Annotated[
+        Path | None,
+        typer.Option(
+            "--lock",
+            metavar="FILE",
+            help="Pull what FILE pins, and pin what it does not; without a name, all it pins.",
+        ),
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Renew the pin.")] = False,
     format: FormatOption = Format.human,
 ) -> None:
     """Fetch an adapter from a hub; every byte is checked before the folder appears."""
-    from gatehub.hub import pull
+    from gatehub.hub import pull_adapter
+    from gatehub.hub.lock import read_lock
+
+    output = _open_output(format)
+    if name is None and (lock is None or out is not None):
+        raise typer.BadParameter("give ORG/NAME, or --lock FILE without --out.")
+    names = [name] if name is not None else sorted(read_lock(lock) if lock else ())
+    done = [
+        pull_adapter(n, hub=hub, out=out, lock=lock, update=update, report=output.note)
+        for n in names
+    ]
+    rows: list[dict[str, Any]] = [
+        {
+            "name": pulled.name,
+            "path": str(pulled.folder),
+            "repo": pulled.repo,
+            "commit": pulled.commit,
+            "hub": pulled.hub,
+            "stale": pulled.stale,
+        }
+        for pulled in done
+    ]
+    output.result(
+        rows[0] if name is not None else {"adapters": rows},
+        human="\n".join(f"Pulled {p.name} (commit {p.commit[:12]}) to {p.folder}" for p in done)
+        or f"'{lock}' pins nothing.",
+        quiet="\n".join(str(p.folder) for p in done),
+    )
+
+
+@reports_errors
+def search(
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", help="timm name with or without tag, or ORG/NAME of a Hub."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="WORD", help="A part of the task's name.")
+    ] = None,
+    author: Annotated[str | None, typer.Option("--author", help="The ORG of ORG/NAME.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Look at so many.")] = 1_000,
+    hub: HubOption = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Find adapters on a hub, by their cards."""
+    from gatehub.hub import search
 
     output = Output(format)
-    folder = pull(name, hub=hub, out=out)
-    output.result(
-        {"name": name, "path": str(folder)}, human=f"Pulled {name} to {folder}", quiet=str(folder)
+    found = search(
+        backbone=backbone, task=task, author=author, limit=limit, hub=hub, report=output.note
     )
+    _show_adapters(output, found, none="The hub has no such adapter.")
 
 
 @reports_errors
@@ -82,9 +194,14 @@ def list_(
         str | None, typer.Argument(metavar="[ORG/NAME]", help="Show the revisions of this one.")
     ] = None,
     hub: HubOption = None,
+    cached: Annotated[
+        bool, typer.Option("--cached", help="Those in the cache; the default if no hub is named.")
+    ] = False,
     format: FormatOption = Format.human,
 ) -> None:
-    """List a hub's adapters, or the revisions of one."""
+    """List the adapters of a hub or of the cache, or the revisions of one."""
+    import os
+
     from gatehub.hub import list_adapters, list_revisions
 
     output = Output(format)
@@ -99,27 +216,46 @@ def list_(
             human=make_table(("commit", "names", "created", "message"), rows, left=4),
             quiet="\n".join(r.commit for r in revisions),
         )
-        return
-    found = list_adapters(hub)
-    table = make_table(
-        ("name", "task", "backbone", "gates", "commit", "classes", "accuracy", "size"),
-        [
-            (
-                a.repo,
-                a.task,
-                a.backbone,
-                a.gates,
-                a.commit[:8],
-                str(a.classes),
-                "" if a.accuracy is None else format_percent(a.accuracy),
-                format_bytes(a.bytes),
-            )
-            for a in found
-        ],
-        left=5,
-    )
+    elif cached or not (hub or os.environ.get("GATEHUB_HUB")):
+        _show_cache(output)
+    else:
+        found = list_adapters(hub, report=output.note)
+        _show_adapters(output, found, none="The hub holds no adapters.")
+
+
+def _show_cache(output: Output) -> None:
+    from gatehub.hub.cached import list_cached
+
+    found = list_cached(report=output.note)
+    rows = [(*_describe(c.adapter), c.hub) for c in found]
+    table = make_table((*_COLUMNS, "hub"), rows, left=2)
     output.result(
-        {"adapters": [asdict(a) for a in found]},
-        human=table if found else "The hub holds no adapters.",
-        quiet="\n".join(a.repo for a in found),
+        {"adapters": [{**asdict(c.adapter), "hub": c.hub, "path": str(c.folder)} for c in found]},
+        human=table if found else "The cache holds no adapters. `gatehub search` looks on the hub.",
+        quiet="\n".join(str(c.folder) for c in found),
+    )
+
+
+def _show_adapters(output: Output, found: Sequence[ListedAdapter], *, none: str) -> None:
+    table: Table = make_table(_COLUMNS, [_describe(adapter) for adapter in found], left=2)
+    output.result(
+        {"adapters": [asdict(adapter) for adapter in found]},
+        human=table if found else none,
+        quiet="\n".join(adapter.repo for adapter in found),
+    )
+
+
+_COLUMNS = ("name", "task", "classes", "backbone", "gates", "size", "accuracy", "commit")
+
+
+def _describe(adapter: ListedAdapter) -> tuple[str, ...]:
+    return (
+        adapter.repo,
+        adapter.task,
+        str(adapter.classes),
+        adapter.backbone,
+        adapter.gates,
+        format_bytes(adapter.bytes),
+        "" if adapter.accuracy is None else format_percent(adapter.accuracy),
+        adapter.commit[:8],
     )

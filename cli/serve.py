@@ -23,7 +23,10 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def serve(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Adapters' folders.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Adapters' folders, or ORG/NAME[@REVISION]."),
+    ],
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
     host: Annotated[
@@ -44,7 +47,7 @@ def serve(
     output = Output(format)
     adapters: dict[str, Adapter] = {}
     for folder in folders:
-        adapter = Adapter.load(folder)
+        adapter = Adapter.load(folder.as_posix())
         if adapter.task in adapters:
             raise AdapterError(
                 f"Two of the folders hold a task named '{adapter.task}'; '{folder}' is the second.",

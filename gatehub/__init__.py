@@ -20,7 +20,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gatehub import _places
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import gatehub.errors as errors
     import gatehub.export as export
     from gatehub.adapter import Adapter
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from gatehub.gates.attach import attach_gates
     from gatehub.gates.fold import fold
     from gatehub.gates.rules import SiteRule, register_site
-    from gatehub.hub import list_adapters, pull, push
+    from gatehub.hub import list_adapters, pull, push, search
     from gatehub.preprocessing import Preprocessing
     from gatehub.runtime.engine import Engine
 
@@ -52,6 +56,7 @@ __all__ = [
     "pull",
     "push",
     "register_site",
+    "search",
 ]
 
 _MODULES = frozenset({"errors", "export"})
@@ -71,7 +76,18 @@ _HOMES = {
     "pull": "gatehub.hub",
     "push": "gatehub.hub",
     "register_site": "gatehub.gates.rules",
+    "search": "gatehub.hub",
 }
+
+
+def _pull(name: str) -> Path:
+    """Fetch an adapter for whoever loads one by its name on a hub."""
+    from gatehub.hub import pull
+
+    return pull(name)
+
+
+_places.set_pull(_pull)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +10,13 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from gatehub._hub_files import fetch_file, find_pickle
 from gatehub.errors import BackboneError, BackboneNotFoundError, UnsafeWeightsError
 
 SAFETENSORS_NAME = "model.safetensors"
-_HUB_PICKLE = "pytorch_model.bin"
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".pickle", ".tar")
 
 
@@ -79,7 +69,7 @@ def resolve_folder(name: str) -> Resolved:
             raise _no_safetensors(place, sorted(p.name for p in folder.iterdir()))
         return Resolved(folder=folder, file=folder / SAFETENSORS_NAME, revision=None)
     # A branch may move between two requests; both files are to be of one commit.
-    file = fetch_hub_file(place.partition("@")[0], SAFETENSORS_NAME, folder.name)
+    file = _fetch_weights(place.partition("@")[0], SAFETENSORS_NAME, folder.name)
     return Resolved(folder=file.parent, file=file, revision=folder.name)
 
 
@@ -88,7 +78,12 @@ def resolve_config(name: str) -> Path:
     kind, _, place = name.partition(":")
     if kind == "hf-hub":
         repository, _, revision = place.partition("@")
-        return fetch_hub_file(repository, "config.json", revision or None)
+        fetched = fetch_file(repository, "config.json", revision or None)
+        if fetched is None:
+            raise BackboneNotFoundError(
+                f"'{repository}' on the Hub has no config.json, so it is no timm model."
+            )
+        return fetched
     config = Path(place).absolute() / "config.json"
     if not config.is_file():
         raise BackboneNotFoundError(
@@ -115,49 +110,15 @@ def download(name: str) -> tuple[Path, str | None]:
     if not filename.endswith(".safetensors"):
         raise _no_safetensors(name, [filename])
     repository, _, revision = repository.partition("@")
-    file = fetch_hub_file(repository, filename, revision or None)
+    file = _fetch_weights(repository, filename, revision or None)
     return file, file.parent.name
 
 
-def fetch_hub_file(repository: str, filename: str, revision: str | None) -> Path:
-    """Download one file of a Hub repository through huggingface_hub's cache."""
-    try:
-        return Path(hf_hub_download(repository, filename, revision=revision))
-    except LocalEntryNotFoundError as error:
-        raise BackboneNotFoundError(
-            f"The Hub cannot be reached for '{repository}', and {filename} is not in the cache.",
-            hint="Check the network and HF_ENDPOINT, or give weights=PATH.",
-        ) from error
-    except EntryNotFoundError as error:
-        if filename.endswith(".safetensors"):
-            raise _no_safetensors(repository, _find_pickle(repository, revision)) from error
-        raise BackboneNotFoundError(
-            f"'{repository}' on the Hub has no {filename}, so it is no timm model."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise BackboneNotFoundError(f"'{repository}' has no revision '{revision}'.") from error
-    except RepositoryNotFoundError as error:
-        raise BackboneNotFoundError(
-            f"There is no repository '{repository}' on the Hub that you may read.",
-            hint="Check the name; for a private or gated one, log in with `hf auth login`.",
-        ) from error
-    except HFValidationError as error:
-        raise BackboneNotFoundError(
-            f"'{repository}' is no repository name; expected ORG/NAME."
-        ) from error
-    except (httpx.HTTPError, OSError) as error:
-        raise BackboneNotFoundError(
-            f"Fetching {filename} of '{repository}' failed: {_first_line(error)}",
-            hint="Check the network and HF_ENDPOINT, or give weights=PATH.",
-        ) from error
-
-
-def _find_pickle(repository: str, revision: str | None) -> list[str]:
-    # Only for the message: whether the repository offers what timm would fall back to.
-    with contextlib.suppress(httpx.HTTPError, OSError):
-        get_hf_file_metadata(hf_hub_url(repository, _HUB_PICKLE, revision=revision))
-        return [_HUB_PICKLE]
-    return []
+def _fetch_weights(repository: str, filename: str, revision: str | None) -> Path:
+    file = fetch_file(repository, filename, revision)
+    if file is None:
+        raise _no_safetensors(repository, find_pickle(repository, revision))
+    return file
 
 
 def build(resolved: Resolved) -> nn.Module:

@@ -40,7 +40,12 @@ already catch it.
     │   ├── HubNameError                    a repository name or revision that is not valid
     │   ├── RepositoryNotFoundError         no such repository on the hub
     │   ├── RevisionNotFoundError           no such revision of it
+    │   ├── HubFileNotFoundError            no such file in the repository
+    │   ├── HubAccessError                  gated, private, or a token that does not do
+    │   ├── HubUnreachableError             no answer, or none that says anything
+    │   │   └── HubBusyError                too many requests, or the hub is overloaded
     │   ├── HubConflictError                somebody else pushed first
+    │   │   └── HubTagError                 the tag names another commit
     │   └── HubIntegrityError               stored bytes differ from their digest
     ├── EngineError
     │   ├── TaskNotFoundError               no task of that name is loaded
@@ -55,12 +60,18 @@ already catch it.
         ├── ExportFormatError               a file that is no sound export
         └── ParityError                     the exported model answers differently
 
-`UngatedLayerWarning` is the one warning: part of a backbone is left as it is.
+    UserWarning
+    ├── HubWarning                          what a pull or push did that one should know
+    └── UngatedLayerWarning                 part of a backbone is left as it is
 """
 
 from __future__ import annotations
 
 import math
+
+
+class HubWarning(UserWarning):
+    """What a pull or a push did that its caller should know, such as serving a stale cache."""
 
 
 class GatehubError(Exception):
@@ -224,6 +235,32 @@ class RevisionNotFoundError(HubError, LookupError):
     """The repository has no such revision."""
 
 
+class HubFileNotFoundError(HubError, LookupError):
+    """The repository has no such file."""
+
+
+class HubAccessError(HubError, PermissionError):
+    """The hub does not let this user do it: gated, private, no token, or a wrong one."""
+
+
+class HubUnreachableError(HubError, ConnectionError):
+    """The hub did not answer, or answered that it cannot now; what is cached may do."""
+
+
+class HubBusyError(HubUnreachableError):
+    """The hub refuses for now: too many requests.
+
+    Attributes:
+        retry_after_s: when to try again, None where the hub did not say.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
 class HubConflictError(HubError):
     """Somebody else pushed first.
 
@@ -243,6 +280,10 @@ class HubConflictError(HubError):
         super().__init__(message, hint=hint)
         self.expected = expected
         self.found = found
+
+
+class HubTagError(HubConflictError):
+    """The tag names another commit already, and a tag stays where it is."""
 
 
 class HubIntegrityError(HubError):

@@ -26,6 +26,7 @@ NAMES = [
     "pull",
     "push",
     "register_site",
+    "search",
 ]
 
 # What a program pays for only where it uses it.

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
+from gatehub._places import find_folder
 from gatehub.adapter.config import AdapterConfig
 from gatehub.adapter.files import read_adapter, round_tensors, write_adapter
 from gatehub.backbone import BackboneIdentity, digest_tensors
@@ -70,10 +71,15 @@ class Adapter:
     def load(cls, folder: str | Path) -> Adapter:
         """Read an adapter from its folder, as float32, or refuse it.
 
+        Args:
+            folder: the folder; or as a string `org/name[@revision]` on a hub, which is pulled
+                into the cache. A folder of that name goes first.
+
         Raises:
             AdapterFormatError: one subclass for each way in which a folder can be unsound.
+            HubError: it is no folder here, and the hub cannot give it.
         """
-        config, tensors = read_adapter(Path(folder))
+        config, tensors = read_adapter(find_folder(folder))
         return cls(config=config, tensors=MappingProxyType(tensors))
 
     def save(

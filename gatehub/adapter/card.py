@@ -4,32 +4,50 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePosixPath, PureWindowsPath
 
 from gatehub.adapter.config import AdapterConfig
 
+PICTURE_FILE = "training.png"
 
-def render_card(config: AdapterConfig, *, adapter_bytes: int) -> str:
+# Settings that an adapter remembers of its training, and the options of `gatehub train`.
+_OPTIONS = {
+    "gates": "--gates",
+    "norm": "--norm",
+    "epochs": "--epochs",
+    "batch_size": "--batch-size",
+    "gate_rate": "--gate-rate",
+    "head_rate": "--head-rate",
+    "hflip": "--hflip",
+    "auto_augment": "--auto-augment",
+    "seed": "--seed",
+    "split_val_fraction": "--val-fraction",
+    "split_train_images": "--train-images",
+}
+
+
+def render_card(
+    config: AdapterConfig,
+    *,
+    adapter_bytes: int,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+) -> str:
     """Return the model card of an adapter.
 
     Args:
         config: what to say.
         adapter_bytes: size of gates.safetensors.
+        license: under which terms it is given away, in the Hub's spelling ("apache-2.0").
+        datasets: the data's repositories on the Hub.
     """
-    return f"{_front_matter(config)}{_body(config, adapter_bytes)}"
+    front = _front_matter(config, adapter_bytes, license, datasets)
+    return f"{front}{_body(config, adapter_bytes)}"
 
 
-def _front_matter(config: AdapterConfig) -> str:
-    rows = ["library_name: gatehub", "pipeline_tag: image-classification"]
-    base = _base_model(config)
-    if base:
-        rows += [f"base_model: {_quote(base)}", "base_model_relation: adapter"]
-    if config.metrics:
-        rows += ["metrics:", *(f"- {_quote(name)}" for name in config.metrics)]
-    rows += ["tags:", "- gatehub", "- model-projection", f"- {_quote(config.task)}"]
-    return "\n".join(["---", *rows, "---", ""])
-
-
-def _base_model(config: AdapterConfig) -> str | None:
+def name_base_model(config: AdapterConfig) -> str | None:
     """Name the backbone's repository on the Hub, if it has one."""
     backbone = config.backbone
     if backbone.source == "timm":
@@ -38,13 +56,64 @@ def _base_model(config: AdapterConfig) -> str | None:
     return repository if kind == "hf-hub" else None
 
 
+def describe_adapter(config: AdapterConfig, adapter_bytes: int) -> dict[str, str | int]:
+    """What the card's block "gatehub" tells programs, such as `gatehub search`."""
+    return {
+        "task": config.task,
+        "classes": len(config.labels),
+        "backbone": config.backbone.name,
+        "digest": config.backbone.digest,
+        "gates": config.layout.policy,
+        "bytes": adapter_bytes,
+    }
+
+
+def _front_matter(
+    config: AdapterConfig, adapter_bytes: int, license: str | None, datasets: Sequence[str]
+) -> str:
+    rows = ["library_name: gatehub", "pipeline_tag: image-classification"]
+    if license:
+        rows.append(f"license: {_quote(license)}")
+    base = name_base_model(config)
+    if base:
+        rows += [f"base_model: {_quote(base)}", "base_model_relation: adapter"]
+    if datasets:
+        rows += ["datasets:", *(f"- {_quote(name)}" for name in datasets)]
+    if config.metrics:
+        rows += ["metrics:", *(f"- {_quote(name)}" for name in config.metrics)]
+        rows += _results(config, datasets)
+    rows += ["tags:", "- gatehub", "- model-projection", f"- {_quote(config.task)}"]
+    block = describe_adapter(config, adapter_bytes)
+    rows += ["gatehub:", *(f"  {key}: {json.dumps(value)}" for key, value in block.items())]
+    return "\n".join(["---", *rows, "---", ""])
+
+
+def _results(config: AdapterConfig, datasets: Sequence[str]) -> list[str]:
+    """The figures as the Hub's evaluation results."""
+    name = _name_data(config) or config.task
+    rows = [
+        "model-index:",
+        f"- name: {_quote(config.task)}",
+        "  results:",
+        "  - task:",
+        "      type: image-classification",
+        "      name: Image classification",
+        "    dataset:",
+        f"      name: {_quote(name)}",
+        f"      type: {_quote(datasets[0] if len(datasets) == 1 else name)}",
+        "      split: validation",
+        "    metrics:",
+    ]
+    for metric, value in config.metrics.items():
+        rows += [f"    - type: {_quote(metric)}", f"      value: {json.dumps(float(value))}"]
+    return rows
+
+
 def _body(config: AdapterConfig, adapter_bytes: int) -> str:
     labels = ", ".join(_code(label) for label in config.labels[:50])
     more = f" and {len(config.labels) - 50} more" if len(config.labels) > 50 else ""
     figures = "".join(f"| {_cell(k)} | {v:.4g} |\n" for k, v in config.metrics.items())
-    settings = "".join(f"| {_cell(k)} | {_cell(v)} |\n" for k, v in config.training.items())
     measured = f"\n## Figures\n\n| | |\n|---|---|\n{figures}" if figures else ""
-    trained = f"\n## Training\n\n| | |\n|---|---|\n{settings}" if settings else ""
     return f"""
 # {config.task}
 
@@ -54,22 +123,69 @@ frozen backbone `{config.backbone.name}` into a classifier of {len(config.labels
 
 ## Use
 
+`ADAPTER` stands for this repository's name on its hub (`org/name`, `org/name@revision`), or for a
+folder with these files.
+
 ```python
 import gatehub
 
-adapter = gatehub.Adapter.load("path/to/this/folder")
+adapter = gatehub.Adapter.load("ADAPTER")
 engine = gatehub.Engine(gatehub.load_backbone(adapter.backbone))
 engine.load({_quote(config.task)}, adapter)
 ```
 
 ```sh
-gatehub predict path/to/this/folder image.png
-gatehub serve path/to/this/folder
-gatehub export path/to/this/folder --out {config.task}.onnx
+gatehub predict ADAPTER image.png
+gatehub serve ADAPTER
+gatehub export ADAPTER --out {config.task}.onnx
 ```
 
 It fits only the backbone whose weights have the digest `{config.backbone.digest}`.
-{measured}{trained}"""
+{measured}{_training(config)}"""
+
+
+def _training(config: AdapterConfig) -> str:
+    if not config.training:
+        return ""
+    shown = {**config.training, **({"data": data} if (data := _name_data(config)) else {})}
+    settings = "".join(f"| {_cell(k)} | {_cell(v)} |\n" for k, v in shown.items())
+    curve = f"\n![Loss and accuracy]({PICTURE_FILE})\n" if PICTURE_FILE in config.files else ""
+    command = _command(config)
+    told = f"\n```sh\n{command}\n```\n" if command else ""
+    return f"\n## Training\n{told}{curve}\n| | |\n|---|---|\n{settings}"
+
+
+def _command(config: AdapterConfig) -> str | None:
+    """The command that trains such an adapter, None where it was made in another way."""
+    data = _name_data(config)
+    if data is None:
+        return None
+    words = ["gatehub", "train", "--backbone", _name_backbone(config), "--data", data]
+    words += ["--task", config.task, "--out", config.task]
+    for setting, option in _OPTIONS.items():
+        value = config.training.get(setting)
+        if value is not None and not isinstance(value, bool) and value != "":
+            words += [option, str(value)]
+    if config.layout.start:
+        words += ["--start", config.layout.start]
+    command = shlex.join(words)
+    return command if command.isprintable() and "`" not in command else None
+
+
+def _name_backbone(config: AdapterConfig) -> str:
+    source = config.backbone.source
+    if source == "demo" or source.startswith("hf-hub:"):
+        return source
+    return config.backbone.name
+
+
+def _name_data(config: AdapterConfig) -> str | None:
+    """What the data is called, without the place on somebody's machine."""
+    data = config.training.get("data")
+    if not isinstance(data, str) or not data:
+        return None
+    windows = PureWindowsPath(data)
+    return (windows.name if windows.drive else PurePosixPath(data).name) or data
 
 
 def _quote(text: str) -> str:

@@ -1,9 +1,11 @@
-"""Sharing adapters: push a folder under a name, pull it anywhere, list what there is.
+"""Sharing adapters: push a folder under a name, find it, pull it anywhere.
 
-    from gatehub.hub import list_adapters, list_revisions, pull, push
+    from gatehub.hub import pull, push, search
 
-    push("birds", "acme/birds", hub="/srv/hub", tag="v1")
-    folder = pull("acme/birds@v1", hub="/srv/hub")
+    push("birds", "acme/birds", tag="v1")               # to the Hugging Face Hub
+    push("birds", "acme/birds", hub="/srv/hub")         # to a folder; or "s3://bucket/hub"
+    search(backbone="resnet18.a1_in1k")
+    folder = pull("acme/birds@v1")
 
 A push is one commit on top of the branch's head, and no push overwrites another. A pull
 resolves to a commit, proves every byte against it, and only then shows a folder.
@@ -11,17 +13,31 @@ resolves to a commit, proves every byte against it, and only then shows a folder
 
 from __future__ import annotations
 
-from gatehub.hub.store import Hub, ListedAdapter, ListedRevision, PushResult, open_hub
-from gatehub.hub.transfer import list_adapters, list_revisions, pull, push
+from gatehub.hub.fetching import Pulled, pull, pull_adapter
+from gatehub.hub.store import Hub, ListedAdapter, ListedRevision, PushResult, Query, open_hub
+from gatehub.hub.transfer import (
+    PushPlan,
+    list_adapters,
+    list_revisions,
+    plan_push,
+    push,
+    search,
+)
 
 __all__ = [
     "Hub",
     "ListedAdapter",
     "ListedRevision",
+    "Pulled",
+    "PushPlan",
     "PushResult",
+    "Query",
     "list_adapters",
     "list_revisions",
     "open_hub",
+    "plan_push",
     "pull",
+    "pull_adapter",
     "push",
+    "search",
 ]

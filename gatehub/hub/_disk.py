@@ -1,8 +1,8 @@
-"""The few storage operations a folder hub is made of, on a local or mounted file system.
+"""A folder hub's storage on a local or mounted file system.
 
-Keys are components joined by "/". What a key names appears whole or not at all: bytes go to
-a temporary file in the same folder (its name begins with a dot, which no key may), are
-forced to the disk, and only then get their name. A crash leaves a temporary file at most.
+Bytes go to a temporary file in the same folder (its name begins with a dot, which no key
+may), are forced to the disk, and only then get their name. A crash leaves a temporary file
+at most.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,19 @@ class Disk:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.realpath(root))
+
+    @property
+    def where(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def exists(self) -> bool:
+        """Whether the folder is there."""
+        return self.root.is_dir()
+
+    def url(self, key: str) -> str:
+        """Where a key lies, as a `file://` URL."""
+        return self.path(key).as_uri()
 
     def path(self, key: str) -> Path:
         """Where a key lies.
@@ -96,7 +110,10 @@ class Disk:
         Raises:
             HubError: the source no longer has the expected bytes.
         """
-        if not self._is_sound(key, expected):
+        if self.is_sound(key, expected):
+            with suppress(PermissionError):  # somebody else's file
+                os.utime(self.path(key))  # it is in use: no garbage
+        else:
             with self._temporary(key) as (temporary, stream):
                 with source.open("rb") as origin:
                     found = _copy(origin, stream, max_bytes=expected.bytes)
@@ -132,12 +149,47 @@ class Disk:
                 hint="Push the same adapter again to put sound bytes there.",
             )
 
-    def _is_sound(self, key: str, expected: StoredFile) -> bool:
+    def is_sound(self, key: str, expected: StoredFile) -> bool:
+        """Whether a key has the expected bytes."""
         try:
             with self._open(key) as stream:
                 return _copy(stream, None, max_bytes=expected.bytes) == expected
         except FileNotFoundError:
             return False
+
+    def has(self, key: str) -> bool:
+        """Whether a key has bytes, whichever."""
+        return self.path(key).is_file()
+
+    def age_s(self, key: str) -> float:
+        """Seconds since a key got its bytes, or was pushed again; 0 if it has none."""
+        try:
+            return max(0.0, time.time() - self.path(key).stat().st_mtime)
+        except FileNotFoundError:
+            return 0.0
+
+    def move(self, key: str, to: str) -> None:
+        """Give the bytes of a key another key; nothing happens if there are none."""
+        target = self.path(to)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.replace(self.path(key), target)
+            self._sync_folders(to)
+
+    def remove(self, key: str) -> None:
+        """Forget a key; nothing happens if it has no bytes."""
+        path = self.path(key)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+            sync_folder(path.parent)
+
+    def leftovers(self, *, older_than_s: float) -> Iterator[tuple[Path, int]]:
+        """Temporary files of processes that were killed, and their sizes in bytes."""
+        for path in self.root.rglob(".*.tmp"):
+            with suppress(FileNotFoundError):
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime >= older_than_s:
+                    yield path, found.st_size
 
     def _open(self, key: str) -> BinaryIO:
         path = self.path(key)
@@ -200,6 +252,12 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's bytes to the disk."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
 
 
 def _sync(stream: BinaryIO) -> None:

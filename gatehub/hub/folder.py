@@ -1,4 +1,4 @@
-"""A hub in a folder: on a disk, a network drive, whatever can be mounted. It loses nothing.
+"""A hub in a folder, on a disk or a network drive, or in an object store. It loses nothing.
 
     blobs/3f/3f9a…                                  files' bytes, named by their SHA-256
     repos/ORG/NAME/manifests/COMMIT.json            what a commit holds, named by its SHA-256
@@ -6,43 +6,63 @@
                                                     highest number is its head
     repos/ORG/NAME/refs/tags/TAG                    the commit of a tag
 
-Nothing here is ever changed or deleted. A push writes the blobs, then the manifest, then
-creates the next number of its branch. Only that last step makes it visible, and of many
-pushes at once exactly one gets the number. There is no lock that a crash could leave behind;
-what a crash leaves are blobs, manifests and temporary files that no number leads to.
+A push writes the blobs, then the manifest, then creates the next number of its branch. Only
+that last step makes it visible, and of many pushes at once exactly one gets the number. There
+is no lock that a crash could leave behind; what a crash leaves are blobs, manifests and
+temporary files that no number leads to, which `gatehub.hub.upkeep` collects. A branch is
+deleted by a number that says so. Nothing else is ever changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from gatehub.errors import (
     HubConflictError,
     HubError,
+    HubIntegrityError,
     HubNameError,
+    HubTagError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from gatehub.hub._disk import Disk
-from gatehub.hub._repository import Head, Repository
+from gatehub.hub._repository import Repository
+from gatehub.hub._storage import Storage
 from gatehub.hub.manifest import AdapterSummary, Manifest, StoredFile, now
 from gatehub.hub.names import check_ref, check_revision, is_commit_prefix, is_ref
-from gatehub.hub.store import ListedAdapter, ListedRevision, PushResult
+from gatehub.hub.store import ListedAdapter, ListedRevision, PushResult, Query, Report
 
 
 class FolderHub:
     """The hub in one folder, which the first push makes.
 
     Args:
-        root: the folder.
+        root: the folder, or a storage that is not one.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._disk = Disk(root)
+    def __init__(self, root: Path | Storage) -> None:
+        self._disk: Storage = Disk(root) if isinstance(root, Path) else root
 
     def __repr__(self) -> str:
-        return f"FolderHub({str(self._disk.root)!r})"
+        return f"FolderHub({self.place!r})"
+
+    @property
+    def storage(self) -> Storage:
+        """Where the bytes lie."""
+        return self._disk
+
+    @property
+    def key(self) -> str:
+        """See `Hub.key`."""
+        return f"folder-{hashlib.sha256(self.place.encode()).hexdigest()[:16]}"
+
+    @property
+    def place(self) -> str:
+        """See `Hub.place`."""
+        return self._disk.where
 
     def push(
         self,
@@ -54,13 +74,19 @@ class FolderHub:
         tag: str | None,
         message: str,
         summary: AdapterSummary,
+        private: bool = False,
     ) -> PushResult:
         """See `Hub.push`. A branch that does not exist begins a history of its own."""
+        if private:
+            raise HubError(
+                f"{self.place} has no private repositories: who may read it may read all of it.",
+                hint="Push without --private, to a hub whose readers are the right ones.",
+            )
         repository = Repository(self._disk, repo)
-        head = repository.head(check_ref(revision))
-        same = head is not None and repository.manifest(head.commit).files == files
+        number, head = repository.top(check_ref(revision))
+        same = head is not None and repository.manifest(head).files == files
         manifest = Manifest(
-            parent=None if head is None else head.commit,
+            parent=head,
             message=message,
             created=now(),
             files=files,
@@ -70,28 +96,33 @@ class FolderHub:
         if repository.tagged(revision) is not None:
             raise HubNameError(f"'{revision}' is a tag of {repo}, and tags stay where they are.")
         if tag is not None:
-            _check_tag(repository, tag, revision, head.commit if head and same else None)
+            _check_tag(repository, tag, revision, head if same else None)
 
         # Of the same content too: a file that was damaged on the hub is sound again after it.
         for name, file in files.items():
-            self._disk.put(_blob(file), folder / name, file)
+            self._disk.put(blob_key(file), folder / name, file)
         if head is not None and same:
-            commit, created = head.commit, False
+            commit, created = head, False
         else:
-            commit, created = _land(repository, revision, head, manifest)
+            commit, created = _land(repository, revision, number + 1, manifest)
+        # A collection of garbage that began before it landed may have taken them for garbage.
+        repository.record(repository.manifest(commit) if not created else manifest)
+        for name, file in files.items():
+            if not self._disk.has(blob_key(file)):
+                self._disk.put(blob_key(file), folder / name, file)
         if tag is not None and (taken := repository.tag(tag, commit)) != commit:
             raise _tag_conflict(repo, tag, expected=commit, found=taken)
         return PushResult(
             repo=repo,
             revision=revision,
             commit=commit,
-            url=(self._disk.root / "repos" / repo).as_uri(),
+            url=self._disk.url(f"repos/{repo}"),
             created=created,
         )
 
     def resolve(self, repo: str, revision: str) -> str:
         """See `Hub.resolve`. Branches go before tags, and both before commit ids."""
-        repository = self._existing(repo)
+        repository = self.existing(repo)
         if is_ref(check_revision(revision)):  # a whole commit id is never a name here
             head = repository.head(revision)
             commit = repository.tagged(revision) if head is None else head.commit
@@ -115,6 +146,10 @@ class FolderHub:
             hint=f"Its branches and tags are {', '.join(refs)}.",
         )
 
+    def present_name(self, repo: str) -> str:
+        """See `Hub.present_name`. Nothing is ever renamed here."""
+        return repo
+
     def files(self, repo: str, commit: str) -> Mapping[str, StoredFile]:
         """See `Hub.files`."""
         return Repository(self._disk, repo).manifest(commit).files
@@ -122,26 +157,32 @@ class FolderHub:
     def fetch(self, repo: str, commit: str, name: str, target: Path) -> None:
         """See `Hub.fetch`."""
         file = self.files(repo, commit)[name]
-        self._disk.get(_blob(file), target, file)
+        self._disk.get(blob_key(file), target, file)
 
-    def list_adapters(self) -> list[ListedAdapter]:
-        """See `Hub.list_adapters`."""
-        self._check_root()
-        repositories = [
+    def repositories(self) -> list[Repository]:
+        """Every repository that there ever was, by name."""
+        return [
             Repository(self._disk, f"{org}/{name}")
             for org in self._disk.names("repos")
             for name in self._disk.names(f"repos/{org}")
         ]
-        return [
-            _row(repository, branch, head.commit)
-            for repository in repositories
-            for branch in repository.branches()[:1]
-            if (head := repository.head(branch)) is not None
-        ]
+
+    def list_adapters(self, query: Query, report: Report) -> list[ListedAdapter]:
+        """See `Hub.list_adapters`."""
+        self._check_root()
+        rows = []
+        for repository in self.repositories():
+            try:
+                for branch in repository.branches()[:1]:
+                    if (head := repository.head(branch)) is not None:
+                        rows.append(_row(repository, branch, head.commit))
+            except HubIntegrityError as error:
+                report(f"{repository.name} is left out: {error.message}")
+        return [row for row in rows if query.takes(row)][: query.limit]
 
     def list_revisions(self, repo: str) -> list[ListedRevision]:
         """See `Hub.list_revisions`."""
-        repository = self._existing(repo)
+        repository = self.existing(repo)
         # Refs before the history: what they name is then in it, whoever pushes meanwhile.
         heads = {branch: repository.head(branch) for branch in repository.branches()}
         tags = repository.tags()
@@ -160,32 +201,36 @@ class FolderHub:
         ]
 
     def _check_root(self) -> None:
-        if not self._disk.root.is_dir():
+        if not self._disk.exists():
             raise HubError(
-                f"There is no hub at {self._disk.root}.",
+                f"There is no hub at {self.place}.",
                 hint="Check the path, and that the drive is mounted; the first push makes a hub.",
             )
 
-    def _existing(self, repo: str) -> Repository:
+    def existing(self, repo: str) -> Repository:
+        """A repository that has a branch.
+
+        Raises:
+            RepositoryNotFoundError: it has none, or was never there.
+            HubError: there is no hub.
+        """
         repository = Repository(self._disk, repo)
         self._check_root()
         if not repository.branches():
             raise RepositoryNotFoundError(
-                f"The hub {self._disk.root} has no {repo}.",
+                f"The hub {self.place} has no {repo}.",
                 hint="Check the name: list_adapters shows what the hub has.",
             )
         return repository
 
 
-def _blob(file: StoredFile) -> str:
+def blob_key(file: StoredFile) -> str:
+    """Where a file's bytes lie."""
     return f"blobs/{file.sha256[:2]}/{file.sha256}"
 
 
-def _land(
-    repository: Repository, branch: str, head: Head | None, manifest: Manifest
-) -> tuple[str, bool]:
-    """Put a commit on top of `head`: the commit that holds its content, and if it is this one."""
-    number = 1 if head is None else head.number + 1
+def _land(repository: Repository, branch: str, number: int, manifest: Manifest) -> tuple[str, bool]:
+    """Make a branch's next entry: the commit that holds its content, and if it is this one."""
     commit = repository.record(manifest)
     if repository.advance(branch, number, commit):
         return commit, True
@@ -196,7 +241,7 @@ def _land(
     raise HubConflictError(
         f"Another push to {repository.name}@{branch} landed first: expected its head to be "
         f"{manifest.parent or 'no commit yet'}, but it is {found}.",
-        hint="Nothing was overwritten. Push again to put yours on top of it.",
+        hint="Nothing was overwritten. Push again (or with --force) to put yours on top of it.",
         expected=manifest.parent,
         found=found,
     )
@@ -222,8 +267,8 @@ def _check_tag(repository: Repository, tag: str, branch: str, commit: str | None
         raise _tag_conflict(repository.name, tag, expected=commit, found=taken)
 
 
-def _tag_conflict(repo: str, tag: str, *, expected: str | None, found: str) -> HubConflictError:
-    return HubConflictError(
+def _tag_conflict(repo: str, tag: str, *, expected: str | None, found: str) -> HubTagError:
+    return HubTagError(
         f"The tag '{tag}' of {repo} names {found}, so it cannot name "
         f"{expected or 'what is pushed now'}.",
         hint="A tag stays where it is: choose another.",

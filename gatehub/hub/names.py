@@ -104,6 +104,11 @@ def split_name(name: str) -> tuple[str, str]:
     return repository, check_revision(revision) if at else DEFAULT_BRANCH
 
 
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a whole commit id: 40 digits on a Hub, 64 in a folder."""
+    return _COMMIT_LIKE.fullmatch(revision) is not None
+
+
 def is_commit_prefix(revision: str) -> bool:
     """Whether a revision could be the beginning of a commit id."""
     return _PREFIX.fullmatch(revision) is not None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from gatehub.errors import HubError
+from gatehub.hub.contents import KnownFile
 from gatehub.hub.manifest import AdapterSummary, StoredFile
+
+Report = Callable[[str], None]
 
 # Two characters at least: "C:\\hub" is a path.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -86,8 +89,49 @@ class ListedRevision:
     tags: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which adapters a listing is to show.
+
+    Attributes:
+        backbone: name of their backbone, with or without its tag, or its repository on the Hub.
+        task: a part of the task's name, in any case.
+        author: the `org` of `org/name`.
+        limit: at most so many are looked at.
+    """
+
+    backbone: str | None = None
+    task: str | None = None
+    author: str | None = None
+    limit: int = 1_000
+
+    @property
+    def base_model(self) -> str | None:
+        """The backbone's repository on the Hub, None where the name does not tell it."""
+        if self.backbone is None or "/" in self.backbone:
+            return self.backbone
+        return f"timm/{self.backbone}" if "." in self.backbone else None
+
+    def takes(self, row: ListedAdapter) -> bool:
+        """Whether an adapter is one of those."""
+        name = (self.backbone or "").rpartition("/")[2]
+        return (
+            (not name or row.backbone == name or row.backbone.partition(".")[0] == name)
+            and (self.task or "").casefold() in row.task.casefold()
+            and self.author in (None, row.repo.partition("/")[0])
+        )
+
+
 class Hub(Protocol):
     """A place that keeps adapters under `org/name`, every state of them for good."""
+
+    @property
+    def key(self) -> str:
+        """A name for this hub that no other has, as a folder of the cache."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, as a person reads it; no secret is in it."""
 
     def push(
         self,
@@ -99,6 +143,7 @@ class Hub(Protocol):
         tag: str | None,
         message: str,
         summary: AdapterSummary,
+        private: bool = False,
     ) -> PushResult:
         """Make `files` of `folder` the head of a branch, in one commit on top of its head.
 
@@ -108,7 +153,8 @@ class Hub(Protocol):
 
         Raises:
             HubNameError: a name that is not valid.
-            HubConflictError: another push landed first, or the tag names another commit.
+            HubConflictError: another push landed first.
+            HubTagError: the tag names another commit.
             HubError: a file no longer has the bytes that `files` says.
         """
 
@@ -120,7 +166,10 @@ class Hub(Protocol):
             RevisionNotFoundError: nothing, or more than one commit, answers to the revision.
         """
 
-    def files(self, repo: str, commit: str) -> Mapping[str, StoredFile]:
+    def present_name(self, repo: str) -> str:
+        """What a repository that was resolved is called now; another name if it was moved."""
+
+    def files(self, repo: str, commit: str) -> Mapping[str, KnownFile]:
         """Name, size and digest of every file of a commit."""
 
     def fetch(self, repo: str, commit: str, name: str, target: Path) -> None:
@@ -131,8 +180,13 @@ class Hub(Protocol):
                 `target` by then is not to be used.
         """
 
-    def list_adapters(self) -> list[ListedAdapter]:
-        """Every repository, by name."""
+    def list_adapters(self, query: Query, report: Report) -> list[ListedAdapter]:
+        """Every repository that is asked for, by name.
+
+        Args:
+            query: which.
+            report: told of each repository that cannot be shown, and why.
+        """
 
     def list_revisions(self, repo: str) -> list[ListedRevision]:
         """Every commit of a repository: `main` first, each branch from its head backwards.
@@ -146,28 +200,39 @@ def open_hub(hub: str | Path | None = None) -> Hub:
     """The hub that a path or URL names.
 
     Args:
-        hub: a folder's path or `file://` URL; None asks the environment's GATEHUB_HUB.
+        hub: the URL of a Hub (`https://…`), a folder's path or `file://` URL, or the URL of any
+            store that fsspec knows (`s3://bucket/hub`). None asks the environment's GATEHUB_HUB,
+            and without it takes the Hugging Face Hub, or the one that HF_ENDPOINT names.
 
     Raises:
-        HubError: no hub is named, or it is none that this version speaks to.
+        HubError: it is none that can be spoken to.
     """
     from urllib.request import url2pathname  # brings a whole HTTP client along
 
     from gatehub.hub.folder import FolderHub  # which implements the seam above
 
     place = os.environ.get("GATEHUB_HUB", "") if hub is None else str(hub)
-    if not place:
-        raise HubError(
-            "No hub is named, and this version of gatehub speaks to folder hubs only.",
-            hint="Give the folder's path (--hub DIR, or hub=DIR in Python), or set GATEHUB_HUB.",
-        )
     scheme = _URL.match(place)
+    if not place or (scheme is not None and scheme[1].lower() in ("http", "https")):
+        from gatehub.hub.huggingface import HuggingFaceHub
+
+        return HuggingFaceHub(place or None)
     if scheme is None:
         return FolderHub(Path(place).expanduser())
     url = urlsplit(place)
-    if scheme[1].lower() != "file" or url.netloc not in ("", "localhost") or not url.path:
-        raise HubError(
-            f"'{place}' is not a hub that this version of gatehub speaks to.",
-            hint="Give a folder's path or a file:///… URL (--hub DIR, or GATEHUB_HUB).",
-        )
+    if scheme[1].lower() != "file":
+        from gatehub.hub._objects import Objects
+
+        return FolderHub(Objects(place))
+    if url.netloc not in ("", "localhost") or not url.path:
+        raise not_a_hub(place)
     return FolderHub(Path(url2pathname(url.path)))
+
+
+def not_a_hub(place: str) -> HubError:
+    """The refusal of what nobody here speaks to."""
+    return HubError(
+        f"'{place}' is not a hub that this version of gatehub speaks to.",
+        hint="Give the URL of a Hub (https://…), a folder, or the URL of a store that fsspec knows "
+        "(s3://bucket/hub).",
+    )

@@ -1,23 +1,71 @@
-"""Adapters between a folder here and a hub: push, pull and list."""
+"""Adapters between a folder here and a hub: push, plan, list and search."""
 
 from __future__ import annotations
 
-import os
-import stat
-import tempfile
+import random
+import time
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatehub.errors import AdapterExistsError, GatehubError, HubError, HubIntegrityError
-from gatehub.hub._disk import sync_folder
+from gatehub.errors import (
+    AdapterFormatError,
+    GatehubError,
+    HubConflictError,
+    HubError,
+    HubTagError,
+    HubWarning,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from gatehub.hub._privacy import without_paths
+from gatehub.hub.contents import MAX_FILE_BYTES, KnownFile, is_same, select_files
 from gatehub.hub.manifest import AdapterSummary, StoredFile, digest_file
-from gatehub.hub.names import DEFAULT_BRANCH, check_repository, split_name
-from gatehub.hub.store import ListedAdapter, ListedRevision, PushResult, open_hub
+from gatehub.hub.names import DEFAULT_BRANCH, check_ref, check_repository
+from gatehub.hub.store import (
+    Hub,
+    ListedAdapter,
+    ListedRevision,
+    PushResult,
+    Query,
+    Report,
+    open_hub,
+)
 
 if TYPE_CHECKING:
     from gatehub.adapter.config import AdapterConfig
+
+_FORCED_ATTEMPTS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushPlan:
+    """What a push would do.
+
+    Attributes:
+        repo: `org/name`.
+        revision: the branch.
+        place: the hub.
+        parent: the branch's head now, None if the push would make the branch or the repository.
+        added: files that the head lacks.
+        changed: files that it holds with other bytes.
+        removed: files that it holds and the folder does not.
+        unchanged: files that are the same.
+        bytes: size of what would be added or changed.
+    """
+
+    repo: str
+    revision: str
+    place: str
+    parent: str | None
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    bytes: int
 
 
 def push(
@@ -28,110 +76,126 @@ def push(
     revision: str = DEFAULT_BRANCH,
     tag: str | None = None,
     message: str | None = None,
+    private: bool = False,
+    force: bool = False,
+    report: Report | None = None,
 ) -> PushResult:
     """Put an adapter folder on a hub, as one commit on top of a branch's head.
 
     The head is read first. If another push lands after that, this one is refused unless the
     content is the same; nothing is overwritten, so pushing again puts it on top. What the
     head holds already makes no new commit, so a push that was cut off is simply repeated.
+    Paths of this machine in the config and the card are cut to their last name.
 
     Args:
         folder: an adapter folder; it is verified before anything is sent.
-        repo: `org/name`.
-        hub: a folder's path or `file://` URL; None asks the environment's GATEHUB_HUB.
+        repo: `org/name`; a Hub makes it if it is not there.
+        hub: see `open_hub`.
         revision: the branch, which need not exist yet.
         tag: a name for this content that will never move.
         message: what the history says of it.
+        private: make a new repository private; on a Hub only.
+        force: if others push meanwhile, put the commit on top of theirs.
+        report: told, in sentences, what the caller should know; None issues `HubWarning`.
 
     Raises:
         AdapterFormatError: the folder is not a sound adapter.
         HubNameError: a name that is not valid.
-        HubConflictError: another push landed first, or the tag names another commit.
+        HubConflictError: another push landed first.
+        HubTagError: the tag names another commit.
+        HubAccessError: the hub does not allow it.
+        HubUnreachableError: the hub does not answer.
         HubError: the hub cannot be used.
     """
-    # Loads torch, which nothing else in this package needs.
-    from gatehub.adapter.files import ADAPTER_FILES, verify_adapter
-
-    folder = Path(folder)
     store = open_hub(hub)
     check_repository(repo)
-    with _told(f"Pushing to {repo}"):
-        # Digests before verification: what the hub then takes is what was verified.
-        paths = {name: folder / name for name in sorted(ADAPTER_FILES)}
-        files = {name: digest_file(path) for name, path in paths.items() if path.is_file()}
-        config = verify_adapter(folder)
-        return store.push(
-            folder,
-            files,
-            repo,
+    report = report or warn
+    with told(f"Pushing to {repo}"), _ready(folder, report) as (ready, files, config):
+        for attempt in range(_FORCED_ATTEMPTS if force else 1):
+            try:
+                result = store.push(
+                    ready,
+                    files,
+                    repo,
+                    revision=revision,
+                    tag=tag,
+                    message=message or f"Push {config.task}",
+                    summary=_summarise(config),
+                    private=private,
+                )
+            except HubConflictError as error:
+                if isinstance(error, HubTagError) or attempt + 1 == _FORCED_ATTEMPTS or not force:
+                    raise
+                time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
+            else:
+                if result.repo != repo:
+                    report(f"{repo} is called {result.repo} now.")
+                return result
+    raise AssertionError("unreachable")
+
+
+def plan_push(
+    folder: str | Path,
+    repo: str,
+    *,
+    hub: str | Path | None = None,
+    revision: str = DEFAULT_BRANCH,
+    report: Report | None = None,
+) -> PushPlan:
+    """Say what `push` would do, and change nothing; arguments and errors are those of `push`."""
+    store = open_hub(hub)
+    check_repository(repo)
+    check_ref(revision)
+    with told(f"Planning a push to {repo}"), _ready(folder, report or warn) as (ready, files, _):
+        parent, there = _look(store, repo, revision)
+        same = {
+            name for name, known in there.items() if name in files and is_same(ready / name, known)
+        }
+        added = tuple(sorted(files.keys() - there.keys()))
+        changed = tuple(sorted((files.keys() & there.keys()) - same))
+        return PushPlan(
+            repo=store.present_name(repo),
             revision=revision,
-            tag=tag,
-            message=f"Push {config.task}" if message is None else message,
-            summary=_summarise(config),
+            place=store.place,
+            parent=parent,
+            added=added,
+            changed=changed,
+            removed=tuple(sorted(there.keys() - files.keys())),
+            unchanged=tuple(sorted(same)),
+            bytes=sum(files[name].bytes for name in (*added, *changed)),
         )
 
 
-def pull(name: str, *, hub: str | Path | None = None, out: str | Path | None = None) -> Path:
-    """Fetch an adapter from a hub, prove every byte of it, and return its folder.
+def search(
+    *,
+    backbone: str | None = None,
+    task: str | None = None,
+    author: str | None = None,
+    limit: int = 1_000,
+    hub: str | Path | None = None,
+    report: Report | None = None,
+) -> list[ListedAdapter]:
+    """The adapters of a hub that are for a backbone, a task or of an author, by name.
 
     Args:
-        name: `org/name[@revision]`, the revision a branch (by default `main`), a tag, a
-            commit id or its unique beginning.
-        hub: a folder's path or `file://` URL; None asks the environment's GATEHUB_HUB.
-        out: the folder to make. None takes one in the cache (the environment's
-            GATEHUB_CACHE, or ~/.cache/gatehub), which is proven anew on every use: read it,
-            do not change it.
-
-    Raises:
-        RepositoryNotFoundError: no such repository.
-        RevisionNotFoundError: no such revision, or an ambiguous one.
-        HubIntegrityError: the hub's bytes are not the pushed ones. Nothing appears at `out`.
-        AdapterFormatError: what was pushed is not a sound adapter. Nothing appears either.
-        AdapterExistsError: something else is at `out`.
-        HubError: the hub cannot be used.
+        backbone: its name, with or without its tag, or its repository on the Hub.
+        task: a part of the task's name.
+        author: the `org` of `org/name`.
+        limit: at most so many adapters are looked at.
+        hub: see `open_hub`.
+        report: told of each repository that cannot be shown; None issues `HubWarning`.
     """
-    from gatehub.adapter.files import ADAPTER_FILES, verify_adapter
-
-    repo, revision = split_name(name)
-    store = open_hub(hub)
-    with _told(f"Pulling {name}"):
-        commit = store.resolve(repo, revision)
-        files = store.files(repo, commit)
-        if unknown := sorted(files.keys() - set(ADAPTER_FILES)):
-            raise HubIntegrityError(f"{name} holds {unknown[0]!r}, which no adapter has.")
-        folder = _cache() / repo / commit if out is None else Path(out)
-        if holds(folder, files):
-            verify_adapter(folder)
-            return folder
-        if out is not None and _is_taken(folder):
-            raise _exists(folder, name)
-        with _staged(folder) as stage:
-            for file in files:
-                store.fetch(repo, commit, file, stage / file)
-            sync_folder(stage)
-            verify_adapter(stage)
-            if out is None and not holds(folder, files):  # another pull may use a sound one
-                _set_aside(folder, stage.parent / "old")
-            try:
-                os.rename(stage, folder)
-            except OSError:
-                # Something is there now; another pull may have brought the same.
-                if not _is_taken(folder):
-                    raise
-                if not holds(folder, files):
-                    raise _exists(folder, name) from None
-            sync_folder(folder.parent)
-    return folder
+    query = Query(backbone=backbone, task=task, author=author, limit=limit)
+    with told("Searching the hub"):
+        return open_hub(hub).list_adapters(query, report or warn)
 
 
-def list_adapters(hub: str | Path | None = None) -> list[ListedAdapter]:
-    """Every adapter of a hub in its newest state, by name.
-
-    Args:
-        hub: a folder's path or `file://` URL; None asks the environment's GATEHUB_HUB.
-    """
-    with _told("Listing the hub"):
-        return open_hub(hub).list_adapters()
+def list_adapters(
+    hub: str | Path | None = None, *, report: Report | None = None
+) -> list[ListedAdapter]:
+    """Every adapter of a hub in its newest state, by name; see `search`."""
+    with told("Listing the hub"):
+        return open_hub(hub).list_adapters(Query(), report or warn)
 
 
 def list_revisions(repo: str, hub: str | Path | None = None) -> list[ListedRevision]:
@@ -139,78 +203,23 @@ def list_revisions(repo: str, hub: str | Path | None = None) -> list[ListedRevis
 
     Args:
         repo: `org/name`.
-        hub: a folder's path or `file://` URL; None asks the environment's GATEHUB_HUB.
+        hub: see `open_hub`.
 
     Raises:
         RepositoryNotFoundError: no such repository.
     """
-    with _told(f"Listing {repo}"):
+    check_repository(repo)
+    with told(f"Listing {repo}"):
         return open_hub(hub).list_revisions(repo)
 
 
-def holds(folder: Path, files: Mapping[str, StoredFile]) -> bool:
-    """Whether a folder holds exactly these files, each with exactly these bytes.
-
-    Names that begin with a dot do not count: desktops leave such files wherever they look.
-    """
-    try:
-        if not stat.S_ISDIR(folder.lstat().st_mode):
-            return False
-        present = {name for name in os.listdir(folder) if not name.startswith(".")}
-        return present == files.keys() and all(
-            stat.S_ISREG((folder / name).lstat().st_mode) and digest_file(folder / name) == file
-            for name, file in files.items()
-        )
-    except FileNotFoundError:
-        return False
-
-
-def _summarise(config: AdapterConfig) -> AdapterSummary:
-    accuracy = config.metrics.get("accuracy")
-    return AdapterSummary(
-        task=config.task,
-        classes=len(config.labels),
-        backbone=config.backbone.name,
-        gates=config.layout.policy,
-        accuracy=None if accuracy is None else float(accuracy),
-    )
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("GATEHUB_CACHE") or "~/.cache/gatehub").expanduser().absolute()
-
-
-def _is_taken(folder: Path) -> bool:
-    """Whether something is there that a rename onto it could cost; an empty folder is nothing."""
-    if not os.path.lexists(folder):
-        return False
-    return folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())
-
-
-def _exists(folder: Path, name: str) -> AdapterExistsError:
-    return AdapterExistsError(
-        f"'{folder}' exists and is not {name}, and pulling overwrites nothing.",
-        hint="Choose another folder, or move that one away.",
-    )
-
-
-def _set_aside(folder: Path, place: Path) -> None:
-    with suppress(FileNotFoundError):
-        os.rename(folder, place)
+def warn(sentence: str) -> None:
+    """Tell a caller who has not said how to."""
+    warnings.warn(sentence, HubWarning, stacklevel=3)
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A folder of the same name on the same file system, in one that is removed afterwards."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gatehub-") as place:
-        stage = Path(place, folder.absolute().name)
-        stage.mkdir()
-        yield stage
-
-
-@contextmanager
-def _told(doing: str) -> Iterator[None]:
+def told(doing: str) -> Iterator[None]:
     """Turn what the operating system refuses (full disk, no permission) into a sentence."""
     try:
         yield
@@ -222,3 +231,56 @@ def _told(doing: str) -> Iterator[None]:
             f"{doing} failed: {error.strerror or error}{where}.",
             hint="Nothing half-written is visible: put it right and run the same again.",
         ) from error
+
+
+@contextmanager
+def _ready(
+    folder: str | Path, report: Report
+) -> Iterator[tuple[Path, dict[str, StoredFile], AdapterConfig]]:
+    """The folder as it is to be pushed, the digests of its files, and its config, all verified."""
+    # Loads torch, which nothing else in this package needs.
+    from gatehub.adapter.files import verify_adapter
+
+    folder = Path(folder)
+    # Digests before verification: what the hub then takes is what was verified.
+    files = _digest(folder)
+    config = verify_adapter(folder)
+    for name, file in files.items():
+        if file.bytes > MAX_FILE_BYTES[name]:
+            raise AdapterFormatError(
+                f"'{folder / name}' has {file.bytes:,} bytes; a hub takes {MAX_FILE_BYTES[name]:,}."
+            )
+    with without_paths(folder, config) as (ready, config, cut):
+        if cut:
+            files = _digest(ready)
+            verify_adapter(ready)
+            report(
+                f"Not published: where on this machine {' and '.join(map(repr, cut))} lies; "
+                "the last name only. The backbone's digest goes along."
+            )
+        yield ready, files, config
+
+
+def _digest(folder: Path) -> dict[str, StoredFile]:
+    paths = {name: folder / name for name in sorted(MAX_FILE_BYTES)}
+    return {name: digest_file(path) for name, path in paths.items() if path.is_file()}
+
+
+def _look(store: Hub, repo: str, revision: str) -> tuple[str | None, Mapping[str, KnownFile]]:
+    try:
+        commit = store.resolve(repo, revision)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return None, {}
+    repo = store.present_name(repo)
+    return commit, select_files(repo, store.files(repo, commit))[0]
+
+
+def _summarise(config: AdapterConfig) -> AdapterSummary:
+    accuracy = config.metrics.get("accuracy")
+    return AdapterSummary(
+        task=config.task,
+        classes=len(config.labels),
+        backbone=config.backbone.name,
+        gates=config.layout.policy,
+        accuracy=None if accuracy is None else float(accuracy),
+    )

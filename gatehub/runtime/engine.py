@@ -83,7 +83,7 @@ class Engine:
 
         Args:
             task: the name: letters, digits, ".", "_" and "-", at most 96.
-            adapter: an adapter, or its folder.
+            adapter: an adapter, its folder, or as a string its name on a hub; see `Adapter.load`.
 
         Raises:
             UnsafeNameError: the name has other characters.

@@ -25,14 +25,68 @@ def test_golden_adapter_has_the_golden_card() -> None:
 
 
 def test_the_hub_finds_base_model_task_and_metrics() -> None:
-    assert front_matter(render()) == {
+    found = front_matter(render())
+    assert found.pop("model-index") == [
+        {
+            "name": "fruit",
+            "results": [
+                {
+                    "task": {"type": "image-classification", "name": "Image classification"},
+                    "dataset": {"name": "fruit", "type": "fruit", "split": "validation"},
+                    "metrics": [{"type": "accuracy", "value": 0.75}],
+                }
+            ],
+        }
+    ]
+    assert found == {
         "library_name": "gatehub",
         "pipeline_tag": "image-classification",
         "base_model": "timm/resnet18.a1_in1k",
         "base_model_relation": "adapter",
         "metrics": ["accuracy"],
         "tags": ["gatehub", "model-projection", "fruit"],
+        "gatehub": {
+            "task": "fruit",
+            "classes": 2,
+            "backbone": "resnet18.a1_in1k",
+            "digest": SAMPLE_CONFIG.backbone.digest,
+            "gates": "auto",
+            "bytes": 1_024,
+        },
     }
+
+
+def test_license_and_data_are_named_where_they_are_known() -> None:
+    text = render_card(
+        make_sample().config, adapter_bytes=1, license="apache-2.0", datasets=["acme/fruit"]
+    )
+    found = front_matter(text)
+    assert found["license"] == "apache-2.0"
+    assert found["datasets"] == ["acme/fruit"]
+    assert '      type: "acme/fruit"\n' in text
+
+
+def test_the_training_command_and_the_curve_are_shown() -> None:
+    training = {
+        "data": "/home/ada/clinic/eyes",
+        "epochs": 3,
+        "seed": 0,
+        "hflip": 0.5,
+        "gates": "auto",
+    }
+    text = render(training=training, files={"training.png": "0" * 64})
+    assert (
+        "gatehub train --backbone resnet18.a1_in1k --data eyes --task fruit --out fruit "
+        "--gates auto --epochs 3 --hflip 0.5 --seed 0\n"
+    ) in text
+    assert "![Loss and accuracy](training.png)" in text
+    assert "/home/ada" not in text
+    assert "clinic" not in text
+
+
+def test_a_hostile_setting_does_not_leave_the_command() -> None:
+    text = render(training={"data": "a`b\n```\n# x", "epochs": 1})
+    assert "```sh\ngatehub train" not in text
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,9 @@ class Gatehub(Protocol):
 @pytest.fixture(scope="session")
 def gatehub() -> Gatehub:
     def run(*arguments: object, env: Mapping[str, str] | None = None) -> Ran:
-        settings = {"COLUMNS": "100", "GATEHUB_HUB": "", **(env or {})}
+        # Nothing listens there: no test may ask the real Hub.
+        nowhere = {"GATEHUB_HUB": "", "HF_ENDPOINT": "http://127.0.0.1:9"}
+        settings = {"COLUMNS": "100", **nowhere, **(env or {})}
         done = CliRunner().invoke(app, [*map(str, arguments)], env=settings)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gatehub.hub.folder import FolderHub
 from gatehub.hub.manifest import AdapterSummary, StoredFile, digest_file
-from gatehub.hub.store import PushResult
+from gatehub.hub.store import ListedAdapter, PushResult, Query
 
 REPO = "acme/birds"
 SUMMARY = AdapterSummary(
@@ -49,6 +49,15 @@ def push(
         message=message,
         summary=summary,
     )
+
+
+def list_rows(hub: FolderHub) -> list[ListedAdapter]:
+    """Every adapter; a repository that cannot be shown fails the test."""
+
+    def refuse(sentence: str) -> None:
+        raise AssertionError(sentence)
+
+    return hub.list_adapters(Query(), refuse)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gatehub.hub.folder import FolderHub
-from tests.hub.plain import REPO, contents, fetch, push, write_folder
+from tests.hub.plain import REPO, contents, fetch, list_rows, push, write_folder
 from tests.source_tree import ROOT
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills as POSIX does")
@@ -79,7 +79,7 @@ def test_the_first_push_ever_killed_before_each_file_operation(tmp_path: Path) -
     hubs = [FolderHub(root) for root in sorted((tmp_path / "hubs").iterdir())]
     assert len(hubs) > 20
     for hub in hubs:
-        rows = hub.list_adapters()
+        rows = list_rows(hub)
         result = push(hub, new)
         assert [row.commit for row in rows] == ([] if result.created else [result.commit])
         assert len(hub.list_revisions(REPO)) == 1

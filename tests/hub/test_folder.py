@@ -20,7 +20,8 @@ from gatehub.errors import (
 )
 from gatehub.hub.folder import FolderHub
 from gatehub.hub.manifest import StoredFile
-from tests.hub.plain import REPO, SUMMARY, contents, digests, fetch, push, write_folder
+from gatehub.hub.store import Query
+from tests.hub.plain import REPO, SUMMARY, contents, digests, fetch, list_rows, push, write_folder
 
 
 @pytest.fixture
@@ -146,9 +147,9 @@ def test_what_is_not_there_is_told_apart(hub: FolderHub, folder: Path, tmp_path:
     with pytest.raises(HubError, match=r"There is no hub at .*the first push makes a hub"):
         hub.resolve(REPO, "main")
     with pytest.raises(HubError, match="There is no hub at"):
-        hub.list_adapters()
+        list_rows(hub)
     (tmp_path / "hub").mkdir()
-    assert hub.list_adapters() == []
+    assert list_rows(hub) == []
     with pytest.raises(RepositoryNotFoundError, match="has no acme/birds"):
         hub.list_revisions(REPO)
     push(hub, folder, tag="v1")
@@ -255,9 +256,25 @@ def test_a_damaged_manifest_is_noticed(
     path = tmp_path / "hub" / "repos" / REPO / "manifests" / f"{commit}.json"
     path.write_bytes(damage(path.read_bytes()))
 
-    for use in (lambda: hub.files(REPO, commit), hub.list_adapters, lambda: push(hub, folder)):
+    for use in (lambda: hub.files(REPO, commit), lambda: push(hub, folder)):
         with pytest.raises(HubIntegrityError, match=problem):
             use()
+
+
+def test_one_damaged_repository_does_not_hide_the_others(
+    hub: FolderHub, folder: Path, tmp_path: Path
+) -> None:
+    commit = push(hub, folder).commit
+    push(hub, folder, "acme/sound")
+    (tmp_path / "hub" / "repos" / REPO / "manifests" / f"{commit}.json").write_text("{}")
+    told: list[str] = []
+
+    rows = hub.list_adapters(Query(), told.append)
+
+    assert [row.repo for row in rows] == ["acme/sound"]
+    (sentence,) = told
+    assert sentence.startswith(f"{REPO} is left out: ")
+    assert "does not hold the bytes written" in sentence
 
 
 def test_a_missing_manifest_is_noticed(hub: FolderHub, folder: Path, tmp_path: Path) -> None:
@@ -332,7 +349,7 @@ def test_leftovers_and_foreign_files_are_not_seen(
     (repos / "Thumbs.db").write_text("")
     (repos / ".DS_Store").write_text("")
 
-    assert [row.repo for row in hub.list_adapters()] == [REPO]
+    assert [row.repo for row in list_rows(hub)] == [REPO]
     assert [row.branches for row in hub.list_revisions(REPO)] == [("main",)]
     assert hub.resolve(REPO, "main") == commit
     with pytest.raises(RepositoryNotFoundError):
@@ -345,7 +362,7 @@ def test_a_listing_shows_the_newest_of_each(hub: FolderHub, folder: Path, other:
     push(hub, folder, revision="a-branch")
     side = push(hub, folder, "zoo/bees", revision="trial").commit
 
-    birds, bees = hub.list_adapters()
+    birds, bees = list_rows(hub)
 
     assert (birds.repo, birds.revision, birds.commit) == (REPO, "main", newest)
     assert (birds.task, birds.backbone, birds.gates) == ("birds", "resnet18.a1_in1k", "auto")

@@ -160,7 +160,7 @@ def test_a_push_that_lost_reports_the_newest_head(
 
     monkeypatch.setattr(hub._disk, "put", be_overtaken_twice)
 
-    with pytest.raises(HubConflictError, match="Push again to put yours on top") as caught:
+    with pytest.raises(HubConflictError, match="to put yours on top") as caught:
         push(hub, folders[3])
 
     assert (caught.value.expected, caught.value.found) == (first, later[1])

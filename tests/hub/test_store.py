@@ -61,28 +61,25 @@ def test_the_environment_names_the_hub_of_none(
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_no_hub_at_all_says_how_to_name_one(
+def test_no_name_is_the_hugging_face_hub(
     value: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
     if value is not None:
         monkeypatch.setenv("GATEHUB_HUB", value)
+    assert open_hub(None).place == "https://huggingface.co"
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.acme.example/")
+    assert open_hub(None).place == "https://hub.acme.example"
+    assert open_hub("https://elsewhere.example:8443").key == "elsewhere.example-8443"
 
-    with pytest.raises(
-        HubError, match=r"No hub is named.*folder hubs only.*--hub DIR.*GATEHUB_HUB"
-    ):
-        open_hub(None)
+
+def test_no_secret_of_a_url_is_shown() -> None:
+    hub = open_hub("https://ada:secret@hub.acme.example")
+    assert "secret" not in f"{hub!r} {hub.place} {hub.key}"
 
 
 @pytest.mark.parametrize(
-    "place",
-    [
-        "s3://bucket/hub",
-        "memory://hub",
-        "https://huggingface.co",
-        "hf://acme",
-        "file://server/share",
-        "file://",
-    ],
+    "place", ["nosuch://acme", "file://server/share", "file://", "s3://", "memory:///../x"]
 )
 def test_other_hubs_are_refused(place: str) -> None:
     with pytest.raises(HubError, match=f"'{place}' is not a hub that this version of gatehub"):

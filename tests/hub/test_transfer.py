@@ -22,6 +22,7 @@ from gatehub.errors import (
     HubError,
     HubIntegrityError,
     HubNameError,
+    HubWarning,
     RepositoryNotFoundError,
     UnexpectedFileError,
 )
@@ -46,6 +47,11 @@ def hub(tmp_path: Path) -> Path:
 def blob(hub: Path, folder: Path, name: str = "gates.safetensors") -> Path:
     digest = digests(folder)[name].sha256
     return hub / "blobs" / digest[:2] / digest
+
+
+def left(folder: Path) -> list[str]:
+    """What lies in a folder but for the cache's own records."""
+    return sorted({path.name for path in folder.iterdir()} - {".known", ".seen"})
 
 
 def flip(path: Path, position: int = -1) -> None:
@@ -165,15 +171,22 @@ def test_what_is_no_adapter_never_arrives(hub: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "place") == []
 
 
-def test_files_that_no_adapter_has_are_not_even_fetched(
+def test_files_that_no_adapter_has_are_named_and_left(
     hub: Path, adapter_folder: Path, tmp_path: Path
 ) -> None:
+    sound = contents(adapter_folder)
     (adapter_folder / "payload.bin").write_bytes(b"x")
     plain.push(FolderHub(hub), adapter_folder)
+    told: list[str] = []
 
-    with pytest.raises(HubIntegrityError, match=r"acme/birds holds 'payload\.bin', which no"):
-        pull(REPO, hub=hub, out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    folder = pull(REPO, hub=hub, out=tmp_path / "out", report=told.append)
+
+    assert contents(folder) == sound
+    assert told == [
+        "acme/birds also holds 'payload.bin', a pickle, which can run code; it was not fetched."
+    ]
+    with pytest.warns(HubWarning, match=r"'payload\.bin', a pickle"):
+        pull(REPO, hub=hub)
 
 
 def test_a_hostile_manifest_writes_nothing_anywhere(
@@ -265,14 +278,15 @@ def test_nothing_is_overwritten(
 def test_the_cache_is_used_again(hub: Path, adapter_folder: Path, cache: Path) -> None:
     commit = push(adapter_folder, REPO, hub=hub).commit
     folder = pull(REPO, hub=hub)
-    assert folder == cache / REPO / commit
+    assert folder.parent.parent.parent.parent == cache
+    assert folder.parts[-3:] == (*REPO.split("/"), commit)
     for path in (hub / "blobs").rglob("*"):
         if path.is_file():
             path.unlink()
 
     assert pull(REPO, hub=hub) == folder
     assert contents(folder) == contents(adapter_folder)
-    assert os.listdir(folder.parent) == [commit]
+    assert left(folder.parent) == [commit]
 
 
 def lose_everything(folder: Path) -> None:
@@ -301,7 +315,7 @@ def test_a_damaged_cache_is_fetched_again(
 
     assert pull(REPO, hub=hub) == folder
     assert contents(folder) == contents(adapter_folder)
-    assert os.listdir(folder.parent) == [folder.name]
+    assert left(folder.parent) == [folder.name]
 
 
 def test_a_damaged_cache_is_not_used_when_the_hub_is_damaged_too(
@@ -331,7 +345,7 @@ def test_many_pulls_at_once_bring_one_folder(
         (folder,) = set(threads.map(pull_together, range(6)))
 
     assert contents(folder) == contents(adapter_folder)
-    assert os.listdir(folder.parent) == [folder.name]
+    assert left(folder.parent) == [folder.name]
 
 
 def test_a_slower_pull_leaves_the_faster_one_in_its_place(

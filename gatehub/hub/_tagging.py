@@ -1,0 +1,69 @@
+"""Tags on a Hub: each is made once, and stays where it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from huggingface_hub.errors import HfHubHTTPError
+
+from gatehub._hf import httpx
+from gatehub.errors import HubNameError, HubTagError, RevisionNotFoundError
+from gatehub.hub._landing import ATTEMPTS, is_ambiguous
+
+if TYPE_CHECKING:
+    from gatehub.hub.huggingface import HuggingFaceHub
+
+
+def check_tag(
+    hub: HuggingFaceHub,
+    repo: str,
+    tag: str,
+    branches: Mapping[str, str],
+    tags: Mapping[str, str],
+    commit: str | None,
+) -> None:
+    """Refuse a tag before anything is pushed that could not be tagged after it."""
+    if tag in branches:
+        raise HubNameError(
+            f"'{tag}' is a branch of {repo}, so no tag may be called that.",
+            hint="Choose another tag.",
+        )
+    if tag in tags and hub.resolve(repo, tag) != commit:
+        raise _tag_taken(repo, tag, expected=commit, found=tags[tag])
+
+
+def put_tag(hub: HuggingFaceHub, repo: str, tag: str, commit: str) -> None:
+    """Make a tag name a commit, unless it names another one already.
+
+    Raises:
+        HubTagError: it does.
+    """
+    with hub.asking(f"Tagging {repo}", repo, commit):
+        for attempt in range(ATTEMPTS):
+            try:
+                hub.api.create_tag(repo, tag=tag, revision=commit)
+                return
+            except (HfHubHTTPError, httpx.HTTPError) as error:
+                # Taken; or it was made, and the answer was lost.
+                try:
+                    found = hub.resolve(repo, tag)
+                except RevisionNotFoundError:
+                    if attempt == ATTEMPTS - 1 or not is_ambiguous(error):
+                        raise error from None
+                    time.sleep(2**attempt)
+                    continue
+                if found != commit:
+                    raise _tag_taken(repo, tag, expected=commit, found=found) from error
+                return
+
+
+def _tag_taken(repo: str, tag: str, *, expected: str | None, found: str) -> HubTagError:
+    return HubTagError(
+        f"The tag '{tag}' of {repo} names {found}, so it cannot name "
+        f"{expected or 'what is pushed now'}.",
+        hint="A tag stays where it is: choose another.",
+        expected=expected,
+        found=found,
+    )

@@ -1,0 +1,127 @@
+"""What was pulled before: proven folders, and which commit each name led to.
+
+    HUB/ORG/NAME/COMMIT/                 an adapter's folder
+    HUB/ORG/NAME/.known/COMMIT.json      size and SHA-256 of each of its files
+    HUB/ORG/NAME/.seen/REVISION          the commit that a branch or tag named last
+
+Two hubs never share a folder: what a strange one calls a commit proves nothing of another's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from gatehub.hub.manifest import StoredFile, digest_file, is_digest
+from gatehub.hub.names import is_commit, is_component
+
+_KNOWN, _SEEN = ".known", ".seen"
+_MAX_RECORD_BYTES = 100_000
+
+
+def cache_root() -> Path:
+    """The environment's GATEHUB_CACHE, or ~/.cache/gatehub."""
+    return Path(os.environ.get("GATEHUB_CACHE") or "~/.cache/gatehub").expanduser().absolute()
+
+
+class Cache:
+    """The part of the cache that belongs to one hub.
+
+    Args:
+        key: the hub's name as a folder.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.root = cache_root() / key
+
+    def folder(self, repo: str, commit: str) -> Path:
+        """Where a commit's adapter lies, or would."""
+        return self.root / repo / commit
+
+    def remember(self, repo: str, commit: str, folder: Path) -> dict[str, StoredFile]:
+        """Keep the digests of a folder that was just proven, and return them."""
+        files = {
+            path.name: digest_file(path)
+            for path in sorted(folder.iterdir())
+            if not path.name.startswith(".")
+        }
+        record = {name: asdict(file) for name, file in files.items()}
+        write_whole(self.root / repo / _KNOWN / f"{commit}.json", json.dumps(record).encode())
+        return files
+
+    def files(self, repo: str, commit: str) -> Mapping[str, StoredFile] | None:
+        """The digests of a commit that was pulled before, None if it was not."""
+        data = _read(self.root / repo / _KNOWN / f"{commit}.json")
+        try:
+            return None if data is None else parse_files(json.loads(data))
+        except ValueError:
+            return None
+
+    def see(self, repo: str, revision: str, commit: str) -> None:
+        """Note that a revision named a commit; that it cannot be noted does no harm."""
+        path = self.root / repo / _SEEN / revision
+        with suppress(OSError):
+            if _read(path) != commit.encode():
+                write_whole(path, commit.encode())
+
+    def seen(self, repo: str, revision: str) -> str | None:
+        """The commit that a revision named when it was last asked for."""
+        if is_commit(revision):
+            return revision
+        commit = (_read(self.root / repo / _SEEN / revision) or b"").decode("ascii", "replace")
+        return commit if is_commit(commit) else None
+
+
+def cached_adapters() -> list[tuple[str, str, Path]]:
+    """Hub, `org/name` and folder of every adapter in the cache."""
+    return [
+        (folder.parts[-4], "/".join(folder.parts[-3:-1]), folder)
+        for folder in sorted(cache_root().glob("*/*/*/*"))
+        if folder.is_dir() and is_commit(folder.name) and all(map(is_component, folder.parts[-4:]))
+    ]
+
+
+def parse_files(record: object) -> dict[str, StoredFile]:
+    """Read file names with sizes and digests.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(record, dict) or not record:
+        raise ValueError("no files")
+    files = {}
+    for name, entry in record.items():
+        if not (is_component(name) and isinstance(entry, dict) and len(entry) == 2):
+            raise ValueError(f"{name!r} is no entry of a file")
+        size, digest = entry.get("bytes"), entry.get("sha256")
+        if type(size) is not int or not isinstance(digest, str) or not is_digest(digest):
+            raise ValueError(f"{name!r} has no size and SHA-256")
+        files[name] = StoredFile(bytes=size, sha256=digest)
+    return files
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a small file beside its place, force it to the disk, and rename it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with beside.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_RECORD_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -1,0 +1,84 @@
+"""A file of pinned pulls: which commit a name led to, and every digest under it.
+
+    {"format": 1,
+     "adapters": {"acme/birds@v1": {"hub": "https://huggingface.co",
+                                    "repo": "acme/birds",
+                                    "commit": "…",
+                                    "files": {"config.json": {"bytes": 1234, "sha256": "…"}, …}}}}
+
+Kept beside a deployment's code, it makes every pull of that name bring the same bytes, wherever
+the branch or the tag has gone since, whatever the hub serves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gatehub.errors import HubError, HubNameError
+from gatehub.hub.cache import parse_files, write_whole
+from gatehub.hub.manifest import StoredFile
+from gatehub.hub.names import check_repository, is_commit, split_name
+
+FORMAT = 1
+_MAX_LOCK_BYTES = 16_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """What one name is pinned to.
+
+    Attributes:
+        hub: where it was pulled from.
+        repo: the repository's name there, which the pinned name may not be any more.
+        commit: the commit.
+        files: size and SHA-256 of each file.
+    """
+
+    hub: str
+    repo: str
+    commit: str
+    files: Mapping[str, StoredFile] = field(repr=False)
+
+
+def read_lock(path: Path) -> dict[str, Pin]:
+    """The pins of a lock file by name (`org/name[@revision]`), none if there is no file.
+
+    Raises:
+        HubError: the file is not a lock file.
+    """
+    try:
+        if path.stat().st_size > _MAX_LOCK_BYTES:
+            raise ValueError(f"it has more than {_MAX_LOCK_BYTES:,} bytes")
+        record = json.loads(path.read_bytes())
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise ValueError(f"it is not of format {FORMAT}")
+        return {name: _pin(name, entry) for name, entry in record["adapters"].items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise HubError(
+            f"'{path}' is not a lock file of gatehub: {error}.",
+            hint="Name another file, or restore this one.",
+        ) from error
+
+
+def write_lock(path: Path, pins: Mapping[str, Pin]) -> None:
+    """Write a lock file, whole or not at all."""
+    record = {"format": FORMAT, "adapters": {name: asdict(pins[name]) for name in sorted(pins)}}
+    write_whole(path, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _pin(name: str, entry: Any) -> Pin:
+    try:
+        split_name(name)
+        hub, commit = str(entry["hub"]), str(entry["commit"])
+        repo = check_repository(str(entry["repo"]))
+    except (HubNameError, TypeError, KeyError) as error:
+        raise ValueError(f"its entry {name[:100]!r} is not a pin") from error
+    if not is_commit(commit):
+        raise ValueError(f"its entry {name!r} has no commit")
+    return Pin(hub=hub, repo=repo, commit=commit, files=parse_files(entry.get("files")))
