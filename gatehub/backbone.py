@@ -163,7 +163,7 @@ def load_backbone(
 
 
 def build_structure(name: str) -> nn.Module:
-    """Build a network without weights, on the meta device, in a second or less.
+    """Build a network without weights, on the meta device, which takes no memory for them.
 
     Args:
         name: as for `load_backbone`; of a repository on the Hub only the configuration is read.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from huggingface_hub.errors import HfHubHTTPError
 
 from gatehub._hf import httpx
-from gatehub.errors import HubNameError, HubTagError, RevisionNotFoundError
+from gatehub.errors import RevisionNotFoundError
 from gatehub.hub._landing import ATTEMPTS, is_ambiguous
+from gatehub.hub.names import tag_is_branch, tag_is_taken
 
 if TYPE_CHECKING:
     from gatehub.hub.huggingface import HuggingFaceHub
@@ -26,12 +27,9 @@ def check_tag(
 ) -> None:
     """Refuse a tag before anything is pushed that could not be tagged after it."""
     if tag in branches:
-        raise HubNameError(
-            f"'{tag}' is a branch of {repo}, so no tag may be called that.",
-            hint="Choose another tag.",
-        )
+        raise tag_is_branch(repo, tag)
     if tag in tags and hub.resolve(repo, tag) != commit:
-        raise _tag_taken(repo, tag, expected=commit, found=tags[tag])
+        raise tag_is_taken(repo, tag, expected=commit, found=tags[tag])
 
 
 def put_tag(hub: HuggingFaceHub, repo: str, tag: str, commit: str) -> None:
@@ -55,15 +53,5 @@ def put_tag(hub: HuggingFaceHub, repo: str, tag: str, commit: str) -> None:
                     time.sleep(2**attempt)
                     continue
                 if found != commit:
-                    raise _tag_taken(repo, tag, expected=commit, found=found) from error
+                    raise tag_is_taken(repo, tag, expected=commit, found=found) from error
                 return
-
-
-def _tag_taken(repo: str, tag: str, *, expected: str | None, found: str) -> HubTagError:
-    return HubTagError(
-        f"The tag '{tag}' of {repo} names {found}, so it cannot name "
-        f"{expected or 'what is pushed now'}.",
-        hint="A tag stays where it is: choose another.",
-        expected=expected,
-        found=found,
-    )

@@ -24,7 +24,6 @@ from gatehub.errors import (
     HubError,
     HubIntegrityError,
     HubNameError,
-    HubTagError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -32,7 +31,14 @@ from gatehub.hub._disk import Disk
 from gatehub.hub._repository import Repository
 from gatehub.hub._storage import Storage
 from gatehub.hub.manifest import AdapterSummary, Manifest, StoredFile, now
-from gatehub.hub.names import check_ref, check_revision, is_commit_prefix, is_ref
+from gatehub.hub.names import (
+    check_ref,
+    check_revision,
+    is_commit_prefix,
+    is_ref,
+    tag_is_branch,
+    tag_is_taken,
+)
 from gatehub.hub.store import ListedAdapter, ListedRevision, PushResult, Query, Report
 
 
@@ -111,7 +117,7 @@ class FolderHub:
             if not self._disk.has(blob_key(file)):
                 self._disk.put(blob_key(file), folder / name, file)
         if tag is not None and (taken := repository.tag(tag, commit)) != commit:
-            raise _tag_conflict(repo, tag, expected=commit, found=taken)
+            raise tag_is_taken(repo, tag, expected=commit, found=taken)
         return PushResult(
             repo=repo,
             revision=revision,
@@ -258,23 +264,10 @@ def _check_tag(repository: Repository, tag: str, branch: str, commit: str | None
     """
     check_ref(tag)
     if tag == branch or tag in repository.branches():
-        raise HubNameError(
-            f"'{tag}' is a branch of {repository.name}, so no tag may be called that.",
-            hint="Choose another tag.",
-        )
+        raise tag_is_branch(repository.name, tag)
     taken = repository.tagged(tag)
     if taken is not None and taken != commit:
-        raise _tag_conflict(repository.name, tag, expected=commit, found=taken)
-
-
-def _tag_conflict(repo: str, tag: str, *, expected: str | None, found: str) -> HubTagError:
-    return HubTagError(
-        f"The tag '{tag}' of {repo} names {found}, so it cannot name "
-        f"{expected or 'what is pushed now'}.",
-        hint="A tag stays where it is: choose another.",
-        expected=expected,
-        found=found,
-    )
+        raise tag_is_taken(repository.name, tag, expected=commit, found=taken)
 
 
 def _row(repository: Repository, branch: str, commit: str) -> ListedAdapter:

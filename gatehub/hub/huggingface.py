@@ -37,6 +37,7 @@ from gatehub.errors import (
 )
 from gatehub.hub._cards import read_card
 from gatehub.hub._disk import sync_file
+from gatehub.hub._history import arrange_history, complete_commit
 from gatehub.hub._landing import ATTEMPTS, Landing
 from gatehub.hub._tagging import check_tag, put_tag
 from gatehub.hub.contents import MAX_FILE_BYTES, GitFile, KnownFile, is_same
@@ -73,9 +74,8 @@ class HuggingFaceHub:
     @property
     def key(self) -> str:
         """See `Hub.key`."""
-        return re.sub(r"[^A-Za-z0-9.-]+", "-", redact(self.endpoint).partition("://")[2]).strip(
-            "-."
-        )
+        address = redact(self.endpoint).partition("://")[2]
+        return re.sub(r"[^A-Za-z0-9.-]+", "-", address).strip("-.")
 
     @property
     def place(self) -> str:
@@ -216,24 +216,8 @@ class HuggingFaceHub:
         with self.asking(f"Listing {repo}", repo, None):
             branches, tags = self._refs(repo)
             order = sorted(branches, key=lambda branch: (branch != DEFAULT_BRANCH, branch))
-            histories = [self.api.list_repo_commits(repo, revision=b) for b in order]
-        rows: dict[str, ListedRevision] = {}
-        for history in histories:
-            parents = [entry.commit_id for entry in history[1:]] + [None]
-            for entry, parent in zip(history, parents, strict=True):
-                commit = entry.commit_id
-                rows.setdefault(
-                    commit,
-                    ListedRevision(
-                        commit=commit,
-                        parent=parent,
-                        message=entry.title,
-                        created=entry.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                        branches=tuple(b for b in order if branches[b] == commit),
-                        tags=tuple(t for t in sorted(tags) if tags[t] == commit),
-                    ),
-                )
-        return list(rows.values())
+            histories = {b: self.api.list_repo_commits(repo, revision=b) for b in order}
+        return arrange_history(histories, branches=branches, tags=tags)
 
     def asking(
         self, what: str, repo: str, revision: str | None, filename: str | None = None
@@ -310,13 +294,7 @@ class HuggingFaceHub:
         told = explain(error, "Asking", repo, endpoint=self.endpoint)
         if not isinstance(told, RevisionNotFoundError) or not is_commit_prefix(beginning):
             raise error
-        found = [row.commit for row in self.list_revisions(repo)]
-        found = [commit for commit in found if commit.startswith(beginning.lower())]
-        if len(found) > 1:
-            raise RevisionNotFoundError(
-                f"{len(found)} commits of {repo} begin with '{beginning}'.",
-                hint=f"Give more digits: {', '.join(sorted(found))}.",
-            )
-        if not found or is_commit(beginning):
+        found = complete_commit(repo, beginning, self.list_revisions(repo))
+        if found is None or is_commit(beginning):
             raise error
-        return found[0]
+        return found

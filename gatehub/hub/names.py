@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from gatehub.errors import HubNameError
+from gatehub.errors import HubNameError, HubTagError
 
 DEFAULT_BRANCH = "main"
 MAX_NAME_CHARACTERS = 96
@@ -117,3 +117,29 @@ def is_commit_prefix(revision: str) -> bool:
 def _shown(name: str) -> str:
     """A name as it may stand in an error message, whatever it holds."""
     return repr(name if len(name) <= MAX_NAME_CHARACTERS else name[:MAX_NAME_CHARACTERS] + "…")
+
+
+def tag_is_branch(repo: str, tag: str) -> HubNameError:
+    """Return the refusal of a tag that is called as a branch is."""
+    return HubNameError(
+        f"'{tag}' is a branch of {repo}, so no tag may be called that.",
+        hint="Choose another tag.",
+    )
+
+
+def tag_is_taken(repo: str, tag: str, *, expected: str | None, found: str) -> HubTagError:
+    """Return the refusal of a tag that names another commit.
+
+    Args:
+        repo: `org/name`.
+        tag: the tag.
+        expected: the commit that it was to name, None for one that is not made yet.
+        found: the commit that it names.
+    """
+    return HubTagError(
+        f"The tag '{tag}' of {repo} names {found}, so it cannot name "
+        f"{expected or 'what is pushed now'}.",
+        hint="A tag stays where it is: choose another.",
+        expected=expected,
+        found=found,
+    )

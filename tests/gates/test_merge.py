@@ -252,6 +252,14 @@ def test_a_network_that_needs_its_values_to_run_cannot_be_traced() -> None:
         find_merges(Net(branch), input_size=SIZE)
 
 
+def test_an_error_without_a_message_is_named_by_its_class() -> None:
+    def refuse(net: Net, images: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    with pytest.raises(GateError, match=r"cannot be traced .*: NotImplementedError"):
+        find_merges(Net(refuse), input_size=SIZE)
+
+
 def test_a_trace_allocates_nothing_and_changes_nothing(tiny_backbone: Backbone) -> None:
     before = snapshot(tiny_backbone)
     training = timm.create_model("test_resnet").train()
