@@ -249,6 +249,12 @@ BROKEN_FOLDERS = [
         r"'bn1.running_var' as \[3\], but another tensor of 'bn1' begins with \[2\]",
     ),
     Broken(
+        "a normalisation value that is a matrix",
+        assign("tensors", "bn1.weight", "shape", value=[2, 3]),
+        TensorShapeError,
+        r"'bn1.weight' as \[2, 3\]; a normalisation value has one dimension longer than 1",
+    ),
+    Broken(
         "a head of two lengths",
         assign("tensors", "head.bias", "shape", value=[3]),
         TensorShapeError,
