@@ -29,24 +29,17 @@ import numpy.typing as npt
 from gatehub import __version__
 from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
+from gatehub.adapter.probe import PROBE_IMAGES, PROBE_SEED, draw_images
 from gatehub.errors import ExportFormatError
 from gatehub.export.parity import first_line
 from gatehub.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 PREFIX = "gatehub."
-PROBE_SEED = 0
-PROBE_IMAGES = 3
 
 T = TypeVar("T")
 
 _DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
-
-def draw_images(seed: int, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """Return the images of a probe: (3, C, H, W), in [-2, 2) as normalised ones about are."""
-    shape = (PROBE_IMAGES, *preprocessing.input_size)
-    return np.random.RandomState(seed).uniform(-2, 2, shape).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

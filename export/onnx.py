@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from gatehub.adapter import Adapter
+from gatehub.adapter.probe import PROBE_SEED, PROBE_TOLERANCE, check_probe, draw_images
 from gatehub.backbone import Backbone
 from gatehub.errors import ExportError, ExportFormatError
-from gatehub.export._record import PROBE_SEED, Record, draw_images
+from gatehub.export._record import Record
 from gatehub.export._translation import MAX_OPSET, MIN_OPSET, translate
 from gatehub.export.parity import DEFAULT_TOLERANCE, check_parity, first_line
 from gatehub.gates.fold import fold
@@ -73,6 +74,7 @@ def export_onnx(
 
     Raises:
         BackboneMismatchError: another backbone.
+        SelfCheckError: the task answers its probe differently here.
         ParityError: ONNX Runtime's answers are further away than that.
         ExportError: the model cannot be translated or run, or the file cannot be written.
     """
@@ -90,6 +92,13 @@ def export_onnx(
                 "so there is nothing to check a file against.",
                 hint="Train it again, at a lower rate.",
             )
+        check_probe(
+            adapter.probe,
+            logits,
+            tolerance=PROBE_TOLERANCE,
+            task=adapter.task,
+            where=f"{backbone.identity}, folded",
+        )
         proto = translate(
             model, adapter.preprocessing.input_size, opset=opset, name=adapter.backbone.name
         )

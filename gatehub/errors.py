@@ -30,7 +30,8 @@ already catch it.
     │   │   ├── ConfigError                 unknown, missing or ill-typed fields
     │   │   └── FormatVersionError          a newer format than this gatehub reads
     │   ├── AdapterExistsError              saving would overwrite something else
-    │   └── BackboneMismatchError           another backbone than the adapter was trained on
+    │   ├── BackboneMismatchError           another backbone than the adapter was trained on
+    │   └── SelfCheckError                  other answers here than where the adapter was made
     ├── DataError                           training or evaluation data that cannot be used
     │   ├── UnreadableImageError            images that cannot be decoded
     │   └── LabelMismatchError              classes that differ from the adapter's
@@ -48,6 +49,11 @@ already catch it.
     │   │   └── HubTagError                 the tag names another commit
     │   └── HubIntegrityError               stored bytes differ from their digest
     ├── EngineError
+    │   ├── ExecutionError                  a backbone whose operations cannot be replayed
+    │   ├── MemoryBudgetError               a task that does not fit the memory it may take
+    │   ├── TaskUnavailableError            a task that is known and cannot be had just now
+    │   ├── QueueFullError                  as many requests wait as may
+    │   ├── DeadlineError                   an answer that would come too late
     │   ├── TaskNotFoundError               no task of that name is loaded
     │   └── InputError                      an input of the wrong shape, dtype or size
     │       └── ImageTooLargeError          an image of more pixels than the limit
@@ -199,6 +205,10 @@ class BackboneMismatchError(AdapterError):
     """The adapter was trained on another backbone than the one at hand."""
 
 
+class SelfCheckError(AdapterError):
+    """A task does not answer its probe here as it did where it was made."""
+
+
 class DataError(GatehubError, ValueError):
     """Training or evaluation data that cannot be used."""
 
@@ -292,6 +302,26 @@ class HubIntegrityError(HubError):
 
 class EngineError(GatehubError):
     """The engine cannot do what it was asked."""
+
+
+class ExecutionError(EngineError):
+    """A backbone whose operations cannot be recorded and run again."""
+
+
+class MemoryBudgetError(EngineError):
+    """A task that does not fit the memory that tasks may take."""
+
+
+class TaskUnavailableError(EngineError):
+    """A task that is known, and that cannot be had just now."""
+
+
+class QueueFullError(EngineError):
+    """As many requests wait as may."""
+
+
+class DeadlineError(EngineError, TimeoutError):
+    """An answer that would come later than it was asked for."""
 
 
 class TaskNotFoundError(EngineError, LookupError):

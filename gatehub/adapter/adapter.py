@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from torch import Tensor
 
 from gatehub._places import find_folder
 from gatehub.adapter.config import AdapterConfig
 from gatehub.adapter.files import read_adapter, round_tensors, write_adapter
-from gatehub.backbone import BackboneIdentity, digest_tensors
+from gatehub.adapter.probe import PROBE_SEED, Probe, draw_images
+from gatehub.backbone import Backbone, BackboneIdentity, digest_tensors
+from gatehub.errors import TensorDtypeError
 from gatehub.gates.attach import GatedModel
+from gatehub.gates.fold import fold
 from gatehub.gates.layout import GateLayout
 from gatehub.preprocessing import Preprocessing
 
@@ -105,10 +109,16 @@ class Adapter:
         Raises:
             AdapterExistsError: something else is there.
             NonFiniteTensorError: a value is NaN, infinite, or beyond the range of `dtype`.
-            TensorDtypeError: another dtype.
+            TensorDtypeError: another dtype, or another than its probe was computed with.
             AdapterFormatError: the adapter contradicts itself, so `load` would refuse it.
             OSError: the disk refuses; what was there is there still.
         """
+        if self.probe is not None and self.probe.dtype != dtype:
+            raise TensorDtypeError(
+                f"Adapter '{self.task}' is to be saved with dtype '{dtype}', but its probe was "
+                f"computed with '{self.probe.dtype}'.",
+                hint=f"Call with_probe(backbone, dtype='{dtype}') first.",
+            )
         return write_adapter(
             Path(folder), self.config, self.tensors, dtype=dtype, attachments=attachments or {}
         )
@@ -122,6 +132,28 @@ class Adapter:
         return replace(
             self, tensors=MappingProxyType(round_tensors(self.config, self.tensors, dtype))
         )
+
+    def with_probe(self, backbone: Backbone, *, dtype: str = "float16") -> Adapter:
+        """Return the same adapter with what it answers to a few known images.
+
+        Whoever loads it can then tell whether it answers the same on their machine.
+
+        Args:
+            backbone: the one that it was trained on.
+            dtype: the one that it will be saved with.
+
+        Raises:
+            TensorDtypeError: no such dtype.
+            BackboneMismatchError: the backbone's digest is not the adapter's.
+            SiteError: a tensor of the adapter has no place in the backbone.
+        """
+        model = fold(backbone, self.as_stored(dtype))
+        like = next(model.parameters())
+        images = torch.from_numpy(draw_images(PROBE_SEED, self.preprocessing))
+        with torch.inference_mode():
+            logits = model(images.to(like)).float().cpu()
+        probe = Probe.of(logits.tolist(), dtype=dtype)
+        return replace(self, config=replace(self.config, probe=probe))
 
     def with_metrics(self, metrics: Mapping[str, float]) -> Adapter:
         """Return the same adapter with other figures."""
@@ -151,6 +183,11 @@ class Adapter:
     def preprocessing(self) -> Preprocessing:
         """How an image becomes its input."""
         return self.config.preprocessing
+
+    @property
+    def probe(self) -> Probe | None:
+        """What it answered to a few known images, if that was kept."""
+        return self.config.probe
 
     @property
     def digest(self) -> str:

@@ -21,6 +21,7 @@ from gatehub.adapter._sections import (
     read_training,
 )
 from gatehub.adapter.names import check_task_name
+from gatehub.adapter.probe import Probe, read_probe
 from gatehub.backbone import BackboneIdentity
 from gatehub.errors import (
     ConfigError,
@@ -48,6 +49,7 @@ class AdapterConfig:
         training: how it was trained, one value for each setting.
         tensors: how each tensor is stored; empty until it is saved.
         files: SHA-256 of each other file of the folder; empty until it is saved.
+        probe: what it answered where it was made, or None where that was not kept.
 
     Raises:
         UnsafeNameError: the task's name could be taken for a path.
@@ -64,6 +66,7 @@ class AdapterConfig:
     training: Mapping[str, str | int | float | bool | None]
     tensors: Mapping[str, TensorSpec]
     files: Mapping[str, str]
+    probe: Probe | None = None
 
     def __post_init__(self) -> None:
         check_task_name(self.task)
@@ -79,6 +82,11 @@ class AdapterConfig:
                     f"Adapter '{self.task}' has the label {describe(label)}; expected one line of "
                     "text."
                 )
+        if self.probe is not None and len(self.probe.logits[0]) != len(self.labels):
+            raise ConfigError(
+                f"Adapter '{self.task}' has {len(self.labels)} labels, but its probe has "
+                f"{len(self.probe.logits[0])} logits."
+            )
         check_setting_names((*self.metrics, *self.training), f"Adapter '{self.task}'")
         for name, value in self.metrics.items():
             if (
@@ -100,7 +108,7 @@ class AdapterConfig:
     def to_json(self) -> bytes:
         """Return config.json: UTF-8, indented, one line for each site and tensor."""
         gates = self.layout
-        value = {
+        value: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "task": self.task,
             "labels": list(self.labels),
@@ -123,6 +131,8 @@ class AdapterConfig:
             },
             "files": dict(self.files),
         }
+        if self.probe is not None:
+            value["probe"] = self.probe.to_json()
         return (_render(value) + "\n").encode()
 
     @classmethod
@@ -156,6 +166,9 @@ class AdapterConfig:
                 training=read_training(fields.take_fields("training")),
                 tensors=read_tensors(fields.take_fields("tensors"), where),
                 files=read_files(fields.take_fields("files"), where),
+                probe=(
+                    read_probe(fields.take_fields("probe")) if "probe" in fields.names() else None
+                ),
             )
         except ConfigError:
             raise

@@ -139,14 +139,38 @@ def gate_kernels(
                 f"{found}.",
                 hint="Train the adapter on this backbone.",
             )
-        # In the wider of both dtypes: half-precision kernels are rounded once, at the end.
-        parts = {part: _widen(tensors[f"{site}.{part}"], kernel) for part in gate.parts}
-        matrix = gate.kind.matrix(parts)
-        spread = matrix.reshape(matrix.shape + (1,) * (kernel.ndim - 2))
-        if site in gains:
-            spread = spread * _widen(tensors[gains[site]], kernel)
+        spread = spread_gate(site, layout, tensors, kernel=kernel, gains=gains)
         gated[f"{site}.weight"] = (spread * kernel).to(kernel.dtype)
     return gated
+
+
+def spread_gate(
+    site: str,
+    layout: GateLayout,
+    tensors: Mapping[str, Tensor],
+    *,
+    kernel: Tensor,
+    gains: Mapping[str, str],
+) -> Tensor:
+    """Return what a site's kernel is multiplied by: its gate, and the task's gain where it has one.
+
+    Args:
+        site: name of the layer.
+        layout: which gates there are.
+        tensors: the learned tensors.
+        kernel: (O, I/groups, kH, kW) or (O, I); its device and, where it is wider than that of
+            the gates, its dtype are those of the answer, so half-precision kernels are rounded
+            once, at the end.
+        gains: from `find_gains`.
+
+    Returns:
+        (O, I/groups, 1, 1) or (O, I).
+    """
+    gate = layout.sites[site]
+    parts = {part: _widen(tensors[f"{site}.{part}"], kernel) for part in gate.parts}
+    matrix = gate.kind.matrix(parts)
+    spread = matrix.reshape(matrix.shape + (1,) * (kernel.ndim - 2))
+    return spread * _widen(tensors[gains[site]], kernel) if site in gains else spread
 
 
 def _widen(tensor: Tensor, kernel: Tensor) -> Tensor:

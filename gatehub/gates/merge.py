@@ -89,17 +89,31 @@ def merge_kernels(
     merged = {}
     for merge in merges:
         kernel = tensors[f"{merge.convolution}.weight"]
-        mean = tensors[f"{merge.norm}.running_mean"]
-        scale = torch.rsqrt(tensors[f"{merge.norm}.running_var"] + merge.eps)
-        if (weight := tensors.get(f"{merge.norm}.weight")) is not None:
-            scale = scale * weight
-        bias = tensors.get(f"{merge.convolution}.bias")
-        shift = scale * (-mean if bias is None else bias - mean)
-        if (offset := tensors.get(f"{merge.norm}.bias")) is not None:
-            shift = shift + offset
+        scale, shift = scale_and_shift(tensors, merge)
         merged[f"{merge.convolution}.weight"] = kernel * scale.reshape(-1, 1, 1, 1)
         merged[f"{merge.convolution}.bias"] = shift
     return merged
+
+
+def scale_and_shift(tensors: Mapping[str, Tensor], merge: NormMerge) -> tuple[Tensor, Tensor]:
+    """Return what a merged norm multiplies each output channel by, and what it then adds.
+
+    Args:
+        tensors: the network's parameters and buffers, by name.
+        merge: the norm, and its convolution, whose bias goes into the shift.
+
+    Returns:
+        scale: (O,) and shift: (O,).
+    """
+    mean = tensors[f"{merge.norm}.running_mean"]
+    scale = torch.rsqrt(tensors[f"{merge.norm}.running_var"] + merge.eps)
+    if (weight := tensors.get(f"{merge.norm}.weight")) is not None:
+        scale = scale * weight
+    bias = tensors.get(f"{merge.convolution}.bias")
+    shift = scale * (-mean if bias is None else bias - mean)
+    if (offset := tensors.get(f"{merge.norm}.bias")) is not None:
+        shift = shift + offset
+    return scale, shift
 
 
 def merge_norms(model: nn.Module, *, input_size: tuple[int, int, int]) -> None:

@@ -1,9 +1,9 @@
-"""Which operations a network runs, and which tensors each reads: found by running it on no data."""
+"""Which operations a network runs, and which tensors each reads: found by running it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,24 @@ class Operation:
 
     Args:
         name: the operator without its overload, such as "aten.convolution".
-        arguments: as it was called; tensors are on the meta device.
+        function: the operator.
+        arguments: those that were given by position.
+        keywords: those that were given by name.
         outputs: the tensors that it returned.
+        result: what it returned, as it was returned.
     """
 
     name: str
+    function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
     outputs: tuple[Tensor, ...]
+    result: Any
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The tensors that it reads, or writes to."""
+        return _tensors((self.arguments, dict(self.keywords)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,7 +76,7 @@ def trace_forward(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
     Raises:
         GateError: the model does not run on the meta device.
     """
-    recorder = _Recorder()
+    recorder = Recorder()
     try:
         # In inference mode operators arrive whole, before they become those that are known here.
         with torch.inference_mode(False), torch.no_grad():
@@ -83,7 +94,7 @@ def trace_forward(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
             hint="Fold without merge_norm.",
         ) from error
     readers: dict[int, int] = {}
-    read = [_tensors(operation.arguments) for operation in recorder.operations]
+    read = [operation.inputs for operation in recorder.operations]
     for tensors in (*read, _tensors(answer)):
         for tensor in tensors:
             readers[id(tensor)] = readers.get(id(tensor), 0) + 1
@@ -93,8 +104,11 @@ def trace_forward(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
     return Trace(operations=tuple(recorder.operations), names=names, readers=readers)
 
 
-class _Recorder(TorchDispatchMode):
-    """Keeps every tensor it has seen alive, so that an id names one tensor only."""
+class Recorder(TorchDispatchMode):
+    """Records the operations that run in its `with` block, in order.
+
+    It keeps every tensor that it has seen alive, so that an id names one tensor only.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -107,8 +121,11 @@ class _Recorder(TorchDispatchMode):
         self.operations.append(
             Operation(
                 name=str(func.overloadpacket),
-                arguments=(*args, *(kwargs or {}).values()),
+                function=func,
+                arguments=args,
+                keywords=kwargs or {},
                 outputs=_tensors(result),
+                result=result,
             )
         )
         return result
@@ -122,10 +139,11 @@ def _copy_to_meta(model: nn.Module) -> tuple[nn.Module, tuple[tuple[str, Tensor]
         is_parameter = isinstance(tensor, nn.Parameter)
         stand_ins[id(tensor)] = nn.Parameter(empty, requires_grad=False) if is_parameter else empty
     probe = copy.deepcopy(model, stand_ins)
-    return probe, tuple(_named_tensors(probe))
+    return probe, tuple(named_tensors(probe))
 
 
-def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Go through parameters and buffers; a tensor with several names comes once for each."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
 

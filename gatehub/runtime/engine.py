@@ -3,83 +3,94 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
+from gatehub.adapter.probe import check_probe, draw_images
 from gatehub.backbone import Backbone
-from gatehub.errors import InputError, TaskNotFoundError
-from gatehub.gates.fold import fold
-from gatehub.preprocessing import Preprocessing
+from gatehub.errors import InputError, SelfCheckError, TaskNotFoundError, TaskUnavailableError
+from gatehub.gates.fold import check_backbone
+from gatehub.gates.merged import MergedBackbone
+from gatehub.runtime.dtypes import AUTO, choose_dtypes, tolerance
+from gatehub.runtime.execution import Execution, FoldedTask
+from gatehub.runtime.mixing import answer_all, answer_mixed
+from gatehub.runtime.packed import PackedTask, Packer
+from gatehub.runtime.residency import TierReport
+from gatehub.runtime.serving import Answer, Served, TaskInfo, dtype_name
+from gatehub.runtime.sources import Source, open_source
+from gatehub.runtime.tiers import Tiers
 
+__all__ = ["Answer", "Engine", "TaskInfo"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskInfo:
-    """A task as it is served.
-
-    Args:
-        task: the name it is served under.
-        labels: class names, in the order of the logits.
-        preprocessing: how an image becomes its input.
-        digest: SHA-256 of the adapter's tensors.
-        generation: counts the loads of this engine; a replaced task has a new one.
-        backbone: name of the backbone.
-    """
-
-    task: str
-    labels: tuple[str, ...]
-    preprocessing: Preprocessing
-    digest: str
-    generation: int
-    backbone: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a task answered, and exactly which one it was.
-
-    Args:
-        logits: (B, classes) float32.
-        task: the task that computed them, as it was then.
-    """
-
-    logits: Tensor
-    task: TaskInfo
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Resident:
-    info: TaskInfo
-    model: nn.Module
-    device: torch.device
+T = TypeVar("T")
 
 
 class Engine:
     """Serves any number of tasks on one backbone, from any number of threads.
 
-    A task is folded off to the side and then published by replacing one reference, so a request
-    sees a task whole or not at all, and keeps the one it began with. Inference takes no lock.
+    A task is folded off to the side, checked, and then published by replacing one reference, so a
+    request sees a task whole or not at all, and keeps the one it began with. Inference takes no
+    lock. What does not fit the budgets leaves memory, the least used first, and comes back when
+    it is asked for.
 
     Args:
         backbone: the one that all adapters were trained on. It is shared, never changed.
+        dtype: "float32", "bfloat16" or "float16"; "auto" takes bfloat16 where the processor has
+            matrix units for it, for each task whose probe agrees, and float32 otherwise.
+        folded_bytes: of folded weights at most; None for no limit.
+        gates_bytes: of gates in memory at most; None for no limit. Adapters that were handed over
+            as objects cannot leave memory.
+        wait_s: how long a request waits for memory that others use, or for a task that another
+            request loads.
+
+    Raises:
+        EngineError: no such dtype.
+        GateError: the backbone cannot be traced.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        dtype: str = AUTO,
+        folded_bytes: int | None = None,
+        gates_bytes: int | None = None,
+        wait_s: float = 30.0,
+    ) -> None:
         self.backbone = backbone
+        device = next(backbone.model.parameters()).device
+        merged = MergedBackbone(backbone)
+        self._merged = merged
+        self._executions = tuple(Execution(merged, found) for found in choose_dtypes(dtype, device))
+        self._packer = Packer()
+        self._wait_s = wait_s
+        self._tiers = Tiers(
+            folded_bytes=folded_bytes,
+            gates_bytes=gates_bytes,
+            wait_s=wait_s,
+            pack=self._packer.pack,
+            is_current=self._is_current,
+        )
         self._writing = threading.Lock()
-        self._residents: Mapping[str, _Resident] = MappingProxyType({})
+        self._served: Mapping[str, Served] = MappingProxyType({})
+        self._known: Mapping[str, Source] = MappingProxyType({})
+        self._flights: dict[tuple[str, object], Future[TaskInfo]] = {}
         self._generation = 0
 
     def load(self, task: str, adapter: Adapter | str | Path) -> TaskInfo:
         """Serve an adapter under a name; a task of that name is replaced.
 
-        Whatever fails, what was served before is still served.
+        Whatever fails, what was served before is still served. Of two loads under one name the
+        one that began later stays; several of the same adapter at the same time are one.
 
         Args:
             task: the name: letters, digits, ".", "_" and "-", at most 96.
@@ -89,25 +100,27 @@ class Engine:
             UnsafeNameError: the name has other characters.
             AdapterFormatError: the folder is not a sound adapter.
             BackboneMismatchError: it was trained on another backbone.
+            SelfCheckError: it does not answer its probe here as it did where it was made.
             SiteError: it does not fit the backbone.
+            MemoryBudgetError: it does not fit the memory that tasks may take.
+            HubError: it is on a hub that cannot give it.
         """
         check_task_name(task)
-        loaded = adapter if isinstance(adapter, Adapter) else Adapter.load(adapter)
-        model = fold(self.backbone, loaded)
-        digest = loaded.digest
+        return self._load_once(task, open_source(adapter), wait_s=None)
+
+    def register(self, task: str, adapter: str | Path) -> None:
+        """Name where a task is, and load it when it is first asked for.
+
+        Args:
+            task: as for `load`.
+            adapter: a folder, or as a string its name on a hub.
+
+        Raises:
+            UnsafeNameError: the name has other characters.
+        """
+        check_task_name(task)
         with self._writing:
-            self._generation += 1
-            info = TaskInfo(
-                task=task,
-                labels=loaded.labels,
-                preprocessing=loaded.preprocessing,
-                digest=digest,
-                generation=self._generation,
-                backbone=self.backbone.identity.name,
-            )
-            resident = _Resident(info=info, model=model, device=next(model.parameters()).device)
-            self._residents = MappingProxyType({**self._residents, task: resident})
-        return info
+            self._known = MappingProxyType({**self._known, task: open_source(adapter)})
 
     def unload(self, task: str) -> None:
         """Stop serving a task; requests that have begun are finished.
@@ -116,17 +129,21 @@ class Engine:
             TaskNotFoundError: no task of that name is served.
         """
         with self._writing:
-            self._find(task)
-            left = {name: r for name, r in self._residents.items() if name != task}
-            self._residents = MappingProxyType(left)
+            if task not in self._served and task not in self._known:
+                raise self._not_found(task)
+            gone = self._served.get(task)
+            self._served = _without(self._served, task)
+            self._known = _without(self._known, task)
+        if gone is not None:
+            self._tiers.drop(gone)
 
     def tasks(self) -> tuple[TaskInfo, ...]:
         """Return the tasks that are served, by name."""
-        residents = self._residents
-        return tuple(residents[name].info for name in sorted(residents))
+        served = self._served
+        return tuple(served[name].info for name in sorted(served))
 
     def task(self, task: str) -> TaskInfo:
-        """Return one task.
+        """Return one task; one that is only registered is loaded.
 
         Raises:
             TaskNotFoundError: no task of that name is served.
@@ -150,25 +167,229 @@ class Engine:
         Raises:
             TaskNotFoundError: no task of that name is served.
             InputError: images of another shape or dtype.
+            MemoryBudgetError: it does not fit the memory that tasks may take.
+            TaskUnavailableError: it had to leave memory, and cannot come back.
         """
-        resident = self._find(task)
-        channels = resident.info.preprocessing.input_size[0]
+        served = self._find(task)
+        self._check_images(images, f"Task '{task}'")
+        with self._tiers.folded([served]) as (folded,):
+            logits = served.execution.run(folded, images)
+        return Answer(logits=logits, task=served.info)
+
+    def predict_mixed(self, tasks: Sequence[str], images: Tensor) -> list[Tensor]:
+        """Return logits (classes,) for each image; see `run_mixed`."""
+        return [answer.logits for answer in self.run_mixed(tasks, images)]
+
+    def run_mixed(self, tasks: Sequence[str], images: Tensor) -> list[Answer]:
+        """Answer for another task with each image, together.
+
+        Layers that tasks leave ungated run once for all their images, and tasks whose gates are
+        all of kind `scale` run in one pass altogether. The logits are those of `run`, but for
+        rounding.
+
+        Args:
+            tasks: name of the task of each image.
+            images: (B, 3, H, W) float32, normalised as their tasks say.
+
+        Returns:
+            For each image, in order, its logits (classes,) and its task.
+
+        Raises:
+            TaskNotFoundError: no task of a name is served.
+            InputError: images of another shape or dtype, or another number of them.
+        """
+        self._check_images(images, "A mixed batch")
+        if len(tasks) != len(images):
+            raise InputError(
+                f"A mixed batch names {len(tasks)} tasks for {len(images)} images; expected one "
+                "for each."
+            )
+        found = {task: self._find(task) for task in tasks}
+        return answer_mixed([found[task] for task in tasks], images, self._tiers)
+
+    def predict_all(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Answer for many tasks with the same images; layers that they share run once.
+
+        Args:
+            images: (B, 3, H, W) float32, normalised as the tasks say.
+            tasks: names of the tasks.
+
+        Returns:
+            Logits (B, classes) float32 of each task, by its name.
+
+        Raises:
+            TaskNotFoundError: no task of a name is served.
+            InputError: images of another shape or dtype.
+        """
+        self._check_images(images, "A batch for many tasks")
+        found = {task: self._find(task) for task in tasks}
+        answers = answer_all(list(found.values()), images, self._tiers)
+        return {task: answer.logits for task, answer in zip(found, answers, strict=True)}
+
+    def stem(self, task: str) -> object:
+        """Return what a task's first layers are known by: equal ones can share a pass over them."""
+        return self._find(task).stem
+
+    def pin(self, task: str) -> None:
+        """Fold a task now, and keep it so until it is unpinned, replaced or unloaded."""
+        served = self._find(task)
+        with self._tiers.folded([served]):
+            self._tiers.pin(served)
+
+    def unpin(self, task: str) -> None:
+        """Let a task leave memory again when room is needed."""
+        self._tiers.unpin(self._find(task))
+
+    def prefetch(self, *tasks: str) -> None:
+        """Fold tasks now, so that their next requests need not wait for it."""
+        for task in tasks:
+            with self._tiers.folded([self._find(task)]):
+                pass
+
+    def memory(self) -> tuple[TierReport, ...]:
+        """Say what is in memory: folded weights, factors of one-pass tasks, and gates."""
+        return self._tiers.reports()
+
+    def _load_once(self, task: str, source: Source, *, wait_s: float | None) -> TaskInfo:
+        """Load a task, or wait for who is loading the same one.
+
+        Args:
+            task: the name.
+            source: where from.
+            wait_s: how long to wait for another; None for as long as it takes.
+        """
+        key = (task, source.key)
+        with self._writing:
+            flight = self._flights.get(key)
+            mine = flight is None
+            if flight is None:
+                flight = self._flights[key] = Future()
+                self._generation += 1
+                generation = self._generation
+        if not mine:
+            try:
+                return flight.result(wait_s)
+            except FutureTimeoutError:
+                raise TaskUnavailableError(
+                    f"Task '{task}' was not loaded within {wait_s:g} s; it is still being read.",
+                    hint="Try again.",
+                ) from None
+        try:
+            info = self._load(task, source, generation)
+        except BaseException as error:
+            flight.set_exception(error)
+            raise
+        else:
+            flight.set_result(info)
+            return info
+        finally:
+            with self._writing:
+                del self._flights[key]
+
+    def _load(self, task: str, source: Source, generation: int) -> TaskInfo:
+        """Read a task, and publish it in the first dtype in which it answers as it should."""
+        packed = self._packer.pack(source.read())
+        check_backbone(self.backbone, packed)
+        for execution in self._executions:
+            last = execution is self._executions[-1]
+            if packed.probe is None and not last:
+                continue  # without a probe nobody would notice what rounding does to it
+            served = self._describe(task, packed, source, execution, generation)
+            try:
+                # Held until it is published: nothing of it is visible, and nothing of it can go.
+                with (
+                    self._tiers.gates(served, packed=packed),
+                    self._tiers.folded([served], packed=packed) as (folded,),
+                ):
+                    self._check(packed, execution, folded, task)
+                    return self._publish(served)
+            except SelfCheckError:
+                if last:
+                    raise
+        raise AssertionError("the last dtype is published or refused")
+
+    def _describe(
+        self, task: str, packed: PackedTask, source: Source, execution: Execution, generation: int
+    ) -> Served:
+        plan = self._merged.plan(packed.layout)
+        return Served(
+            info=TaskInfo(
+                task=task,
+                labels=packed.labels,
+                preprocessing=packed.preprocessing,
+                digest=packed.digest,
+                generation=generation,
+                backbone=self.backbone.identity.name,
+                dtype=dtype_name(execution.dtype),
+            ),
+            source=source,
+            kept=None if source.lasting else packed,
+            execution=execution,
+            plan=plan,
+            stem=execution.stem_key(plan, len(packed.labels)),
+            packed_bytes=packed.bytes,
+            folded_bytes=execution.count_bytes(plan, len(packed.labels)),
+        )
+
+    def _check(
+        self, packed: PackedTask, execution: Execution, folded: FoldedTask, task: str
+    ) -> None:
+        """Hold a task's answers against its probe."""
+        if packed.probe is None:
+            return
+        images = torch.from_numpy(draw_images(packed.probe.seed, packed.preprocessing))
+        check_probe(
+            packed.probe,
+            execution.run(folded, images).numpy(),
+            tolerance=tolerance(execution.dtype),
+            task=task,
+            where=f"{self.backbone.identity.name} in {dtype_name(execution.dtype)}",
+        )
+
+    def _publish(self, served: Served) -> TaskInfo:
+        """Let a generation be the one that is served, unless a later one is already."""
+        task = served.info.task
+        with self._writing:
+            before = self._served.get(task)
+            if before is not None and before.info.generation > served.info.generation:
+                return before.info
+            self._served = MappingProxyType({**self._served, task: served})
+        if before is not None:
+            self._tiers.succeed(before, served)
+        return served.info
+
+    def _is_current(self, served: Served) -> bool:
+        return self._served.get(served.info.task) is served
+
+    def _find(self, task: str) -> Served:
+        served = self._served.get(task)
+        if served is None:
+            source = self._known.get(task)
+            if source is None:
+                raise self._not_found(task)
+            self._load_once(task, source, wait_s=self._wait_s)
+            served = self._served.get(task)
+            if served is None:
+                raise self._not_found(task)
+        return served
+
+    def _not_found(self, task: str) -> TaskNotFoundError:
+        names = sorted({*self._served, *self._known})
+        served = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        return TaskNotFoundError(
+            f"No task '{task[:100]}' is served.", hint=f"Served here: {served or 'none'}."
+        )
+
+    def _check_images(self, images: Tensor, subject: str) -> None:
+        channels = self.backbone.preprocessing.input_size[0]
         if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
             raise InputError(
-                f"Task '{task}' got images of shape {tuple(images.shape)}; "
+                f"{subject} got images of shape {tuple(images.shape)}; "
                 f"expected (B, {channels}, H, W), none of them 0."
             )
         if images.dtype != torch.float32:
-            raise InputError(f"Task '{task}' got images of {images.dtype}; expected float32.")
-        with torch.inference_mode():
-            logits = resident.model(images.to(resident.device))
-        return Answer(logits=logits.float().cpu(), task=resident.info)
+            raise InputError(f"{subject} got images of {images.dtype}; expected float32.")
 
-    def _find(self, task: str) -> _Resident:
-        residents = self._residents
-        if task not in residents:
-            served = ", ".join(sorted(residents)) or "none"
-            raise TaskNotFoundError(
-                f"No task '{task[:100]}' is served.", hint=f"Served here: {served}."
-            )
-        return residents[task]
+
+def _without(mapping: Mapping[str, T], name: str) -> Mapping[str, T]:
+    return MappingProxyType({key: value for key, value in mapping.items() if key != name})

@@ -49,6 +49,7 @@ class LinearEngine:
             digest=hashlib.sha256(weight.numpy().tobytes()).hexdigest(),
             generation=self._generation,
             backbone="linear",
+            dtype="float32",
         )
         self._loaded[task] = (info, weight)
         return info

@@ -1,0 +1,134 @@
+"""What a task answered to a few known images where it was made, to be asked again anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gatehub.adapter._fields import Fields
+from gatehub.errors import ConfigError, SelfCheckError
+from gatehub.preprocessing import Preprocessing
+
+PROBE_SEED = 0
+PROBE_IMAGES = 3
+# For float32 on another machine; half precision has a tolerance of its own.
+PROBE_TOLERANCE = 0.01
+
+_DTYPES = ("float16", "bfloat16", "float32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A task's logits for the images of a seed, computed from the values that are stored.
+
+    Args:
+        seed: of the images; see `draw_images`.
+        dtype: "float16", "bfloat16" or "float32", in which the gates were stored.
+        logits: (3, classes).
+
+    Raises:
+        ConfigError: a seed that is none, another number of answers, or answers of several lengths.
+    """
+
+    seed: int
+    dtype: str
+    logits: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"A probe has the seed {self.seed}; expected 0 to {2**32 - 1}.")
+        if self.dtype not in _DTYPES:
+            raise ConfigError(
+                f"A probe has the dtype '{self.dtype[:40]}'; expected {', '.join(_DTYPES)}."
+            )
+        if len(self.logits) != PROBE_IMAGES or len({len(row) for row in self.logits}) != 1:
+            raise ConfigError(
+                f"A probe has {len(self.logits)} answers of {sorted({*map(len, self.logits)})} "
+                f"logits; expected {PROBE_IMAGES} of one length."
+            )
+
+    @classmethod
+    def of(cls, logits: Sequence[Sequence[float]], *, dtype: str) -> Probe:
+        """Keep the answers to the images of `PROBE_SEED`: nine digits carry a float32 exactly."""
+        rows = tuple(tuple(float(f"{value:.9g}") for value in row) for row in logits)
+        return cls(seed=PROBE_SEED, dtype=dtype, logits=rows)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the section of config.json."""
+        return {
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "logits": [list(row) for row in self.logits],
+        }
+
+    def drift(self, logits: npt.ArrayLike) -> float:
+        """Return how far other answers are from these, as a share of how far these differ.
+
+        The largest absolute difference of a logit, divided by the standard deviation of the stored
+        logits around the mean of their image: what decides between classes is what counts.
+
+        Args:
+            logits: (3, classes).
+
+        Returns:
+            0 for the same answers, infinity for values that are not finite.
+        """
+        stored, found = np.asarray(self.logits, np.float64), np.asarray(logits, np.float64)
+        if found.shape != stored.shape or not np.isfinite(found).all():
+            return float("inf")
+        spread = float((stored - stored.mean(axis=1, keepdims=True)).std())
+        # One class leaves nothing to decide; its size has to do.
+        return float(np.abs(found - stored).max() / (spread or np.abs(stored).max() or 1.0))
+
+
+def read_probe(fields: Fields) -> Probe:
+    """Read the section of config.json.
+
+    Raises:
+        ConfigError: a field is missing, unknown or ill-typed.
+    """
+    seed, dtype = fields.take("seed", int), fields.take("dtype", str)
+    rows = fields.take_list("logits", list)
+    logits = []
+    for index, row in enumerate(rows):
+        named = Fields({"row": row}, where=f"{fields.where}.logits[{index}]")
+        logits.append(named.take_list("row", float))
+    fields.done()
+    return Probe(seed=seed, dtype=dtype, logits=tuple(logits))
+
+
+def draw_images(seed: int, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """Return the images of a probe: (3, C, H, W), in [-2, 2) as normalised ones about are.
+
+    They come from `numpy.random.RandomState`, a stream that numpy froze, so they are the same on
+    every machine and in years.
+    """
+    shape = (PROBE_IMAGES, *preprocessing.input_size)
+    return np.random.RandomState(seed).uniform(-2, 2, shape).astype(np.float32)
+
+
+def check_probe(
+    probe: Probe | None, logits: npt.ArrayLike, *, tolerance: float, task: str, where: str
+) -> None:
+    """Refuse a task that does not answer here as it did where it was made.
+
+    Args:
+        probe: what it answered there; None is passed, since there is nothing to hold against.
+        logits: (3, classes), what it answers here.
+        tolerance: largest drift that passes; see `Probe.drift`.
+        task: for the error.
+        where: what answers here, such as "the engine in bfloat16".
+
+    Raises:
+        SelfCheckError: it drifts further.
+    """
+    drift = 0.0 if probe is None else probe.drift(logits)
+    if not drift <= tolerance:
+        raise SelfCheckError(
+            f"Task '{task}' answers its probe differently on {where}: it drifts by {drift:.2g} of "
+            f"the spread of its logits; expected at most {tolerance:.2g}.",
+            hint="Use another dtype or device, or train and save it again.",
+        )

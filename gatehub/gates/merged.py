@@ -1,0 +1,316 @@
+"""A backbone with its norms merged, on which each task's own weights are formed in one pass."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gatehub.backbone import Backbone
+from gatehub.classifier import copy_structure, replace_classifier
+from gatehub.errors import SiteError
+from gatehub.gates.fold import (
+    GateState,
+    check_backbone,
+    find_head_tensors,
+    install_tensors,
+    spread_gate,
+)
+from gatehub.gates.layout import GateLayout
+from gatehub.gates.merge import NormMerge, find_merges, merge_norms, scale_and_shift
+from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
+from gatehub.gates.sites import copy_plain
+from gatehub.gates.trace import named_tensors
+
+# Values that are multiplied and rounded to a smaller dtype at a time; they stay in a core's cache.
+_CHUNK_VALUES = 2**18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayoutPlan:
+    """What tasks of one layout have of their own on a backbone with merged norms.
+
+    Args:
+        layout: gates and normalisation.
+        gains: from `find_gains`.
+        norms: names of the task's normalisation values in the plain model.
+        own: names of the merged model's tensors that differ from task to task, but for the head.
+    """
+
+    layout: GateLayout
+    gains: Mapping[str, str]
+    norms: frozenset[str]
+    own: frozenset[str]
+
+    @property
+    def is_scale(self) -> bool:
+        """Whether all gates are of kind `scale`, so that tasks can share their kernels."""
+        return all(gate.kind.name == "scale" for gate in self.layout.sites.values())
+
+
+class MergedBackbone:
+    """The plain form of a backbone, its norms merged wherever that is exact.
+
+    Its kernels lie channels-last, which is how convolutions on a CPU read them fastest. Nothing
+    in it changes after it is made, but for what it keeps of layouts and numbers of labels seen.
+
+    Args:
+        backbone: stays as it is.
+
+    Raises:
+        GateError: the network does not run on the meta device.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._plain = copy_plain(backbone.model, exclude=backbone.heads)
+        size = backbone.preprocessing.input_size
+        self._merges = {
+            merge.convolution: merge for merge in find_merges(self._plain, input_size=size)
+        }
+        self._structure = _copy_to_meta(self._plain)
+        merge_norms(self._structure, input_size=size)
+        self._tensors = {
+            name: lay_out(tensor.detach()) for name, tensor in named_tensors(self._plain)
+        }
+        self._shapes = {name: tuple(t.shape) for name, t in named_tensors(self._structure)}
+        self._like = next(backbone.model.parameters())
+        self._gainless: dict[str, Tensor] = {}
+        self._plans: dict[str, LayoutPlan] = {}
+        self._heads: dict[int, Mapping[str, tuple[str, tuple[int, ...]]]] = {}
+        self._planning = threading.Lock()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self._like.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the backbone's kernels are kept, and gates are multiplied with them."""
+        return self._like.dtype
+
+    @property
+    def kernels(self) -> Mapping[str, Tensor]:
+        """`K(W)` as "SITE.weight", and every other tensor of the plain model, by name."""
+        return self._tensors
+
+    @property
+    def merges(self) -> Mapping[str, NormMerge]:
+        """The norms that are merged, by the convolution that takes them in."""
+        return self._merges
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor of the merged model."""
+        return self._shapes[name]
+
+    def plan(self, layout: GateLayout) -> LayoutPlan:
+        """Find what tasks of a layout have of their own.
+
+        Raises:
+            SiteError: a gate has no place in the backbone.
+        """
+        key = str(layout)
+        with self._planning:
+            if key not in self._plans:
+                self._plans[key] = self._make_plan(layout)
+            return self._plans[key]
+
+    def heads(self, labels: int) -> Mapping[str, tuple[str, tuple[int, ...]]]:
+        """Return a classifier's tensors: name in an adapter → name in the model, and shape."""
+        with self._planning:
+            if labels not in self._heads:
+                model = copy_structure(self._structure)
+                _replace_on_meta(model, labels)
+                present = model.state_dict()
+                places = find_head_tensors(present, self.backbone.heads)
+                self._heads[labels] = {
+                    name: (place, tuple(present[place].shape)) for name, place in places.items()
+                }
+            return self._heads[labels]
+
+    def weight(self, name: str, *, dtype: torch.dtype) -> Tensor:
+        """Return a tensor of the merged model as the bare backbone has it."""
+        site, _, part = name.rpartition(".")
+        merge = self._merges.get(site)
+        if merge is None or part not in ("weight", "bias"):
+            return cast_to(self._tensors[name], dtype)
+        scale, shift = scale_and_shift(self._tensors, merge)
+        if part == "bias":
+            return cast_to(shift, dtype)
+        return multiply(self._tensors[name], scale.reshape(-1, 1, 1, 1), dtype=dtype)
+
+    def fold(self, task: GateState, *, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return a task's own tensors of the merged model, head included, in their final form.
+
+        Each kernel is read once and written once: the gate, the gain and the merged norm's scale
+        are multiplied with one another before they meet it.
+
+        Args:
+            task: gates, normalisation values and head.
+            dtype: of the answer; the arithmetic is done in the backbone's.
+
+        Raises:
+            BackboneMismatchError: the backbone's digest is not the task's.
+            SiteError: a tensor has no place in the backbone, has another shape, or is missing.
+        """
+        check_backbone(self.backbone, task)
+        plan = self.plan(task.layout)
+        heads = self.heads(len(task.labels))
+        given = task.tensors
+        self._check(task, given, plan, heads)
+        plain = {**self._tensors, **{name: self.widen(given[name]) for name in plan.norms}}
+        folded: dict[str, Tensor] = {}
+        for name in sorted(plan.own):
+            site, _, part = name.rpartition(".")
+            merge = self._merges.get(site)
+            scale, shift = scale_and_shift(plain, merge) if merge else (None, None)
+            if part == "bias" and shift is not None:
+                folded[name] = cast_to(shift, dtype)
+            elif site not in plan.layout.sites and scale is None:
+                folded[name] = cast_to(plain[name], dtype)
+            else:
+                kernel = self.kernel(site, plan)
+                factor = None if scale is None else scale.reshape(-1, *(1,) * (kernel.ndim - 1))
+                if site in plan.layout.sites:
+                    spread = spread_gate(site, plan.layout, given, kernel=kernel, gains=plan.gains)
+                    factor = spread if factor is None else spread * factor
+                assert factor is not None
+                folded[name] = multiply(kernel, factor, dtype=dtype)
+        for name, (place, _) in heads.items():
+            folded[place] = cast_to(self.widen(given[name]), dtype)
+        return folded
+
+    def model(self, labels: int, *, dtype: torch.dtype) -> nn.Module:
+        """Build the merged model with the backbone's own weights and a head drawn from a seed."""
+        model = copy_structure(self._structure)
+        _replace_on_meta(model, labels)
+        heads = dict(self.heads(labels).values())
+        generator = torch.Generator().manual_seed(0)
+        device = self._like.device
+        tensors = {}
+        for name, _ in named_tensors(model):
+            if name in heads:
+                drawn = torch.rand(heads[name], generator=generator) / 8 + 0.1
+                tensors[name] = drawn.to(device=device, dtype=dtype)
+            else:
+                tensors[name] = self.weight(name, dtype=dtype)
+        install_tensors(model, tensors)
+        return model.eval().requires_grad_(False)
+
+    def _make_plan(self, layout: GateLayout) -> LayoutPlan:
+        model, exclude = self.backbone.model, self.backbone.heads
+        for site, gate in layout.sites.items():
+            kernel = self._tensors.get(f"{site}.weight")
+            if kernel is None or tuple(kernel.shape[:2]) != gate.shape:
+                found = "no such layer" if kernel is None else f"a kernel {tuple(kernel.shape)}"
+                raise SiteError(
+                    f"A task has a gate {gate.shape} for '{site}', where the backbone has {found}.",
+                    hint="Train the adapter on this backbone.",
+                )
+        values = find_norm_tensors(model, norm=layout.norm, start=layout.start, exclude=exclude)
+        norms = frozenset(name for name in values if name in self._tensors)
+        own = {f"{site}.weight" for site in layout.sites}
+        consumed: set[str] = set()
+        for merge in self._merges.values():
+            parts = {f"{merge.norm}.{part}" for part in _NORM_PARTS}
+            consumed |= parts
+            if parts & norms:
+                own |= {f"{merge.convolution}.weight", f"{merge.convolution}.bias"}
+        return LayoutPlan(
+            layout=layout,
+            gains=find_gains(model, norm=layout.norm, sites=layout.sites),
+            norms=norms,
+            own=frozenset(own | (norms - consumed)),
+        )
+
+    def _check(
+        self,
+        task: GateState,
+        given: Mapping[str, Tensor],
+        plan: LayoutPlan,
+        heads: Mapping[str, tuple[str, tuple[int, ...]]],
+    ) -> None:
+        """Hold a task's tensors against those that its layout has on this backbone."""
+        expected = plan.layout.gate_shapes()
+        expected |= {name: tuple(self._tensors[name].shape) for name in plan.norms}
+        gains = plan.gains.values()
+        expected |= {name: tuple(self.backbone.model.get_parameter(name).shape) for name in gains}
+        expected |= {name: shape for name, (_, shape) in heads.items()}
+        for name in expected.keys() | given.keys():
+            got = tuple(given[name].shape) if name in given else None
+            if got != expected.get(name):
+                raise SiteError(
+                    f"Task '{task.task}' has '{name}' of shape {got or 'none'}, where this "
+                    f"backbone with norm '{plan.layout.norm}' takes "
+                    f"{expected.get(name) or 'no such tensor'}.",
+                    hint="Train the adapter on this backbone.",
+                )
+
+    def kernel(self, site: str, plan: LayoutPlan) -> Tensor:
+        """Return `K(W)` of a layer, without the gain where the layout's tasks have their own."""
+        if site not in plan.gains:
+            return self._tensors[f"{site}.weight"]
+        if site not in self._gainless:
+            formed = form_gainless(self.backbone.model, {site: plan.gains[site]})
+            self._gainless[site] = lay_out(formed[f"{site}.weight"])
+        return self._gainless[site]
+
+    def widen(self, tensor: Tensor) -> Tensor:
+        """Return a task's tensor on the backbone's device, in the wider of both dtypes."""
+        dtype = torch.promote_types(tensor.dtype, self._like.dtype)
+        return tensor.to(device=self._like.device, dtype=dtype)
+
+
+def multiply(kernel: Tensor, factor: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Multiply a kernel by what broadcasts against it, and round the product once to `dtype`.
+
+    Returns:
+        A new tensor, laid out in memory as the kernel is.
+    """
+    if dtype == kernel.dtype:
+        return kernel * factor
+    product = torch.empty_like(kernel, dtype=dtype)
+    rows = max(1, _CHUNK_VALUES // max(1, kernel[0].numel()))
+    for start in range(0, len(kernel), rows):
+        chunk = slice(start, start + rows)
+        product[chunk].copy_(kernel[chunk] * (factor[chunk] if len(factor) > 1 else factor))
+    return product
+
+
+def lay_out(tensor: Tensor) -> Tensor:
+    """Return a kernel over two dimensions as channels-last, and any other tensor contiguous."""
+    if tensor.ndim == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor.contiguous()
+
+
+def cast_to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in `dtype`, but leave integers, which count, as they are."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+def _copy_to_meta(model: nn.Module) -> nn.Module:
+    memo: dict[int, object] = {}
+    for tensor in _tensors_of(model):
+        empty = torch.empty_like(tensor, device="meta")
+        kept = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if kept else empty
+    return copy.deepcopy(model, memo)
+
+
+def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _replace_on_meta(model: nn.Module, labels: int) -> None:
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        replace_classifier(model, labels)

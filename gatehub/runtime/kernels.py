@@ -1,0 +1,95 @@
+"""Convolution kernels in the order in which oneDNN reads them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Below this, reordering a kernel takes less time than the longer way into the operator.
+PACKED_VALUES = 2**17
+
+
+class Kernel:
+    """A large convolution kernel on a CPU, reordered at its first use instead of at every use.
+
+    oneDNN computes with kernels in blocks of channels, and torch reorders a dense one on every
+    call, which at a batch of one takes as long as the convolution. The numbers that come out are
+    the same to the bit, so it does not matter which thread does it first.
+    """
+
+    __slots__ = ("_dense", "_packed")
+
+    def __init__(self, dense: Tensor) -> None:
+        self._dense: Tensor | None = dense
+        self._packed: Tensor | None = None
+
+    def convolve(
+        self,
+        images: Tensor,
+        bias: Tensor | None,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+    ) -> Tensor:
+        """Convolve as `torch.nn.functional.conv2d` does."""
+        packed = self._packed
+        if packed is None:
+            packed = self._pack(images, stride, padding, dilation, groups)
+        answer = torch.ops.mkldnn._convolution_pointwise(
+            images, packed, bias, padding, stride, dilation, groups, "none", [], ""
+        )
+        return cast(Tensor, answer)
+
+    def _pack(
+        self,
+        images: Tensor,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+    ) -> Tensor:
+        dense = self._dense
+        if dense is None:  # another thread has been faster
+            return cast(Tensor, self._packed)
+        packed = torch.ops.mkldnn._reorder_convolution_weight(
+            dense, padding, stride, dilation, groups, list(images.shape)
+        )
+        self._packed = cast(Tensor, packed)
+        self._dense = None
+        return self._packed
+
+
+def pack(tensor: Tensor) -> Tensor | Kernel:
+    """Wrap a kernel that nothing but convolutions reads, if that makes it faster."""
+    worthwhile = (
+        tensor.ndim == 4
+        and tensor.device.type == "cpu"
+        and tensor.numel() >= PACKED_VALUES
+        and tensor.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()
+    )
+    return Kernel(tensor) if worthwhile else tensor
+
+
+def convolve(
+    images: Tensor,
+    kernel: Tensor | Kernel,
+    bias: Tensor | None = None,
+    stride: list[int] | int = 1,
+    padding: list[int] | int = 0,
+    dilation: list[int] | int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve as `torch.nn.functional.conv2d` does, with a kernel of either kind."""
+    if isinstance(kernel, Kernel):
+        return kernel.convolve(images, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
+    return F.conv2d(images, kernel, bias, stride, padding, dilation, groups)
+
+
+def _pair(size: list[int] | int) -> list[int]:
+    sizes = [size] if isinstance(size, int) else list(size)
+    return sizes * 2 if len(sizes) == 1 else sizes

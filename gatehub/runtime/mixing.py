@@ -1,0 +1,102 @@
+"""Batches that mix tasks: which of them share a pass, and how far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from gatehub.errors import MemoryBudgetError
+from gatehub.runtime.serving import Answer, Served
+from gatehub.runtime.tiers import Tiers
+
+# With this many images each, folded weights are faster than a pass that is shared by all.
+_IMAGES_WORTH_FOLDING = 4
+
+
+def answer_mixed(tasks: Sequence[Served], images: Tensor, tiers: Tiers) -> list[Answer]:
+    """Answer for another task with each image.
+
+    Args:
+        tasks: the task of each image.
+        images: (B, C, H, W) float32.
+        tiers: where the tasks' weights are.
+
+    Returns:
+        For each image, in order, logits (classes,) float32 and the task.
+    """
+    rows: dict[Served, list[int]] = {}
+    for row, task in enumerate(tasks):
+        rows.setdefault(task, []).append(row)
+    answers: list[Answer | None] = [None] * len(tasks)
+    for group in _by_stem(list(rows)).values():
+        order = [row for task in group for row in rows[task]]
+        logits = _answer_group(group, [len(rows[task]) for task in group], images[order], tiers)
+        for task, answer in zip(group, logits, strict=True):
+            for row, values in zip(rows[task], answer, strict=True):
+                answers[row] = Answer(logits=values, task=task.info)
+    return [answer for answer in answers if answer is not None]
+
+
+def answer_all(tasks: Sequence[Served], images: Tensor, tiers: Tiers) -> list[Answer]:
+    """Answer for several distinct tasks with the same images.
+
+    Returns:
+        For each task, in order, logits (B, classes) float32 and the task.
+    """
+    found: dict[Served, Tensor] = {}
+    for group in _by_stem(tasks).values():
+
+        def run(some: Sequence[Served]) -> list[Tensor]:
+            with tiers.folded(some) as folded:
+                return some[0].execution.run_all(folded, images)
+
+        found |= zip(group, _in_parts(group, run), strict=True)
+    return [Answer(logits=found[task], task=task.info) for task in tasks]
+
+
+def _answer_group(
+    tasks: Sequence[Served], counts: Sequence[int], images: Tensor, tiers: Tiers
+) -> list[Tensor]:
+    """Answer for tasks of one stem, each for its own images, which stand side by side."""
+    execution = tasks[0].execution
+    size = (images.shape[1], images.shape[2], images.shape[3])
+    if (
+        len(tasks) > 1
+        and tasks[0].plan.is_scale
+        and len(images) < _IMAGES_WORTH_FOLDING * len(tasks)
+    ):
+        shared = execution.one_pass(tasks[0].plan, len(tasks[0].info.labels), size)
+        if shared is not None:
+            rows = [index for index, count in enumerate(counts) for _ in range(count)]
+            with tiers.channels(tasks, shared) as own:
+                return execution.run_channelwise(shared, own, rows, images)
+    parts = dict(zip(tasks, torch.split(images, list(counts)), strict=True))
+
+    def run(some: Sequence[Served]) -> list[Tensor]:
+        with tiers.folded(some) as folded:
+            given = [(task, len(parts[s])) for task, s in zip(folded, some, strict=True)]
+            return execution.run_rows(given, torch.cat([parts[s] for s in some]))
+
+    return _in_parts(tasks, run)
+
+
+def _in_parts(
+    tasks: Sequence[Served], run: Callable[[Sequence[Served]], list[Tensor]]
+) -> list[Tensor]:
+    """Run all tasks together, or as many at a time as memory has room for."""
+    try:
+        return run(tasks)
+    except MemoryBudgetError:
+        if len(tasks) == 1:
+            raise
+    middle = len(tasks) // 2
+    return _in_parts(tasks[:middle], run) + _in_parts(tasks[middle:], run)
+
+
+def _by_stem(tasks: Sequence[Served]) -> dict[Hashable, list[Served]]:
+    groups: dict[Hashable, list[Served]] = {}
+    for task in tasks:
+        groups.setdefault(task.stem, []).append(task)
+    return groups
