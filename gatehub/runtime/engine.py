@@ -240,6 +240,14 @@ class Engine:
         """Let a task leave memory again when room is needed."""
         self._tiers.unpin(self._find(task))
 
+    def evict(self, task: str) -> bool:
+        """Let a task's folded weights go now, and say whether they went.
+
+        Weights that are pinned, in use or not there stay as they are. The next request folds the
+        task again.
+        """
+        return self._tiers.evict(self._find(task))
+
     def prefetch(self, *tasks: str) -> None:
         """Fold tasks now, so that their next requests need not wait for it."""
         for task in tasks:
@@ -322,7 +330,7 @@ class Engine:
                 backbone=self.backbone.identity.name,
                 dtype=dtype_name(execution.dtype),
             ),
-            source=source,
+            source=source if source.lasting else None,
             kept=None if source.lasting else packed,
             execution=execution,
             plan=plan,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from gatehub.gates.merged import LayoutPlan, MergedBackbone, cast_to
 from gatehub.runtime.channelwise import OnePass, build_one_pass
+from gatehub.runtime.heap import return_free_memory
 from gatehub.runtime.kernels import Kernel, pack
 from gatehub.runtime.packed import PackedTask
 from gatehub.runtime.program import Program, record
@@ -238,12 +240,15 @@ class Execution:
 
     def _program(self, size: Size) -> Program:
         def make() -> Program:
-            return record(
+            program = record(
                 lambda labels: self._merged.model(labels, dtype=self.dtype),
                 input_size=size,
                 device=self._merged.device,
                 dtype=self.dtype,
             )
+            gc.collect()  # two recorded passes, whose parts refer to one another
+            return_free_memory()
+            return program
 
         program: Program = self._once(("program", size), make)
         return program

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from gatehub.adapter import Adapter
-from gatehub.adapter._tensors import DTYPES
 from gatehub.adapter.probe import Probe
 from gatehub.backbone import BackboneIdentity
 from gatehub.gates.layout import GateLayout
@@ -77,9 +76,9 @@ class Packer:
     def pack(self, adapter: Adapter) -> PackedTask:
         """Copy an adapter's numbers into blocks.
 
-        A tensor keeps the dtype that it is stored in, where that holds its values exactly.
+        A tensor takes the smallest dtype that holds its values exactly: the one it was stored in.
         """
-        stored = {name: _shrink(tensor, adapter, name) for name, tensor in adapter.tensors.items()}
+        stored = {name: _shrink(tensor) for name, tensor in adapter.tensors.items()}
         index = tuple((name, t.dtype, tuple(t.shape)) for name, t in sorted(stored.items()))
         blocks = {
             dtype: torch.cat([stored[name].reshape(-1) for name, d, _ in index if d == dtype])
@@ -101,9 +100,10 @@ class Packer:
         return cast(T, self._common.setdefault(repr(value), value))
 
 
-def _shrink(tensor: Tensor, adapter: Adapter, name: str) -> Tensor:
-    spec = adapter.config.tensors.get(name)
-    if spec is None:
-        return tensor.detach()
-    small = tensor.detach().to(DTYPES[spec.dtype])
-    return small if torch.equal(small.to(tensor.dtype), tensor) else tensor.detach()
+def _shrink(tensor: Tensor) -> Tensor:
+    """Return a tensor in the smallest dtype of adapters that holds its values exactly."""
+    for dtype in (torch.float16, torch.bfloat16):
+        small = tensor.detach().to(dtype)
+        if torch.equal(small.to(tensor.dtype), tensor):
+            return small
+    return tensor.detach()

@@ -131,6 +131,17 @@ class Tier(Generic[V]):
         with self._changed:
             return key in self._pins
 
+    def evict(self, key: Hashable) -> bool:
+        """Let a value go now; False if it is pinned, in use or not there."""
+        with self._changed:
+            entry = self._entries.get(key)
+            if entry is None or entry.leases or key in self._pins:
+                return False
+            self._remove(key)
+            self._evictions += 1
+            self._changed.notify_all()
+            return True
+
     def drop(self, key: Hashable) -> None:
         """Forget a value that is no longer alive, now or at the end of its last lease."""
         with self._changed:

@@ -57,8 +57,8 @@ class Served:
 
     Args:
         info: what users see of it.
-        source: where its gates can be read again.
-        kept: the gates themselves, where they cannot.
+        source: where its gates can be read again, or None.
+        kept: the gates themselves, where they cannot, or None.
         execution: what runs it.
         plan: what it has of its own on the backbone.
         stem: what its first layers are known by; equal ones can share a pass over them.
@@ -67,7 +67,7 @@ class Served:
     """
 
     info: TaskInfo
-    source: Source
+    source: Source | None
     kept: PackedTask | None
     execution: Execution
     plan: LayoutPlan

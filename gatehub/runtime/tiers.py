@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 from gatehub.adapter import Adapter
 from gatehub.runtime.channelwise import OnePass
 from gatehub.runtime.execution import ChannelTask, FoldedTask
+from gatehub.runtime.heap import return_free_memory
 from gatehub.runtime.packed import PackedTask
 from gatehub.runtime.residency import Tier, TierReport, Wanted
 from gatehub.runtime.serving import Served
@@ -51,9 +53,13 @@ class Tiers:
             tasks: any; several are taken together or not at all.
             packed: the gates of the only task, if they have just been read.
         """
+        missing = not all(self._folded.holds(task) for task in tasks)
         wanted = [self._want_folded(task, packed) for task in tasks]
         with self._folded.lease(wanted) as values:
             yield values  # type: ignore[misc]
+        if missing:
+            # What was evicted, and the kernels that were reordered at their first use.
+            return_free_memory()
 
     @contextmanager
     def channels(self, tasks: Sequence[Served], shared: OnePass) -> Iterator[list[ChannelTask]]:
@@ -77,6 +83,11 @@ class Tiers:
     def unpin(self, task: Served) -> None:
         """Let a task be unfolded when room is needed."""
         self._folded.unpin(task)
+
+    def evict(self, task: Served) -> bool:
+        """Let a task's folded weights go now, unless they are pinned or in use."""
+        gone = [self._folded.evict(key) for key in (task, ("channels", task))]
+        return any(gone)
 
     def succeed(self, before: Served, after: Served) -> None:
         """Let a task's next generation take its place: a pin goes over, everything else goes."""
@@ -125,8 +136,8 @@ class Tiers:
     def _want_gates(self, task: Served, packed: PackedTask | None) -> Wanted[PackedTask]:
         def make() -> PackedTask:
             ready = packed or task.kept
-            if ready is not None:
-                return ready
+            if ready is not None or task.source is None:
+                return cast(PackedTask, ready)
             info = task.info
             return read_again(task.source, task=info.task, digest=info.digest, pack=self._pack)
 

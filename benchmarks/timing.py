@@ -1,0 +1,50 @@
+"""Timings of several things in turn, so that what the machine does meanwhile meets all of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long one thing took.
+
+    Args:
+        median_ms: milliseconds, the median of all rounds.
+        spread: half the distance between the quartiles, as a share of the median.
+    """
+
+    median_ms: float
+    spread: float
+
+
+def time_in_turn(
+    runs: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 3
+) -> dict[str, Timing]:
+    """Run each function once in each round, in changing order.
+
+    Args:
+        runs: functions by name.
+        rounds: how often each is timed.
+        warm_up: how often each runs before.
+    """
+    for run in runs.values():
+        for _ in range(warm_up):
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            began = time.perf_counter()
+            runs[name]()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: _summarise(taken) for name, taken in seconds.items()}
+
+
+def _summarise(seconds: list[float]) -> Timing:
+    low, median, high = statistics.quantiles(seconds, n=4)
+    return Timing(median_ms=median * 1e3, spread=(high - low) / 2 / median)
