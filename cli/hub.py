@@ -18,7 +18,7 @@ import typer
 from rich.table import Table
 
 from gatehub.cli._errors import reports_errors
-from gatehub.cli._options import FolderArgument, HubOption
+from gatehub.cli._options import BACKBONE_HELP, FolderArgument, HubOption
 from gatehub.cli._output import (
     Format,
     FormatOption,
@@ -29,7 +29,7 @@ from gatehub.cli._output import (
 )
 
 if TYPE_CHECKING:
-    from gatehub.hub import ListedAdapter
+    from gatehub.hub import ListedAdapter, Query
 
 
 def register(app: typer.Typer) -> None:
@@ -164,16 +164,20 @@ def pull(
     )
 
 
+WantedBackbone = Annotated[
+    str | None, typer.Option("--backbone", help=f"{BACKBONE_HELP} Or ORG/NAME of the Hub.")
+]
+WantedTask = Annotated[
+    str | None, typer.Option("--task", metavar="WORD", help="A part of the task's name.")
+]
+WantedAuthor = Annotated[str | None, typer.Option("--author", help="The ORG of ORG/NAME.")]
+
+
 @reports_errors
 def search(
-    backbone: Annotated[
-        str | None,
-        typer.Option("--backbone", help="timm name with or without tag, or ORG/NAME of a Hub."),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", metavar="WORD", help="A part of the task's name.")
-    ] = None,
-    author: Annotated[str | None, typer.Option("--author", help="The ORG of ORG/NAME.")] = None,
+    backbone: WantedBackbone = None,
+    task: WantedTask = None,
+    author: WantedAuthor = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Look at so many.")] = 1_000,
     hub: HubOption = None,
     format: FormatOption = Format.human,
@@ -185,7 +189,7 @@ def search(
     found = search(
         backbone=backbone, task=task, author=author, limit=limit, hub=hub, report=output.note
     )
-    _show_adapters(output, found, none="The hub has no such adapter.")
+    _show_adapters(output, found, none="The hub holds no such adapter.")
 
 
 @reports_errors
@@ -193,6 +197,9 @@ def list_(
     name: Annotated[
         str | None, typer.Argument(metavar="[ORG/NAME]", help="Show the revisions of this one.")
     ] = None,
+    backbone: WantedBackbone = None,
+    task: WantedTask = None,
+    author: WantedAuthor = None,
     hub: HubOption = None,
     cached: Annotated[
         bool, typer.Option("--cached", help="Those in the cache; the default if no hub is named.")
@@ -202,9 +209,11 @@ def list_(
     """List the adapters of a hub or of the cache, or the revisions of one."""
     import os
 
-    from gatehub.hub import list_adapters, list_revisions
+    from gatehub.hub import Query, list_revisions, search
 
     output = Output(format)
+    query = Query(backbone=backbone, task=task, author=author)
+    such = "adapters" if query == Query() else "such adapter"
     if name is not None:
         revisions = list_revisions(name, hub=hub)
         rows = [
@@ -217,21 +226,22 @@ def list_(
             quiet="\n".join(r.commit for r in revisions),
         )
     elif cached or not (hub or os.environ.get("GATEHUB_HUB")):
-        _show_cache(output)
+        none = f"The cache holds no {such}. `gatehub search` looks on the hub."
+        _show_cache(output, query, none=none)
     else:
-        found = list_adapters(hub, report=output.note)
-        _show_adapters(output, found, none="The hub holds no adapters.")
+        found = search(backbone=backbone, task=task, author=author, hub=hub, report=output.note)
+        _show_adapters(output, found, none=f"The hub holds no {such}.")
 
 
-def _show_cache(output: Output) -> None:
+def _show_cache(output: Output, query: Query, *, none: str) -> None:
     from gatehub.hub.cached import list_cached
 
-    found = list_cached(report=output.note)
+    found = [c for c in list_cached(report=output.note) if query.takes(c.adapter)]
     rows = [(*_describe(c.adapter), c.hub) for c in found]
     table = make_table((*_COLUMNS, "hub"), rows, left=2)
     output.result(
         {"adapters": [{**asdict(c.adapter), "hub": c.hub, "path": str(c.folder)} for c in found]},
-        human=table if found else "The cache holds no adapters. `gatehub search` looks on the hub.",
+        human=table if found else none,
         quiet="\n".join(str(c.folder) for c in found),
     )
 

@@ -32,6 +32,7 @@ def list_cached(report: Report) -> list[CachedAdapter]:
         report: told of each folder that is no sound adapter.
     """
     # Loads torch, which nothing else in this package needs.
+    from gatehub.adapter.card import name_backbone
     from gatehub.adapter.files import verify_adapter
 
     rows = []
@@ -49,7 +50,7 @@ def list_cached(report: Report) -> list[CachedAdapter]:
                     commit=folder.name,
                     task=config.task,
                     classes=len(config.labels),
-                    backbone=config.backbone.name,
+                    backbone=name_backbone(config),
                     gates=config.layout.policy,
                     bytes=sum(path.stat().st_size for path in folder.iterdir()),
                     accuracy=config.metrics.get("accuracy"),

@@ -54,7 +54,7 @@ def test_push_search_pull(
     assert table[0].split() == [
         *("name", "task", "classes", "backbone", "gates", "size", "accuracy", "commit")
     ]
-    assert run("search", "--author", "nobody").out == "The hub has no such adapter.\n"
+    assert run("search", "--author", "nobody").out == "The hub holds no such adapter.\n"
 
     out = tmp_path / "out"
     pulled = run("pull", f"{REPO}@v1", "--out", out, "--format", "json").json
