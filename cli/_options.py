@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gatehub.cli._output import Output
+
 if TYPE_CHECKING:
     from gatehub.adapter import Adapter
     from gatehub.backbone import Backbone
@@ -20,10 +22,9 @@ SOURCE_HELP = (
     "(.csv, .tsv), sklearn:digits, or glyphs:SCRIPT."
 )
 
-AdapterArgument = Annotated[
-    Path,
-    typer.Argument(metavar="FOLDER", help="An adapter's folder, or ORG/NAME[@REVISION] on a hub."),
-]
+ADAPTER_HELP = "An adapter's folder, or ORG/NAME[@REVISION] on a hub; a folder of that name first."
+
+AdapterArgument = Annotated[str, typer.Argument(metavar="FOLDER", help=ADAPTER_HELP)]
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="An adapter's folder.")]
 BackboneOption = Annotated[
     str | None,
@@ -53,6 +54,19 @@ HubOption = Annotated[
         "[default: GATEHUB_HUB, or else the Hugging Face Hub or HF_ENDPOINT]",
     ),
 ]
+
+
+def find_adapter(output: Output, place: str, hub: str | None) -> Path:
+    """The folder of an adapter that was named by it, or by its name on a hub."""
+    from gatehub._places import find_folder
+
+    def pull_it(name: str) -> Path:
+        from gatehub.hub import pull
+
+        output.govern_client_bars()
+        return pull(name, hub=hub, report=output.note)
+
+    return find_folder(place, pull=pull_it)
 
 
 def open_backbone(

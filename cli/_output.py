@@ -69,6 +69,13 @@ class Output:
         """Say something on the way, on stderr."""
         self._notes.print(escape(text), soft_wrap=True)
 
+    def govern_client_bars(self) -> None:
+        """Turn the Hub client's own progress bars off where nobody looks."""
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        if self.format is Format.quiet or not self._notes.is_terminal:
+            disable_progress_bars()
+
     @contextmanager
     def warnings_as_notes(self, noted: type[Warning]) -> Iterator[None]:
         """Show warnings of a category as notes, without the line of code that gave them."""

@@ -8,7 +8,6 @@ gatehub list --hub /srv/adapters
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -62,7 +61,8 @@ def push(
     """Put an adapter on a hub, as one commit; the same bytes again make none."""
     from gatehub.hub import push
 
-    output = _open_output(format)
+    output = Output(format)
+    output.govern_client_bars()
     if dry_run:
         _show_plan(output, folder, name, hub=hub, revision=revision)
         return
@@ -83,15 +83,6 @@ def push(
         human=f"{did} {pushed.repo}@{pushed.revision}, commit {pushed.commit[:12]}, {pushed.url}",
         quiet=pushed.commit,
     )
-
-
-def _open_output(format: Format) -> Output:
-    """The output; the Hub client's own progress bars are off where nobody looks."""
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    if format is Format.quiet or not sys.stderr.isatty():
-        disable_progress_bars()
-    return Output(format)
 
 
 def _show_plan(output: Output, folder: Path, name: str, *, hub: str | None, revision: str) -> None:
@@ -137,7 +128,8 @@ def pull(
     from gatehub.hub import pull_adapter
     from gatehub.hub.lock import read_lock
 
-    output = _open_output(format)
+    output = Output(format)
+    output.govern_client_bars()
     if name is None and (lock is None or out is not None):
         raise typer.BadParameter("give ORG/NAME, or --lock FILE without --out.")
     names = [name] if name is not None else sorted(read_lock(lock) if lock else ())
