@@ -10,7 +10,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from gatehub.adapter.config import AdapterConfig
 
-PICTURE_FILE = "training.png"
+CURVE_FILE = "training.png"
+GATES_FILE = "gates.png"
 
 # Settings that an adapter remembers of its training, and the options of `gatehub train`.
 _OPTIONS = {
@@ -152,7 +153,21 @@ gatehub export ADAPTER --out {config.task}.onnx
 ```
 
 It fits only the backbone whose weights have the digest `{config.backbone.digest}`.
-{measured}{_training(config)}"""
+{measured}{_gates(config)}{_training(config)}"""
+
+
+def _gates(config: AdapterConfig) -> str:
+    if GATES_FILE not in config.files:
+        return ""
+    count = len(config.layout.sites)
+    return f"""
+## Gates
+
+How far the gates of each of the {count} sites moved from 1, where they begin: the root of the mean
+square, for each output channel and for the whole site.
+
+![Distance of the gates from 1]({GATES_FILE})
+"""
 
 
 def _training(config: AdapterConfig) -> str:
@@ -160,7 +175,7 @@ def _training(config: AdapterConfig) -> str:
         return ""
     shown = {**config.training, **({"data": data} if (data := _name_data(config)) else {})}
     settings = "".join(f"| {_cell(k)} | {_cell(v)} |\n" for k, v in shown.items())
-    curve = f"\n![Loss and accuracy]({PICTURE_FILE})\n" if PICTURE_FILE in config.files else ""
+    curve = f"\n![Loss and accuracy]({CURVE_FILE})\n" if CURVE_FILE in config.files else ""
     command = _command(config)
     told = f"\n```sh\n{command}\n```\n" if command else ""
     return f"\n## Training\n{told}{curve}\n| | |\n|---|---|\n{settings}"

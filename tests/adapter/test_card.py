@@ -84,6 +84,13 @@ def test_the_training_command_and_the_curve_are_shown() -> None:
     assert "clinic" not in text
 
 
+def test_the_gates_are_shown_where_they_were_drawn() -> None:
+    text = render(files={"gates.png": "0" * 64})
+    assert "![Distance of the gates from 1](gates.png)" in text
+    assert "each of the 3 sites moved from 1" in text
+    assert "gates.png" not in render()
+
+
 def test_a_hostile_setting_does_not_leave_the_command() -> None:
     text = render(training={"data": "a`b\n```\n# x", "epochs": 1})
     assert "```sh\ngatehub train" not in text

@@ -103,7 +103,8 @@ def test_what_a_listing_shows_is_read_from_the_adapter(
 
 def test_the_optional_files_go_along(hub: Path, tiny_adapter: Adapter, tmp_path: Path) -> None:
     folder = tiny_adapter.save(
-        tmp_path / "birds", attachments={"training.jsonl": b'{"epoch": 1}\n'}
+        tmp_path / "birds",
+        attachments={"training.jsonl": b'{"epoch": 1}\n', "gates.png": b"picture"},
     )
     (folder / ".DS_Store").write_text("")
 
@@ -111,6 +112,7 @@ def test_the_optional_files_go_along(hub: Path, tiny_adapter: Adapter, tmp_path:
 
     pulled = contents(pull(REPO, hub=hub))
     assert pulled["training.jsonl"] == b'{"epoch": 1}\n'
+    assert pulled["gates.png"] == b"picture"
     assert ".DS_Store" not in pulled
 
 
