@@ -64,6 +64,21 @@ def test_push_search_pull(
     assert [r["message"] for r in revisions] == ["first", "initial commit"]
 
 
+def test_tables_fit_their_terminal_and_stay_whole_in_pipes(
+    gatehub: Gatehub, adapter_folder: Path, tmp_path: Path
+) -> None:
+    hub, repo = tmp_path / "hub", "acme/birds-of-our-garden-by-the-old-mill-and-the-river"
+    gatehub("push", adapter_folder, repo, "--hub", hub)
+    for columns in (60, 80, 100):
+        lines = gatehub("list", "--hub", hub, env={"COLUMNS": str(columns)}).out.splitlines()
+        assert max(map(len, lines)) <= columns
+        if columns >= 80:
+            assert "accuracy" in lines[0]
+            assert "".join(line.split(" ")[0] for line in lines[1:]) == repo  # folded, not cut
+    piped = gatehub("list", "--hub", hub, env={"COLUMNS": ""}).out.splitlines()
+    assert piped[1].split()[:2] == [repo, "birds"]
+
+
 def test_list_shows_the_cache_where_no_hub_is_named(run: Run, adapter_folder: Path) -> None:
     assert "The cache holds no adapters" in run("list").out
     run("push", adapter_folder, REPO)
