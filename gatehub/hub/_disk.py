@@ -183,13 +183,16 @@ class Disk:
             path.unlink()
             sync_folder(path.parent)
 
-    def leftovers(self, *, older_than_s: float) -> Iterator[tuple[Path, int]]:
-        """Temporary files of processes that were killed, and their sizes in bytes."""
-        for path in self.root.rglob(".*.tmp"):
+    def sweep(self, *, older_than_s: float) -> tuple[int, int]:
+        """Remove temporary files that killed processes left; how many, and their bytes."""
+        count = size = 0
+        for path in list(self.root.rglob(".*.tmp")):
             with suppress(FileNotFoundError):
                 found = path.lstat()
                 if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime >= older_than_s:
-                    yield path, found.st_size
+                    path.unlink()
+                    count, size = count + 1, size + found.st_size
+        return count, size
 
     def _open(self, key: str) -> BinaryIO:
         path = self.path(key)

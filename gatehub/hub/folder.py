@@ -182,8 +182,9 @@ class FolderHub:
                 for branch in repository.branches()[:1]:
                     if (head := repository.head(branch)) is not None:
                         rows.append(_row(repository, branch, head.commit))
-            except HubIntegrityError as error:
-                report(f"{repository.name} is left out: {error.message}")
+            except (HubIntegrityError, PermissionError) as error:
+                why = error.message if isinstance(error, HubError) else f"{error.strerror}."
+                report(f"{repository.name} is left out: {why}")
         return [row for row in rows if query.takes(row)][: query.limit]
 
     def list_revisions(self, repo: str) -> list[ListedRevision]:

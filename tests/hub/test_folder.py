@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -275,6 +278,25 @@ def test_one_damaged_repository_does_not_hide_the_others(
     (sentence,) = told
     assert sentence.startswith(f"{REPO} is left out: ")
     assert "does not hold the bytes written" in sentence
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+def test_one_repository_that_may_not_be_read_does_not_hide_the_others(
+    hub: FolderHub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(hub, folder)
+    push(hub, folder, "acme/sound")
+    opened = os.open
+
+    def refuse(path: Any, *arguments: Any) -> int:  # the one who runs the tests may read all
+        if REPO in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", refuse)
+    told: list[str] = []
+    assert [row.repo for row in hub.list_adapters(Query(), told.append)] == ["acme/sound"]
+    assert told == [f"{REPO} is left out: Permission denied."]
 
 
 def test_a_missing_manifest_is_noticed(hub: FolderHub, folder: Path, tmp_path: Path) -> None:
