@@ -132,7 +132,7 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: i
 
     Where it is too wide, long cells are folded; short ones stay whole from 80 columns on.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for index, column in enumerate(columns):
         longest = max(map(len, (column, *(row[index] for row in rows))))
         table.add_column(

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from gatehub._sync import sync_folder
 from gatehub.errors import HubError, HubIntegrityError
 from gatehub.hub.manifest import StoredFile
 from gatehub.hub.names import is_component
@@ -241,26 +242,6 @@ class Disk:
         sync_folder(self.root)
         with suppress(PermissionError):  # who may not read the parent did not make the root
             sync_folder(self.root.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk, where the system can do that."""
-    if os.name == "nt":  # Windows does not open folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # what some network file systems say for folders
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Force a file's bytes to the disk."""
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 def _sync(stream: BinaryIO) -> None:

@@ -33,7 +33,7 @@ def list_cached(report: Report) -> list[CachedAdapter]:
     """
     # Loads torch, which nothing else in this package needs.
     from gatehub.adapter.card import name_backbone
-    from gatehub.adapter.files import verify_adapter
+    from gatehub.adapter.files import TENSORS_FILE, verify_adapter
 
     rows = []
     for hub, repo, folder in cached_adapters():
@@ -52,7 +52,7 @@ def list_cached(report: Report) -> list[CachedAdapter]:
                     classes=len(config.labels),
                     backbone=name_backbone(config),
                     gates=config.layout.policy,
-                    bytes=sum(path.stat().st_size for path in folder.iterdir()),
+                    bytes=(folder / TENSORS_FILE).stat().st_size,
                     accuracy=config.metrics.get("accuracy"),
                     updated="",
                 ),

@@ -273,7 +273,7 @@ def _check_tag(repository: Repository, tag: str, branch: str, commit: str | None
 
 def _row(repository: Repository, branch: str, commit: str) -> ListedAdapter:
     manifest = repository.manifest(commit)
-    summary = manifest.summary
+    summary, tensors = manifest.summary, manifest.files.get("gates.safetensors")
     return ListedAdapter(
         repo=repository.name,
         revision=branch,
@@ -282,7 +282,7 @@ def _row(repository: Repository, branch: str, commit: str) -> ListedAdapter:
         classes=summary.classes,
         backbone=summary.backbone,
         gates=summary.gates,
-        bytes=sum(file.bytes for file in manifest.files.values()),
+        bytes=0 if tensors is None else tensors.bytes,
         accuracy=summary.accuracy,
         updated=manifest.created,
     )

@@ -27,6 +27,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 
 from gatehub._hf import asking, current_endpoint, explain, persist, redact
+from gatehub._sync import sync_file
 from gatehub.errors import (
     HubError,
     HubIntegrityError,
@@ -36,7 +37,6 @@ from gatehub.errors import (
     RevisionNotFoundError,
 )
 from gatehub.hub._cards import read_card
-from gatehub.hub._disk import sync_file
 from gatehub.hub._history import arrange_history, complete_commit
 from gatehub.hub._landing import ATTEMPTS, Landing
 from gatehub.hub._tagging import check_tag, put_tag

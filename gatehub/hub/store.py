@@ -30,7 +30,8 @@ class PushResult:
         revision: the branch.
         commit: the commit id that holds the pushed content.
         url: where the repository lies.
-        created: False if the branch's head held the same content already.
+        created: False if the branch's head held the same content already. Where somebody else
+            lands the same content in the very moment of a push, a Hub does not say whose it is.
     """
 
     repo: str
@@ -52,7 +53,7 @@ class ListedAdapter:
         classes: number of classes.
         backbone: the backbone's name, as `load_backbone` takes it.
         gates: the kind of the gates.
-        bytes: size of all its files.
+        bytes: size of its gates, normalisation values and head (gates.safetensors).
         accuracy: fraction of the validation split, None where nobody measured it.
         updated: when the head was pushed, UTC, ISO 8601.
     """

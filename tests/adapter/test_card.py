@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard
 
 from gatehub.adapter.card import render_card
 from tests.adapter.sample import CARD, GOLDEN, SAMPLE_CONFIG, TENSORS, make_sample
@@ -54,6 +54,14 @@ def test_the_hub_finds_base_model_task_and_metrics() -> None:
             "bytes": 1_024,
         },
     }
+
+
+def test_the_client_reads_the_evaluation_results() -> None:
+    (result,) = ModelCard(render(), ignore_metadata_errors=False).data.eval_results
+    assert isinstance(result, EvalResult)
+    assert (result.task_type, result.dataset_name) == ("image-classification", "fruit")
+    assert (result.metric_type, result.metric_value) == ("accuracy", 0.75)
+    assert result.dataset_split == "validation"
 
 
 def test_license_and_data_are_named_where_they_are_known() -> None:
