@@ -22,13 +22,15 @@ SOURCE_HELP = (
     "(.csv, .tsv), sklearn:digits, or glyphs:SCRIPT."
 )
 
-ADAPTER_HELP = "An adapter's folder, or ORG/NAME[@REVISION] on a hub; a folder of that name first."
+ADAPTER_HELP = (
+    "An adapter's folder, or ORG/NAME\\[@REVISION] on a hub; a folder of that name first."
+)
 
 AdapterArgument = Annotated[str, typer.Argument(metavar="FOLDER", help=ADAPTER_HELP)]
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="An adapter's folder.")]
 BackboneOption = Annotated[
     str | None,
-    typer.Option("--backbone", help=f"{BACKBONE_HELP} [default: the adapter's own]"),
+    typer.Option("--backbone", help=f"{BACKBONE_HELP} \\[default: the adapter's own]"),
 ]
 WeightsOption = Annotated[
     Path | None,
@@ -40,7 +42,7 @@ DeviceOption = Annotated[
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=0, help="Processes that decode images. [default: by data and processor]"
+        "--workers", min=0, help="Processes that decode images. \\[default: by data and processor]"
     ),
 ]
 SkipBadOption = Annotated[
@@ -51,7 +53,7 @@ HubOption = Annotated[
     typer.Option(
         "--hub",
         help="https://… of a Hub, a folder, or s3://BUCKET/… and the like. "
-        "[default: GATEHUB_HUB, or else the Hugging Face Hub or HF_ENDPOINT]",
+        "\\[default: GATEHUB_HUB, or else the Hugging Face Hub or HF_ENDPOINT]",
     ),
 ]
 

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def inspect(
-    folder: Annotated[str | None, typer.Argument(metavar="[FOLDER]", help=ADAPTER_HELP)] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="FOLDER", help=ADAPTER_HELP)] = None,
     hub: HubOption = None,
     backbone: Annotated[
         str | None,

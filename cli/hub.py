@@ -107,11 +107,12 @@ def _show_plan(output: Output, folder: Path, name: str, *, hub: str | None, revi
 def pull(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[ORG/NAME[@REVISION]]", help="Branch, tag or commit; main."),
+        typer.Argument(metavar="ORG/NAME[@REVISION]", help="Branch, tag or commit; main."),
     ] = None,
     hub: HubOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder to make. [default: a cache]")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder to make. \\[default: a cache]"),
     ] = None,
     lock: Annotated[
         Path | None,
@@ -187,7 +188,7 @@ def search(
 @reports_errors
 def list_(
     name: Annotated[
-        str | None, typer.Argument(metavar="[ORG/NAME]", help="Show the revisions of this one.")
+        str | None, typer.Argument(metavar="ORG/NAME", help="Show the revisions of this one.")
     ] = None,
     backbone: WantedBackbone = None,
     task: WantedTask = None,

@@ -64,6 +64,16 @@ def test_push_search_pull(
     assert [r["message"] for r in revisions] == ["first", "initial commit"]
 
 
+def test_help_shows_what_stands_in_brackets(gatehub: Gatehub) -> None:
+    shown = " ".join(gatehub("pull", "--help").out.replace("│", " ").split())
+    assert "pull [OPTIONS] [ORG/NAME[@REVISION]]" in shown
+    assert "[default: GATEHUB_HUB, or else" in shown
+    assert "[default: a cache]" in shown
+    shown = " ".join(gatehub("serve", "--help").out.replace("│", " ").split())
+    assert "ORG/NAME[@REVISION] on a hub" in shown
+    assert "[default: the adapter's own]" in shown
+
+
 def test_tables_fit_their_terminal_and_stay_whole_in_pipes(
     gatehub: Gatehub, adapter_folder: Path, tmp_path: Path
 ) -> None:
