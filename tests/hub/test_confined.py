@@ -118,6 +118,7 @@ def test_a_pull_into_a_full_cache(
     assert refused["left"] == {}
 
 
+@pytest.mark.slow
 def test_a_push_to_a_full_disk_and_the_same_after_making_room(
     confine: Confine, adapter_folder: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_lock_file_that_does_not_fit(
     assert pulled["left"].keys() == {str(lock)}
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_read_only(
     confine: Confine,
     hub: str,
@@ -202,6 +204,7 @@ def test_a_cache_that_is_read_only(
     assert REPO in listed["out"]
 
 
+@pytest.mark.slow
 def test_a_folder_hub_that_is_read_only(
     confine: Confine, adapter_folder: Path, tiny_adapter: Adapter, tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_one_fault_does_not_stop_a_pull(
     assert os.listdir(out.parent) == ["out"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [f for f in PUSH_FAULTS if f.method == "PUT" and f.path != MANIFESTS], ids=name
 )
@@ -124,6 +125,7 @@ def test_a_push_that_never_gets_through_is_a_sentence(
     assert contents(pull(REPO, hub=where)) == contents(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [f for f in PULL_FAULTS if f.cut or f.flip], ids=name)
 def test_a_pull_that_never_gets_through_is_a_sentence(
     faults: list[Fault], where: str, adapter_folder: Path, tmp_path: Path, fault: Fault
