@@ -63,6 +63,8 @@ def _showing_warnings() -> Iterator[None]:
                 show(message, category, *rest)
 
         warnings.simplefilter("always", HubWarning)
+        # The Hub's client guesses that a download will not fit; the disk itself says it better.
+        warnings.filterwarnings("ignore", "Not enough free disk space", UserWarning)
         warnings.showwarning = show_plainly  # type: ignore[assignment]
         yield
 

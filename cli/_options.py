@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gatehub.cli._output import Output
+
 if TYPE_CHECKING:
     from gatehub.adapter import Adapter
     from gatehub.backbone import Backbone
@@ -20,14 +22,15 @@ SOURCE_HELP = (
     "(.csv, .tsv), sklearn:digits, or glyphs:SCRIPT."
 )
 
-AdapterArgument = Annotated[
-    Path,
-    typer.Argument(metavar="FOLDER", help="An adapter's folder, or ORG/NAME[@REVISION] on a hub."),
-]
+ADAPTER_HELP = (
+    "An adapter's folder, or ORG/NAME\\[@REVISION] on a hub; a folder of that name first."
+)
+
+AdapterArgument = Annotated[str, typer.Argument(metavar="FOLDER", help=ADAPTER_HELP)]
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="An adapter's folder.")]
 BackboneOption = Annotated[
     str | None,
-    typer.Option("--backbone", help=f"{BACKBONE_HELP} [default: the adapter's own]"),
+    typer.Option("--backbone", help=f"{BACKBONE_HELP} \\[default: the adapter's own]"),
 ]
 WeightsOption = Annotated[
     Path | None,
@@ -39,7 +42,7 @@ DeviceOption = Annotated[
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=0, help="Processes that decode images. [default: by data and processor]"
+        "--workers", min=0, help="Processes that decode images. \\[default: by data and processor]"
     ),
 ]
 SkipBadOption = Annotated[
@@ -50,9 +53,22 @@ HubOption = Annotated[
     typer.Option(
         "--hub",
         help="https://… of a Hub, a folder, or s3://BUCKET/… and the like. "
-        "[default: GATEHUB_HUB, or else the Hugging Face Hub or HF_ENDPOINT]",
+        "\\[default: GATEHUB_HUB, or else the Hugging Face Hub or HF_ENDPOINT]",
     ),
 ]
+
+
+def find_adapter(output: Output, place: str, hub: str | None) -> Path:
+    """The folder of an adapter that was named by it, or by its name on a hub."""
+    from gatehub._places import find_folder
+
+    def pull_it(name: str) -> Path:
+        from gatehub.hub import pull
+
+        output.govern_client_bars()
+        return pull(name, hub=hub, report=output.note)
+
+    return find_folder(place, pull=pull_it)
 
 
 def open_backbone(

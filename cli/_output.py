@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 Advance = Callable[[int, int], None]
+
+_UNBOUNDED = 10_000
+_NARROW = 80
+_SHORT_CHARACTERS = 12
 
 
 class Format(str, Enum):
@@ -45,6 +50,8 @@ class Output:
     def __init__(self, format: Format) -> None:
         self.format = format
         self._results = Console(highlight=False)
+        if not self._results.is_terminal and not os.environ.get("COLUMNS"):
+            self._results.width = _UNBOUNDED  # what is read by programs keeps its lines
         self._notes = Console(stderr=True, highlight=False, quiet=format is Format.quiet)
 
     def result(self, value: dict[str, Any], *, human: str | Table, quiet: str) -> None:
@@ -62,12 +69,21 @@ class Output:
         elif isinstance(human, str):
             self._results.print(escape(human), soft_wrap=True)
         else:
+            for column in human.columns if self._results.width < _NARROW else ():
+                column.no_wrap = False
             self._results.print(human)
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Say something on the way, on stderr."""
         self._notes.print(escape(text), soft_wrap=True)
+
+    def govern_client_bars(self) -> None:
+        """Turn the Hub client's own progress bars off where nobody looks."""
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        if self.format is Format.quiet or not self._notes.is_terminal:
+            disable_progress_bars()
 
     @contextmanager
     def warnings_as_notes(self, noted: type[Warning]) -> Iterator[None]:
@@ -112,10 +128,19 @@ class Output:
 
 
 def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
-    """Return a table whose first `left` columns are flush left, the others flush right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    """Return a table whose first `left` columns are flush left, the others flush right.
+
+    Where it is too wide, long cells are folded; short ones stay whole from 80 columns on.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
+        longest = max(map(len, (column, *(row[index] for row in rows))))
+        table.add_column(
+            column,
+            justify="left" if index < left else "right",
+            overflow="fold",
+            no_wrap=longest <= _SHORT_CHARACTERS,
+        )
     for row in rows:
         table.add_row(*map(escape, row))
     return table

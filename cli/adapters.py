@@ -15,7 +15,7 @@ import typer
 
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._inspection import show_adapter, show_backbone
-from gatehub.cli._options import BACKBONE_HELP
+from gatehub.cli._options import ADAPTER_HELP, BACKBONE_HELP, HubOption, find_adapter
 from gatehub.cli._output import Format, FormatOption, Output
 
 
@@ -29,9 +29,8 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def inspect(
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="An adapter's folder.")
-    ] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="FOLDER", help=ADAPTER_HELP)] = None,
+    hub: HubOption = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -51,30 +50,27 @@ def inspect(
     if (folder is None) == (backbone is None):
         raise typer.BadParameter("give either an adapter's FOLDER or --backbone NAME.")
     if folder is not None:
-        show_adapter(output, folder)
+        show_adapter(output, find_adapter(output, folder, hub))
     elif backbone is not None:
         show_backbone(output, backbone, norm=norm, start=start)
 
 
 @reports_errors
 def verify(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="An adapter's folder, or a FILE.onnx.")
-    ],
+    path: Annotated[str, typer.Argument(metavar="PATH", help=f"A FILE.onnx. {ADAPTER_HELP}")],
+    hub: HubOption = None,
     format: FormatOption = Format.human,
 ) -> None:
     """Check every byte of an adapter, or the answers of an exported file; exit with 0 or 1."""
     output = Output(format)
-    if path.suffix == ".onnx":
+    if path.endswith(".onnx"):
         from gatehub.export import verify_onnx
 
-        report = verify_onnx(path)
+        report = verify_onnx(Path(path))
         found = f"its answers differ by at most {report.max_abs_diff:.2g} from those it promises"
     else:
         from gatehub.adapter.files import verify_adapter
 
-        config = verify_adapter(path)
+        config = verify_adapter(find_adapter(output, path, hub))
         found = f"task '{config.task}', {len(config.tensors)} tensors as declared"
-    output.result(
-        {"path": str(path), "sound": True}, human=f"{path} is sound: {found}.", quiet=str(path)
-    )
+    output.result({"path": path, "sound": True}, human=f"{path} is sound: {found}.", quiet=path)

@@ -19,9 +19,11 @@ from gatehub.cli._options import (
     AdapterArgument,
     BackboneOption,
     DeviceOption,
+    HubOption,
     SkipBadOption,
     WeightsOption,
     WorkersOption,
+    find_adapter,
     open_backbone,
 )
 from gatehub.cli._output import Format, FormatOption, Output, format_percent, make_table
@@ -52,6 +54,7 @@ def evaluate(
         ),
     ] = Split.val,
     skip_bad: SkipBadOption = False,
+    hub: HubOption = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
     workers: WorkersOption = None,
@@ -66,7 +69,7 @@ def evaluate(
     from gatehub.training.train import recorded_split
 
     output = Output(format)
-    adapter = Adapter.load(folder.as_posix())
+    adapter = Adapter.load(find_adapter(output, folder, hub))
     model = fold(open_backbone(adapter, backbone, weights, device), adapter)
     images = read_data(output, data, **recorded_split(adapter), skip_bad=skip_bad)
     examples = choose_examples(images, adapter.labels, split.value)
@@ -88,6 +91,7 @@ def predict(
     folder: AdapterArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes for each image.")] = 1,
+    hub: HubOption = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
@@ -99,7 +103,7 @@ def predict(
     from gatehub.runtime.engine import Engine
 
     output = Output(format)
-    adapter = Adapter.load(folder.as_posix())
+    adapter = Adapter.load(find_adapter(output, folder, hub))
     pictures = [open_image(path) for path in images]
     engine = Engine(open_backbone(adapter, backbone, weights, device))
     engine.load(adapter.task, adapter)

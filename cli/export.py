@@ -11,7 +11,14 @@ from typing import Annotated
 import typer
 
 from gatehub.cli._errors import reports_errors
-from gatehub.cli._options import AdapterArgument, BackboneOption, WeightsOption, open_backbone
+from gatehub.cli._options import (
+    AdapterArgument,
+    BackboneOption,
+    HubOption,
+    WeightsOption,
+    find_adapter,
+    open_backbone,
+)
 from gatehub.cli._output import Format, FormatOption, Output, format_bytes
 
 
@@ -25,6 +32,7 @@ def export(
     folder: AdapterArgument,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .onnx file to write.")],
     opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset, 18 or later.")] = None,
+    hub: HubOption = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
     format: FormatOption = Format.human,
@@ -34,7 +42,7 @@ def export(
     from gatehub.export import export_onnx
 
     output = Output(format)
-    adapter = Adapter.load(folder.as_posix())
+    adapter = Adapter.load(find_adapter(output, folder, hub))
     loaded = open_backbone(adapter, backbone, weights, "cpu")
     output.note(f"Exporting '{adapter.task}' on {adapter.backbone.name}; this takes seconds.")
     options = {} if opset is None else {"opset": opset}

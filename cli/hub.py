@@ -8,7 +8,6 @@ gatehub list --hub /srv/adapters
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ import typer
 from rich.table import Table
 
 from gatehub.cli._errors import reports_errors
-from gatehub.cli._options import FolderArgument, HubOption
+from gatehub.cli._options import BACKBONE_HELP, FolderArgument, HubOption
 from gatehub.cli._output import (
     Format,
     FormatOption,
@@ -29,7 +28,7 @@ from gatehub.cli._output import (
 )
 
 if TYPE_CHECKING:
-    from gatehub.hub import ListedAdapter
+    from gatehub.hub import ListedAdapter, Query
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +61,8 @@ def push(
     """Put an adapter on a hub, as one commit; the same bytes again make none."""
     from gatehub.hub import push
 
-    output = _open_output(format)
+    output = Output(format)
+    output.govern_client_bars()
     if dry_run:
         _show_plan(output, folder, name, hub=hub, revision=revision)
         return
@@ -83,15 +83,6 @@ def push(
         human=f"{did} {pushed.repo}@{pushed.revision}, commit {pushed.commit[:12]}, {pushed.url}",
         quiet=pushed.commit,
     )
-
-
-def _open_output(format: Format) -> Output:
-    """The output; the Hub client's own progress bars are off where nobody looks."""
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    if format is Format.quiet or not sys.stderr.isatty():
-        disable_progress_bars()
-    return Output(format)
 
 
 def _show_plan(output: Output, folder: Path, name: str, *, hub: str | None, revision: str) -> None:
@@ -116,11 +107,12 @@ def _show_plan(output: Output, folder: Path, name: str, *, hub: str | None, revi
 def pull(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[ORG/NAME[@REVISION]]", help="Branch, tag or commit; main."),
+        typer.Argument(metavar="ORG/NAME[@REVISION]", help="Branch, tag or commit; main."),
     ] = None,
     hub: HubOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder to make. [default: a cache]")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder to make. \\[default: a cache]"),
     ] = None,
     lock: Annotated[
         Path | None,
@@ -137,7 +129,8 @@ def pull(
     from gatehub.hub import pull_adapter
     from gatehub.hub.lock import read_lock
 
-    output = _open_output(format)
+    output = Output(format)
+    output.govern_client_bars()
     if name is None and (lock is None or out is not None):
         raise typer.BadParameter("give ORG/NAME, or --lock FILE without --out.")
     names = [name] if name is not None else sorted(read_lock(lock) if lock else ())
@@ -164,16 +157,20 @@ def pull(
     )
 
 
+WantedBackbone = Annotated[
+    str | None, typer.Option("--backbone", help=f"{BACKBONE_HELP} Or ORG/NAME of the Hub.")
+]
+WantedTask = Annotated[
+    str | None, typer.Option("--task", metavar="WORD", help="A part of the task's name.")
+]
+WantedAuthor = Annotated[str | None, typer.Option("--author", help="The ORG of ORG/NAME.")]
+
+
 @reports_errors
 def search(
-    backbone: Annotated[
-        str | None,
-        typer.Option("--backbone", help="timm name with or without tag, or ORG/NAME of a Hub."),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", metavar="WORD", help="A part of the task's name.")
-    ] = None,
-    author: Annotated[str | None, typer.Option("--author", help="The ORG of ORG/NAME.")] = None,
+    backbone: WantedBackbone = None,
+    task: WantedTask = None,
+    author: WantedAuthor = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Look at so many.")] = 1_000,
     hub: HubOption = None,
     format: FormatOption = Format.human,
@@ -185,14 +182,17 @@ def search(
     found = search(
         backbone=backbone, task=task, author=author, limit=limit, hub=hub, report=output.note
     )
-    _show_adapters(output, found, none="The hub has no such adapter.")
+    _show_adapters(output, found, none="The hub holds no such adapter.")
 
 
 @reports_errors
 def list_(
     name: Annotated[
-        str | None, typer.Argument(metavar="[ORG/NAME]", help="Show the revisions of this one.")
+        str | None, typer.Argument(metavar="ORG/NAME", help="Show the revisions of this one.")
     ] = None,
+    backbone: WantedBackbone = None,
+    task: WantedTask = None,
+    author: WantedAuthor = None,
     hub: HubOption = None,
     cached: Annotated[
         bool, typer.Option("--cached", help="Those in the cache; the default if no hub is named.")
@@ -202,9 +202,11 @@ def list_(
     """List the adapters of a hub or of the cache, or the revisions of one."""
     import os
 
-    from gatehub.hub import list_adapters, list_revisions
+    from gatehub.hub import Query, list_revisions, search
 
     output = Output(format)
+    query = Query(backbone=backbone, task=task, author=author)
+    such = "adapters" if query == Query() else "such adapter"
     if name is not None:
         revisions = list_revisions(name, hub=hub)
         rows = [
@@ -217,21 +219,22 @@ def list_(
             quiet="\n".join(r.commit for r in revisions),
         )
     elif cached or not (hub or os.environ.get("GATEHUB_HUB")):
-        _show_cache(output)
+        none = f"The cache holds no {such}. `gatehub search` looks on the hub."
+        _show_cache(output, query, none=none)
     else:
-        found = list_adapters(hub, report=output.note)
-        _show_adapters(output, found, none="The hub holds no adapters.")
+        found = search(backbone=backbone, task=task, author=author, hub=hub, report=output.note)
+        _show_adapters(output, found, none=f"The hub holds no {such}.")
 
 
-def _show_cache(output: Output) -> None:
+def _show_cache(output: Output, query: Query, *, none: str) -> None:
     from gatehub.hub.cached import list_cached
 
-    found = list_cached(report=output.note)
+    found = [c for c in list_cached(report=output.note) if query.takes(c.adapter)]
     rows = [(*_describe(c.adapter), c.hub) for c in found]
     table = make_table((*_COLUMNS, "hub"), rows, left=2)
     output.result(
         {"adapters": [{**asdict(c.adapter), "hub": c.hub, "path": str(c.folder)} for c in found]},
-        human=table if found else "The cache holds no adapters. `gatehub search` looks on the hub.",
+        human=table if found else none,
         quiet="\n".join(str(c.folder) for c in found),
     )
 

@@ -6,13 +6,20 @@ curl --data-binary @robin.jpg http://127.0.0.1:8000/tasks/birds
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gatehub.cli._errors import reports_errors
-from gatehub.cli._options import BackboneOption, DeviceOption, WeightsOption, open_backbone
+from gatehub.cli._options import (
+    ADAPTER_HELP,
+    BackboneOption,
+    DeviceOption,
+    HubOption,
+    WeightsOption,
+    find_adapter,
+    open_backbone,
+)
 from gatehub.cli._output import Format, FormatOption, Output
 
 
@@ -23,10 +30,8 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def serve(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="FOLDER...", help="Adapters' folders, or ORG/NAME[@REVISION]."),
-    ],
+    folders: Annotated[list[str], typer.Argument(metavar="FOLDER...", help=ADAPTER_HELP)],
+    hub: HubOption = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
     host: Annotated[
@@ -47,7 +52,7 @@ def serve(
     output = Output(format)
     adapters: dict[str, Adapter] = {}
     for folder in folders:
-        adapter = Adapter.load(folder.as_posix())
+        adapter = Adapter.load(find_adapter(output, folder, hub))
         if adapter.task in adapters:
             raise AdapterError(
                 f"Two of the folders hold a task named '{adapter.task}'; '{folder}' is the second.",

@@ -65,14 +65,16 @@ CONNECT_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
 
-# Everything that a call of huggingface_hub is known to raise; ValueError and RuntimeError
-# come of malformed answers and of uploads that failed in a thread.
+# Everything that a call of huggingface_hub is known to raise; ValueError, TypeError, KeyError and
+# RuntimeError come of malformed answers and of uploads that failed in a thread.
 CLIENT_ERRORS = (
     httpx.HTTPError,
     httpx.InvalidURL,
     EntryNotFoundError,
     OSError,
     ValueError,
+    TypeError,
+    KeyError,
     RuntimeError,
 )
 

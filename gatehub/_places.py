@@ -25,22 +25,24 @@ def set_pull(pull: Callable[[str], Path]) -> None:
     _pull = pull
 
 
-def find_folder(place: str | Path) -> Path:
+def find_folder(place: str | Path, *, pull: Callable[[str], Path] | None = None) -> Path:
     """The folder that a place names, fetched from a hub if need be.
 
     Args:
-        place: a folder, or as a string also `org/name` or `org/name@revision` on the hub that
-            the environment names. What exists here is taken for a folder.
+        place: a folder, or as a string also `org/name` or `org/name@revision` on a hub. What
+            exists here is taken for a folder.
+        pull: how it is fetched; None fetches from the hub that the environment names.
 
     Raises:
         HubError: it is no folder here, and the hub cannot give it; or one of its subclasses.
     """
-    if _pull is None or isinstance(place, Path) or not _HUB_NAME.fullmatch(place):
+    pull = pull or _pull
+    if pull is None or isinstance(place, Path) or not _HUB_NAME.fullmatch(place):
         return Path(place)
     if os.path.lexists(place):
         return Path(place)
     try:
-        return _pull(place)
+        return pull(place)
     except HubError as error:  # the name may as well be a folder's, misspelt
         error.message = f"'{place}' is no folder here. {error.message}"
         raise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from gatehub._sync import sync_folder
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -34,9 +35,9 @@ def publish_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         aside.chmod(0o755)
         for name, content in contents.items():
             _write_synced(aside / name, content)
-        _sync_folder(aside)
+        sync_folder(aside)
         _exchange(aside, place)
-        _sync_folder(place.parent)
+        sync_folder(place.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -76,17 +77,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    # Windows has no way to sync a directory; its rename is journalled.
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # what some network file systems say of folders
-            raise
-    finally:
-        os.close(descriptor)

@@ -101,7 +101,7 @@ class Adapter:
             folder: where to.
             dtype: "float16", "bfloat16" or "float32", for the gates; normalisation values and
                 head stay float32.
-            attachments: "training.jsonl" and "training.png", if there are any.
+            attachments: "training.jsonl", "training.png" and "gates.png", if there are any.
 
         Returns:
             The folder.

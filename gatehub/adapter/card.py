@@ -10,7 +10,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from gatehub.adapter.config import AdapterConfig
 
-PICTURE_FILE = "training.png"
+CURVE_FILE = "training.png"
+GATES_FILE = "gates.png"
 
 # Settings that an adapter remembers of its training, and the options of `gatehub train`.
 _OPTIONS = {
@@ -56,12 +57,23 @@ def name_base_model(config: AdapterConfig) -> str | None:
     return repository if kind == "hf-hub" else None
 
 
+def name_backbone(config: AdapterConfig) -> str:
+    """Name the backbone as `--backbone` and `load_backbone` take it.
+
+    Of a folder the last name only, since cards are published.
+    """
+    kind, _, place = config.backbone.source.partition(":")
+    if kind in ("demo", "hf-hub"):
+        return config.backbone.source
+    return f"local-dir:{last_name(place)}" if kind == "local-dir" else config.backbone.name
+
+
 def describe_adapter(config: AdapterConfig, adapter_bytes: int) -> dict[str, str | int]:
     """What the card's block "gatehub" tells programs, such as `gatehub search`."""
     return {
         "task": config.task,
         "classes": len(config.labels),
-        "backbone": config.backbone.name,
+        "backbone": name_backbone(config),
         "digest": config.backbone.digest,
         "gates": config.layout.policy,
         "bytes": adapter_bytes,
@@ -118,7 +130,7 @@ def _body(config: AdapterConfig, adapter_bytes: int) -> str:
 # {config.task}
 
 A gatehub adapter: {adapter_bytes:,} bytes of gates, normalisation values and head that turn the
-frozen backbone `{config.backbone.name}` into a classifier of {len(config.labels)} classes:
+frozen backbone `{name_backbone(config)}` into a classifier of {len(config.labels)} classes:
 {labels}{more}.
 
 ## Use
@@ -141,7 +153,21 @@ gatehub export ADAPTER --out {config.task}.onnx
 ```
 
 It fits only the backbone whose weights have the digest `{config.backbone.digest}`.
-{measured}{_training(config)}"""
+{measured}{_gates(config)}{_training(config)}"""
+
+
+def _gates(config: AdapterConfig) -> str:
+    if GATES_FILE not in config.files:
+        return ""
+    count = len(config.layout.sites)
+    return f"""
+## Gates
+
+How far the gates of each of the {count} sites moved from 1, where they begin: the root of the mean
+square, for each output channel and for the whole site.
+
+![Distance of the gates from 1]({GATES_FILE})
+"""
 
 
 def _training(config: AdapterConfig) -> str:
@@ -149,7 +175,7 @@ def _training(config: AdapterConfig) -> str:
         return ""
     shown = {**config.training, **({"data": data} if (data := _name_data(config)) else {})}
     settings = "".join(f"| {_cell(k)} | {_cell(v)} |\n" for k, v in shown.items())
-    curve = f"\n![Loss and accuracy]({PICTURE_FILE})\n" if PICTURE_FILE in config.files else ""
+    curve = f"\n![Loss and accuracy]({CURVE_FILE})\n" if CURVE_FILE in config.files else ""
     command = _command(config)
     told = f"\n```sh\n{command}\n```\n" if command else ""
     return f"\n## Training\n{told}{curve}\n| | |\n|---|---|\n{settings}"
@@ -160,7 +186,7 @@ def _command(config: AdapterConfig) -> str | None:
     data = _name_data(config)
     if data is None:
         return None
-    words = ["gatehub", "train", "--backbone", _name_backbone(config), "--data", data]
+    words = ["gatehub", "train", "--backbone", name_backbone(config), "--data", data]
     words += ["--task", config.task, "--out", config.task]
     for setting, option in _OPTIONS.items():
         value = config.training.get(setting)
@@ -172,20 +198,18 @@ def _command(config: AdapterConfig) -> str | None:
     return command if command.isprintable() and "`" not in command else None
 
 
-def _name_backbone(config: AdapterConfig) -> str:
-    source = config.backbone.source
-    if source == "demo" or source.startswith("hf-hub:"):
-        return source
-    return config.backbone.name
-
-
 def _name_data(config: AdapterConfig) -> str | None:
     """What the data is called, without the place on somebody's machine."""
     data = config.training.get("data")
     if not isinstance(data, str) or not data:
         return None
-    windows = PureWindowsPath(data)
-    return (windows.name if windows.drive else PurePosixPath(data).name) or data
+    return last_name(data) or data
+
+
+def last_name(path: str) -> str:
+    """The last name of a path, of whichever system it is."""
+    windows = PureWindowsPath(path)
+    return windows.name if windows.drive else PurePosixPath(path).name
 
 
 def _quote(text: str) -> str:

@@ -39,7 +39,7 @@ CONFIG_FILE = "config.json"
 TENSORS_FILE = "gates.safetensors"
 CARD_FILE = "README.md"
 REQUIRED_FILES = (CONFIG_FILE, TENSORS_FILE, CARD_FILE)
-OPTIONAL_FILES = ("training.jsonl", "training.png")
+OPTIONAL_FILES = ("training.jsonl", "training.png", "gates.png")
 ADAPTER_FILES = REQUIRED_FILES + OPTIONAL_FILES
 MAX_CONFIG_BYTES = 4_000_000
 MAX_ATTACHMENT_BYTES = 2**26
@@ -104,11 +104,7 @@ def write_adapter(
     """
     check_place(folder)
     for name, content in attachments.items():
-        if name not in OPTIONAL_FILES or len(content) > MAX_ATTACHMENT_BYTES:
-            raise UnexpectedFileError(
-                f"'{name}' of {len(content):,} bytes is no attachment; expected one of "
-                f"{', '.join(OPTIONAL_FILES)}, at most {MAX_ATTACHMENT_BYTES:,} bytes."
-            )
+        _check_attachment(name, content)
     specs = _declare(config, tensors, dtype)
     data = dump_tensors(tensors, specs, backbone_digest=config.backbone.digest)
     contents = {TENSORS_FILE: data} | dict(sorted(attachments.items()))
@@ -120,6 +116,26 @@ def write_adapter(
     contents[CARD_FILE] = render_card(stored, adapter_bytes=len(data)).encode()
     publish_folder(folder, contents)
     return folder
+
+
+def attach_file(folder: Path, name: str, content: bytes) -> AdapterConfig:
+    """Add an attachment to a saved adapter, which stays as it is otherwise, and return its config.
+
+    Raises:
+        AdapterExistsError: the folder holds hidden files, which would be lost.
+        UnexpectedFileError: the format does not know the attachment, or it is too long.
+        AdapterFormatError: the folder is not a sound adapter.
+        OSError: the disk refuses; what was there is there still.
+    """
+    config = verify_adapter(folder)
+    check_place(folder)
+    _check_attachment(name, content)
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()} | {name: content}
+    files = {**config.files, name: hashlib.sha256(content).hexdigest()}
+    first = {TENSORS_FILE: files[TENSORS_FILE]}
+    config = config.with_files(config.tensors, first | dict(sorted(files.items())))
+    publish_folder(folder, {**contents, CONFIG_FILE: config.to_json()})
+    return config
 
 
 def check_place(folder: Path) -> None:
@@ -150,6 +166,14 @@ def round_tensors(
     """
     specs = _declare(config, tensors, dtype)
     return {name: t.to(DTYPES[specs[name].dtype]).float() for name, t in tensors.items()}
+
+
+def _check_attachment(name: str, content: bytes) -> None:
+    if name not in OPTIONAL_FILES or len(content) > MAX_ATTACHMENT_BYTES:
+        raise UnexpectedFileError(
+            f"'{name}' of {len(content):,} bytes is no attachment; expected one of "
+            f"{', '.join(OPTIONAL_FILES)}, at most {MAX_ATTACHMENT_BYTES:,} bytes."
+        )
 
 
 def _list_files(folder: Path) -> set[str]:

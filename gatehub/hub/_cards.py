@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gatehub.hub.manifest import MAX_FIELD_CHARACTERS
 from gatehub.hub.names import DEFAULT_BRANCH, check_repository, is_commit
-from gatehub.hub.store import ListedAdapter
+from gatehub.hub.store import ListedAdapter, Query, Report
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
+
+    from gatehub.hub.huggingface import HuggingFaceHub
+
+# What the client raises of a card that has a key called as an argument of its own.
+_STUMBLES = (TypeError, KeyError)
+_EXPAND: tuple[Any, ...] = ("cardData", "sha", "lastModified", "tags")
+
+
+def list_cards(hub: HuggingFaceHub, query: Query, report: Report) -> list[ListedAdapter]:
+    """The adapters on a Hub that a query takes; see `Hub.list_adapters`."""
+    base = query.base_model
+    asked = ["gatehub", *([f"base_model:adapter:{base}"] if base else [])]
+
+    def ask(expand: list[Any]) -> Iterable[ModelInfo]:
+        return hub.api.list_models(
+            filter=asked, author=query.author, limit=query.limit, expand=expand
+        )
+
+    with hub.asking("Searching", "the hub", None):
+        try:
+            models = list(ask([*_EXPAND]))
+        except _STUMBLES:  # the client stumbles over one card, and tells nothing of the others
+            models = [*_ask_each(hub, [model.id for model in ask(["sha"])], report)]
+    rows = []
+    for model in models:
+        try:
+            rows.append(read_card(model))
+        except ValueError as error:
+            report(f"{model.id[:100]!r} is left out: {error}.")
+    return [row for row in rows if query.takes(row)]
+
+
+def _ask_each(hub: HuggingFaceHub, repos: list[str], report: Report) -> Iterator[ModelInfo]:
+    for repo in repos:
+        try:
+            yield hub.api.model_info(repo, expand=[*_EXPAND])
+        except _STUMBLES:
+            report(f"{repo[:100]!r} is left out: its card cannot be read.")
 
 
 def read_card(model: ModelInfo) -> ListedAdapter:
@@ -19,8 +57,8 @@ def read_card(model: ModelInfo) -> ListedAdapter:
     Raises:
         ValueError: what about the card is not as gatehub writes it.
     """
-    data: Any = model.card_data
-    card: Mapping[str, Any] = {} if data is None else data.to_dict()
+    data: Any = model.card_data  # no card is None, and a head that is a list stays one
+    card: Mapping[str, Any] = data.to_dict() if hasattr(data, "to_dict") else {}
     block = card.get("gatehub")
     if not isinstance(block, dict):
         raise ValueError("its card has no block 'gatehub'")

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from gatehub._sync import sync_folder
 from gatehub.errors import HubError, HubIntegrityError
 from gatehub.hub.manifest import StoredFile
 from gatehub.hub.names import is_component
@@ -183,13 +184,16 @@ class Disk:
             path.unlink()
             sync_folder(path.parent)
 
-    def leftovers(self, *, older_than_s: float) -> Iterator[tuple[Path, int]]:
-        """Temporary files of processes that were killed, and their sizes in bytes."""
-        for path in self.root.rglob(".*.tmp"):
+    def sweep(self, *, older_than_s: float) -> tuple[int, int]:
+        """Remove temporary files that killed processes left; how many, and their bytes."""
+        count = size = 0
+        for path in list(self.root.rglob(".*.tmp")):
             with suppress(FileNotFoundError):
                 found = path.lstat()
                 if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime >= older_than_s:
-                    yield path, found.st_size
+                    path.unlink()
+                    count, size = count + 1, size + found.st_size
+        return count, size
 
     def _open(self, key: str) -> BinaryIO:
         path = self.path(key)
@@ -238,26 +242,6 @@ class Disk:
         sync_folder(self.root)
         with suppress(PermissionError):  # who may not read the parent did not make the root
             sync_folder(self.root.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk, where the system can do that."""
-    if os.name == "nt":  # Windows does not open folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # what some network file systems say for folders
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Force a file's bytes to the disk."""
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 def _sync(stream: BinaryIO) -> None:

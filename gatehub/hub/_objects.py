@@ -11,8 +11,6 @@ import hashlib
 import posixpath
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from inspect import signature
 from pathlib import Path
@@ -22,13 +20,15 @@ import fsspec
 from fsspec import AbstractFileSystem
 
 from gatehub._hf import first_line, redact
-from gatehub.errors import GatehubError, HubError, HubIntegrityError, HubUnreachableError
+from gatehub.errors import HubError, HubIntegrityError
+from gatehub.hub._outages import ask_twice, reaching
 from gatehub.hub.contents import MAX_FILE_BYTES
 from gatehub.hub.manifest import StoredFile
 from gatehub.hub.names import is_component
 from gatehub.hub.store import not_a_hub
 
 _CHUNK_BYTES = 1 << 20
+_PROBE = ".probe-"
 # The file system in memory looks whether a file is there and then creates it.
 _MEMORY = threading.Lock()
 
@@ -81,23 +81,27 @@ class Objects:
     def names(self, key: str) -> list[str]:
         """See `Storage.names`."""
         path = self.path(key) if key else self._root
-        with self._using():
-            try:
-                self._fs.invalidate_cache()
-                entries = self._fs.ls(path, detail=False)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
+
+        def ask() -> list[str]:
+            self._fs.invalidate_cache()
+            return list(self._fs.ls(path, detail=False))
+
+        try:
+            entries = ask_twice(self.where, ask)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         found = {posixpath.basename(entry.rstrip("/")) for entry in entries}
         return sorted(name for name in found if is_component(name))
 
     def read(self, key: str, *, max_bytes: int) -> bytes | None:
         """See `Storage.read`."""
         path = self.path(key)
-        with self._using():
-            try:
-                data: bytes = self._fs.cat_file(path, start=0, end=max_bytes + 1)
-            except FileNotFoundError:
-                return None
+        try:
+            data: bytes = ask_twice(
+                self.where, lambda: self._fs.cat_file(path, start=0, end=max_bytes + 1)
+            )
+        except FileNotFoundError:
+            return None
         if len(data) > max_bytes:
             raise HubIntegrityError(f"{self.url(key)} is over its limit of {max_bytes} bytes.")
         return data
@@ -119,7 +123,7 @@ class Objects:
             data = file.read(expected.bytes + 1)
         if _measure(data) != expected:
             raise HubError(f"{source} changed while it was pushed.", hint="Push it once more.")
-        with self._using(writing=True):
+        with reaching(self.where, writing=True):
             self._fs.pipe_file(self.path(key), data)
 
     def get(self, key: str, target: Path, expected: StoredFile) -> None:
@@ -141,37 +145,43 @@ class Objects:
 
     def is_sound(self, key: str, expected: StoredFile) -> bool:
         """See `Storage.is_sound`."""
-        digest, size = hashlib.sha256(), 0
-        with self._using():
-            try:
-                with self._fs.open(self.path(key), "rb") as file:
-                    while size <= expected.bytes and (chunk := file.read(_CHUNK_BYTES)):
-                        digest.update(chunk)
-                        size += len(chunk)
-            except FileNotFoundError:
-                return False
-        return StoredFile(bytes=size, sha256=digest.hexdigest()) == expected
+        path = self.path(key)
+
+        def ask() -> StoredFile:
+            digest, size = hashlib.sha256(), 0
+            with self._fs.open(path, "rb") as file:
+                while size <= expected.bytes and (chunk := file.read(_CHUNK_BYTES)):
+                    digest.update(chunk)
+                    size += len(chunk)
+            return StoredFile(bytes=size, sha256=digest.hexdigest())
+
+        try:
+            return ask_twice(self.where, ask) == expected
+        except FileNotFoundError:
+            return False
 
     def has(self, key: str) -> bool:
         """See `Storage.has`."""
-        with self._using():
+        path = self.path(key)
+
+        def ask() -> bool:
             self._fs.invalidate_cache()
-            return bool(self._fs.isfile(self.path(key)))
+            return bool(self._fs.isfile(path))
+
+        return ask_twice(self.where, ask)
 
     def age_s(self, key: str) -> float:
         """See `Storage.age_s`."""
-        with self._using():
-            try:
-                modified: datetime = self._fs.modified(self.path(key))
-            except FileNotFoundError:
-                return 0.0
-        if modified.tzinfo is None:
-            modified = modified.replace(tzinfo=timezone.utc)
-        return max(0.0, (datetime.now(timezone.utc) - modified).total_seconds())
+        path = self.path(key)
+        try:
+            modified: datetime = ask_twice(self.where, lambda: self._fs.modified(path))
+        except FileNotFoundError:
+            return 0.0
+        return _seconds_since(modified)
 
     def move(self, key: str, to: str) -> None:
         """See `Storage.move`. The copy is there before the original goes."""
-        with self._using():
+        with reaching(self.where):
             try:
                 self._fs.cp_file(self.path(key), self.path(to))
             except FileNotFoundError:
@@ -180,18 +190,31 @@ class Objects:
 
     def remove(self, key: str) -> None:
         """See `Storage.remove`."""
-        with self._using():
+        with reaching(self.where):
             try:
                 self._fs.rm_file(self.path(key))
             except FileNotFoundError:
                 return
 
-    def leftovers(self, *, older_than_s: float) -> Iterator[tuple[Path, int]]:
-        """See `Storage.leftovers`: there are no temporary files here."""
-        yield from ()
+    def sweep(self, *, older_than_s: float) -> tuple[int, int]:
+        """See `Storage.sweep`: the probes of pushes that were killed just then."""
+
+        def ask() -> list[dict[str, Any]]:
+            self._fs.invalidate_cache()
+            return list(self._fs.ls(self._root, detail=True))
+
+        count = size = 0
+        for entry in ask_twice(self.where, ask):
+            path = str(entry["name"])
+            if posixpath.basename(path).startswith(_PROBE):
+                with reaching(self.where):
+                    if _seconds_since(self._fs.modified(path)) >= older_than_s:
+                        self._fs.rm_file(path)
+                        count, size = count + 1, size + int(entry["size"] or 0)
+        return count, size
 
     def _create(self, path: str, data: bytes) -> bool:
-        with self._using(writing=True):
+        with reaching(self.where, writing=True):
             try:
                 if "memory" in self._protocols():
                     with _MEMORY:
@@ -207,10 +230,10 @@ class Objects:
         if self._may_create is None:
             self._may_create = _creates_exclusively(self._fs)
             if self._may_create:
-                probe = f"{self._root}/.probe-{secrets.token_hex(8)}"
+                probe = f"{self._root}/{_PROBE}{secrets.token_hex(8)}"
                 self._create(probe, b"1")
                 self._may_create = not self._create(probe, b"2")
-                with self._using():
+                with reaching(self.where):
                     self._fs.rm_file(probe)
         if not self._may_create:
             raise HubError(
@@ -223,24 +246,16 @@ class Objects:
         protocol = self._fs.protocol
         return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
-    @contextmanager
-    def _using(self, *, writing: bool = False) -> Iterator[None]:
-        try:
-            yield
-        except (GatehubError, FileExistsError):
-            raise
-        except Exception as error:  # each store has classes of its own for a network that fails
-            if isinstance(error, FileNotFoundError | NotADirectoryError) and not writing:
-                raise
-            raise HubUnreachableError(
-                f"{self.where} cannot be used: {first_line(error)}.",
-                hint="Check the address, the network, and who you are there.",
-            ) from error
-
 
 def _creates_exclusively(fs: Any) -> bool:
     own = getattr(type(fs), "_pipe_file", None) or type(fs).pipe_file
     return own is not AbstractFileSystem.pipe_file and "mode" in signature(own).parameters
+
+
+def _seconds_since(moment: datetime) -> float:
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (datetime.now(timezone.utc) - moment).total_seconds())
 
 
 def _measure(data: bytes) -> StoredFile:

@@ -33,6 +33,7 @@ def without_paths(
     Yields:
         The folder to publish, its config, and what was cut.
     """
+    from gatehub.adapter.card import last_name
     from gatehub.adapter.files import ADAPTER_FILES, CARD_FILE, CONFIG_FILE
 
     kind, _, place = config.backbone.source.partition(":")
@@ -41,7 +42,7 @@ def without_paths(
     if not found:
         yield folder, config, []
         return
-    short = {path: _last_name(path) for path in found}
+    short = {path: last_name(path) or "unnamed" for path in found}
     source = f"{kind}:{short[place]}" if place in short else config.backbone.source
     published = replace(
         config,
@@ -68,8 +69,3 @@ def _is_path(text: str) -> bool:
     if "://" in text:
         return text.startswith("file://")
     return PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).drive)
-
-
-def _last_name(path: str) -> str:
-    name = PureWindowsPath(path).name if PureWindowsPath(path).drive else PurePosixPath(path).name
-    return name or "unnamed"

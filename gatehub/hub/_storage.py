@@ -6,7 +6,6 @@ who create one key at once exactly one does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -79,5 +78,9 @@ class Storage(Protocol):
     def remove(self, key: str) -> None:
         """Forget a key; nothing happens if it has no bytes."""
 
-    def leftovers(self, *, older_than_s: float) -> Iterator[tuple[Path, int]]:
-        """Temporary files of processes that were killed, and their sizes in bytes."""
+    def sweep(self, *, older_than_s: float) -> tuple[int, int]:
+        """Remove what killed processes left beside the keys.
+
+        Returns:
+            How many files, and their bytes.
+        """

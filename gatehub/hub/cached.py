@@ -32,7 +32,8 @@ def list_cached(report: Report) -> list[CachedAdapter]:
         report: told of each folder that is no sound adapter.
     """
     # Loads torch, which nothing else in this package needs.
-    from gatehub.adapter.files import verify_adapter
+    from gatehub.adapter.card import name_backbone
+    from gatehub.adapter.files import TENSORS_FILE, verify_adapter
 
     rows = []
     for hub, repo, folder in cached_adapters():
@@ -49,9 +50,9 @@ def list_cached(report: Report) -> list[CachedAdapter]:
                     commit=folder.name,
                     task=config.task,
                     classes=len(config.labels),
-                    backbone=config.backbone.name,
+                    backbone=name_backbone(config),
                     gates=config.layout.policy,
-                    bytes=sum(path.stat().st_size for path in folder.iterdir()),
+                    bytes=(folder / TENSORS_FILE).stat().st_size,
                     accuracy=config.metrics.get("accuracy"),
                     updated="",
                 ),

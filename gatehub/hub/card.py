@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gatehub.errors import HubError
+from gatehub.errors import AdapterExistsError, HubError
 from gatehub.hub.cache import write_whole
 
 if TYPE_CHECKING:
@@ -55,14 +56,16 @@ def check_card(folder: str | Path) -> CardReport:
         text=text,
         metadata=metadata,
         problems=tuple(_find_problems(metadata, config, size)),
-        advice=tuple(_advise(metadata)),
+        advice=tuple(_advise(metadata, config)),
     )
 
 
 def write_card(
     folder: str | Path, *, license: str | None = None, datasets: Sequence[str] = ()
 ) -> None:
-    """Write an adapter's card anew, over what was edited by hand.
+    """Write an adapter's card anew, over what was edited by hand, and draw its gates.
+
+    A folder with hidden files gets no picture: they would be lost when it is replaced.
 
     Args:
         folder: a sound adapter.
@@ -73,14 +76,19 @@ def write_card(
         AdapterFormatError: the folder is not a sound adapter.
         HubError: a license or data set that is not a name.
     """
-    from gatehub.adapter.card import render_card
-    from gatehub.adapter.files import CARD_FILE, TENSORS_FILE, verify_adapter
+    from gatehub.adapter.card import GATES_FILE, render_card
+    from gatehub.adapter.files import CARD_FILE, TENSORS_FILE, attach_file, read_adapter
+    from gatehub.adapter.gate_map import draw_gates
 
     for name in (*datasets, *([license] if license else [])):
         if not name.isprintable() or len(name) > 200 or " " in name:
             raise HubError(f"{name[:200]!r} is no name of a license or data set on the Hub.")
     folder = Path(folder)
-    config = verify_adapter(folder)
+    config, tensors = read_adapter(folder)
+    if GATES_FILE not in config.files and config.layout.sites:
+        picture = draw_gates(config.layout, tensors, title=f"Gates of {config.task}")
+        with suppress(AdapterExistsError):
+            config = attach_file(folder, GATES_FILE, picture)
     size = (folder / TENSORS_FILE).stat().st_size
     text = render_card(config, adapter_bytes=size, license=license, datasets=datasets)
     write_whole(folder / CARD_FILE, text.encode())
@@ -128,8 +136,12 @@ def _find_problems(metadata: dict[str, Any], config: AdapterConfig, size: int) -
     return found
 
 
-def _advise(metadata: dict[str, Any]) -> list[str]:
+def _advise(metadata: dict[str, Any], config: AdapterConfig) -> list[str]:
+    from gatehub.adapter.card import GATES_FILE
+
     advice = []
+    if GATES_FILE not in config.files:
+        advice.append("It has no picture of its gates (--write draws it).")
     if "license" not in metadata:
         advice.append("It names no license (--license apache-2.0 --write).")
     if "datasets" not in metadata:

@@ -19,6 +19,7 @@ MAX_FILE_BYTES: Mapping[str, int] = {
     "README.md": 1_000_000,
     "training.jsonl": 2**26,
     "training.png": 2**26,
+    "gates.png": 2**26,
 }
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gatehub._sync import sync_file, sync_folder
 from gatehub.errors import (
     AdapterExistsError,
     AdapterFormatError,
@@ -15,7 +16,6 @@ from gatehub.errors import (
     HubIntegrityError,
     HubUnreachableError,
 )
-from gatehub.hub._disk import sync_file, sync_folder
 from gatehub.hub._placing import is_taken, set_aside, staged
 from gatehub.hub.cache import Cache
 from gatehub.hub.contents import KnownFile, describe_others, holds, select_files

@@ -182,8 +182,9 @@ class FolderHub:
                 for branch in repository.branches()[:1]:
                     if (head := repository.head(branch)) is not None:
                         rows.append(_row(repository, branch, head.commit))
-            except HubIntegrityError as error:
-                report(f"{repository.name} is left out: {error.message}")
+            except (HubIntegrityError, PermissionError) as error:
+                why = error.message if isinstance(error, HubError) else f"{error.strerror}."
+                report(f"{repository.name} is left out: {why}")
         return [row for row in rows if query.takes(row)][: query.limit]
 
     def list_revisions(self, repo: str) -> list[ListedRevision]:
@@ -272,7 +273,7 @@ def _check_tag(repository: Repository, tag: str, branch: str, commit: str | None
 
 def _row(repository: Repository, branch: str, commit: str) -> ListedAdapter:
     manifest = repository.manifest(commit)
-    summary = manifest.summary
+    summary, tensors = manifest.summary, manifest.files.get("gates.safetensors")
     return ListedAdapter(
         repo=repository.name,
         revision=branch,
@@ -281,7 +282,7 @@ def _row(repository: Repository, branch: str, commit: str) -> ListedAdapter:
         classes=summary.classes,
         backbone=summary.backbone,
         gates=summary.gates,
-        bytes=sum(file.bytes for file in manifest.files.values()),
+        bytes=0 if tensors is None else tensors.bytes,
         accuracy=summary.accuracy,
         updated=manifest.created,
     )

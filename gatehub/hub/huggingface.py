@@ -27,6 +27,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 
 from gatehub._hf import asking, current_endpoint, explain, persist, redact
+from gatehub._sync import sync_file
 from gatehub.errors import (
     HubError,
     HubIntegrityError,
@@ -35,8 +36,7 @@ from gatehub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from gatehub.hub._cards import read_card
-from gatehub.hub._disk import sync_file
+from gatehub.hub._cards import list_cards
 from gatehub.hub._history import arrange_history, complete_commit
 from gatehub.hub._landing import ATTEMPTS, Landing
 from gatehub.hub._tagging import check_tag, put_tag
@@ -192,24 +192,7 @@ class HuggingFaceHub:
 
     def list_adapters(self, query: Query, report: Report) -> list[ListedAdapter]:
         """See `Hub.list_adapters`. What a card does not say is not asked for."""
-        base = query.base_model
-        asked = ["gatehub", *([f"base_model:adapter:{base}"] if base else [])]
-        with self.asking("Searching", "the hub", None):
-            models = list(
-                self.api.list_models(
-                    filter=asked,
-                    author=query.author,
-                    limit=query.limit,
-                    expand=["cardData", "sha", "lastModified", "tags"],
-                )
-            )
-        rows = []
-        for model in models:
-            try:
-                rows.append(read_card(model))
-            except ValueError as error:
-                report(f"{model.id[:100]!r} is left out: {error}.")
-        return [row for row in rows if query.takes(row)]
+        return list_cards(self, query, report)
 
     def list_revisions(self, repo: str) -> list[ListedRevision]:
         """See `Hub.list_revisions`."""

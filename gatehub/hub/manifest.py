@@ -51,7 +51,7 @@ class AdapterSummary:
     Attributes:
         task: the task's name.
         classes: number of classes.
-        backbone: the backbone's name, with its tag where it has one.
+        backbone: the backbone's name, as `load_backbone` takes it.
         gates: the kind of the gates.
         accuracy: fraction of the validation split, None where nobody measured it.
     """

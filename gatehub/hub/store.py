@@ -18,6 +18,7 @@ Report = Callable[[str], None]
 
 # Two characters at least: "C:\\hub" is a path.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_FOLDER = "local-dir:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class PushResult:
         revision: the branch.
         commit: the commit id that holds the pushed content.
         url: where the repository lies.
-        created: False if the branch's head held the same content already.
+        created: False if the branch's head held the same content already. Where somebody else
+            lands the same content in the very moment of a push, a Hub does not say whose it is.
     """
 
     repo: str
@@ -49,9 +51,9 @@ class ListedAdapter:
         commit: the branch's head.
         task: the task's name.
         classes: number of classes.
-        backbone: the backbone's name, with its tag where it has one.
+        backbone: the backbone's name, as `load_backbone` takes it.
         gates: the kind of the gates.
-        bytes: size of all its files.
+        bytes: size of its gates, normalisation values and head (gates.safetensors).
         accuracy: fraction of the validation split, None where nobody measured it.
         updated: when the head was pushed, UTC, ISO 8601.
     """
@@ -94,7 +96,9 @@ class Query:
     """Which adapters a listing is to show.
 
     Attributes:
-        backbone: name of their backbone, with or without its tag, or its repository on the Hub.
+        backbone: name of their backbone as `load_backbone` takes it ("resnet18.a1_in1k", "demo",
+            "hf-hub:ORG/NAME", "local-dir:PATH"), with or without its tag, or its repository on
+            the Hub.
         task: a part of the task's name, in any case.
         author: the `org` of `org/name`.
         limit: at most so many are looked at.
@@ -108,18 +112,32 @@ class Query:
     @property
     def base_model(self) -> str | None:
         """The backbone's repository on the Hub, None where the name does not tell it."""
-        if self.backbone is None or "/" in self.backbone:
-            return self.backbone
-        return f"timm/{self.backbone}" if "." in self.backbone else None
+        name = _plain(self.backbone or "")
+        if not name or name.startswith(_FOLDER):
+            return None
+        if "/" in name:
+            return name
+        return f"timm/{name}" if "." in name else None
 
     def takes(self, row: ListedAdapter) -> bool:
         """Whether an adapter is one of those."""
-        name = (self.backbone or "").rpartition("/")[2]
+        name, found = _plain(self.backbone or ""), _plain(row.backbone)
+        untagged = found if "/" in found or ":" in found else found.partition(".")[0]
         return (
-            (not name or row.backbone == name or row.backbone.partition(".")[0] == name)
+            name in ("", found, untagged)
             and (self.task or "").casefold() in row.task.casefold()
             and self.author in (None, row.repo.partition("/")[0])
         )
+
+
+def _plain(backbone: str) -> str:
+    """A backbone's name without what does not tell it from others.
+
+    "hf-hub:timm/resnet18.a1_in1k@3f9a…" is "resnet18.a1_in1k", and a folder is its last name.
+    """
+    if backbone.startswith(_FOLDER):
+        return _FOLDER + re.split(r"[/\\]", backbone.rstrip("/\\"))[-1].removeprefix(_FOLDER)
+    return backbone.removeprefix("hf-hub:").partition("@")[0].removeprefix("timm/")
 
 
 class Hub(Protocol):

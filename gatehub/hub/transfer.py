@@ -178,7 +178,8 @@ def search(
     """The adapters of a hub that are for a backbone, a task or of an author, by name.
 
     Args:
-        backbone: its name, with or without its tag, or its repository on the Hub.
+        backbone: its name as `load_backbone` takes it, with or without its tag, or its
+            repository on the Hub.
         task: a part of the task's name.
         author: the `org` of `org/name`.
         limit: at most so many adapters are looked at.
@@ -276,11 +277,13 @@ def _look(store: Hub, repo: str, revision: str) -> tuple[str | None, Mapping[str
 
 
 def _summarise(config: AdapterConfig) -> AdapterSummary:
+    from gatehub.adapter.card import name_backbone
+
     accuracy = config.metrics.get("accuracy")
     return AdapterSummary(
         task=config.task,
         classes=len(config.labels),
-        backbone=config.backbone.name,
+        backbone=name_backbone(config),
         gates=config.layout.policy,
         accuracy=None if accuracy is None else float(accuracy),
     )

@@ -122,10 +122,7 @@ def collect_garbage(hub: Hub, *, older_than_s: float = DAY_S) -> Collected:
     for key in found:
         storage.move(key, _trashed(key))
     removed = _empty_trash(folder)
-    count = size = 0
-    for path, length in storage.leftovers(older_than_s=older_than_s):
-        path.unlink(missing_ok=True)
-        count, size = count + 1, size + length
+    count, size = storage.sweep(older_than_s=older_than_s)
     return Collected(
         blobs=sum(key.startswith("blobs/") for key in removed),
         manifests=sum(key.startswith("repos/") for key in removed),

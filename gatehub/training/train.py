@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gatehub.adapter import Adapter
 from gatehub.adapter.files import check_place
+from gatehub.adapter.gate_map import draw_gates
 from gatehub.adapter.names import check_task_name
 from gatehub.backbone import Backbone
 from gatehub.errors import ResumeError
@@ -88,7 +89,7 @@ def train_adapter(
     workers: int = 0,
     observer: Observer | None = None,
 ) -> TrainReport:
-    """Train an adapter and save it, with its curve and its log.
+    """Train an adapter and save it, with its curve, its log and a picture of its gates.
 
     While it runs, its state lies beside `out`, in "OUT.training"; an interrupted run is continued
     from there with `resume`, and ends with the same bytes as one that was not interrupted.
@@ -154,7 +155,8 @@ def train_adapter(
     adapter = adapter.with_metrics({"accuracy": measured.accuracy, "loss": measured.loss})
     log = "".join(json.dumps(asdict(record)) + "\n" for record in history).encode()
     curve = draw_curve(history, title=f"{task} on {backbone.identity.name}")
-    attachments = {"training.jsonl": log, "training.png": curve}
+    picture = draw_gates(adapter.layout, adapter.tensors, title=f"Gates of {task}")
+    attachments = {"training.jsonl": log, "training.png": curve, "gates.png": picture}
     adapter.save(folder, dtype=dtype, attachments=attachments)
     remove_checkpoint(work)
     return TrainReport(

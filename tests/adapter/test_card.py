@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard
 
 from gatehub.adapter.card import render_card
 from tests.adapter.sample import CARD, GOLDEN, SAMPLE_CONFIG, TENSORS, make_sample
@@ -56,6 +56,14 @@ def test_the_hub_finds_base_model_task_and_metrics() -> None:
     }
 
 
+def test_the_client_reads_the_evaluation_results() -> None:
+    (result,) = ModelCard(render(), ignore_metadata_errors=False).data.eval_results
+    assert isinstance(result, EvalResult)
+    assert (result.task_type, result.dataset_name) == ("image-classification", "fruit")
+    assert (result.metric_type, result.metric_value) == ("accuracy", 0.75)
+    assert result.dataset_split == "validation"
+
+
 def test_license_and_data_are_named_where_they_are_known() -> None:
     text = render_card(
         make_sample().config, adapter_bytes=1, license="apache-2.0", datasets=["acme/fruit"]
@@ -82,6 +90,13 @@ def test_the_training_command_and_the_curve_are_shown() -> None:
     assert "![Loss and accuracy](training.png)" in text
     assert "/home/ada" not in text
     assert "clinic" not in text
+
+
+def test_the_gates_are_shown_where_they_were_drawn() -> None:
+    text = render(files={"gates.png": "0" * 64})
+    assert "![Distance of the gates from 1](gates.png)" in text
+    assert "each of the 3 sites moved from 1" in text
+    assert "gates.png" not in render()
 
 
 def test_a_hostile_setting_does_not_leave_the_command() -> None:

@@ -389,6 +389,33 @@ def test_saving_again_replaces_everything(tmp_path: Path) -> None:
     assert os.listdir(folder.parent) == ["fruit"]
 
 
+def test_an_attachment_is_added_later(tmp_path: Path) -> None:
+    folder = make_sample().save(tmp_path / "fruit", attachments={"training.jsonl": b"{}\n"})
+    before = contents(folder)
+
+    config = files.attach_file(folder, "gates.png", b"picture")
+
+    assert verify_adapter(folder) == config
+    after = contents(folder)
+    assert after.pop("gates.png") == b"picture"
+    assert {name for name in before if before[name] != after[name]} == {CONFIG}
+    together = {"training.jsonl": b"{}\n", "gates.png": b"picture"}
+    at_once = make_sample().save(tmp_path / "at-once", attachments=together)
+    assert contents(at_once)[CONFIG] == after[CONFIG]
+    assert os.listdir(tmp_path) in (["fruit", "at-once"], ["at-once", "fruit"])
+
+
+def test_an_attachment_costs_nothing_that_is_there(tmp_path: Path) -> None:
+    folder = make_sample().save(tmp_path / "fruit")
+    with pytest.raises(UnexpectedFileError, match="is no attachment"):
+        files.attach_file(folder, "notes.txt", b"")
+    (folder / ".git").mkdir()
+    before = sorted(folder.iterdir())
+    with pytest.raises(AdapterExistsError, match="holds something else"):
+        files.attach_file(folder, "gates.png", b"picture")
+    assert sorted(folder.iterdir()) == before
+
+
 def test_order_of_the_attachments_does_not_matter(tmp_path: Path) -> None:
     attached = {"training.png": b"p", "training.jsonl": b"{}\n"}
     one = make_sample().save(tmp_path / "one", attachments=attached)

@@ -117,8 +117,62 @@ def test_push_pull_list(gatehub: Gatehub, digits: Path, tmp_path: Path) -> None:
     assert max(map(len, table.splitlines())) <= 100
 
 
-def test_serve_announces_answers_and_stops(digits: Path, seven: Path) -> None:
+def test_adapters_are_found_by_the_backbone_that_was_named(
+    gatehub: Gatehub, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
+    hub = ("--hub", tmp_path / "hub")
+    gatehub("push", digits, "acme/digits", *hub)
+    gatehub("pull", "acme/digits", *hub)
+    for command in (("search", *hub), ("list", *hub), ("list",)):
+        (row,) = gatehub(*command, "--backbone", "demo", "--format", "json").json["adapters"]
+        assert (row["repo"], row["backbone"]) == ("acme/digits", "demo")
+        # Its architecture has that name, but it fits none of timm's weights.
+        assert "no such adapter" in gatehub(*command, "--backbone", "resnet18").out
+    assert "no such adapter" in gatehub("list", "--task", "birds").out
+
+
+def test_a_hub_name_stands_for_a_folder_everywhere(
+    gatehub: Gatehub,
+    digits: Path,
+    seven: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
+    name, hub = "acme/digits@v1", ("--hub", tmp_path / "hub")
+    gatehub("push", digits, "acme/digits", *hub, "--tag", "v1")
+    assert gatehub("predict", name, seven, *hub, "--format", "quiet").out == "0\n"
+    assert gatehub("inspect", name, *hub, "--format", "quiet").out == "digits\n"
+    assert gatehub("verify", name, *hub).out.startswith(f"{name} is sound: task 'digits'")
+    measured = gatehub("eval", name, "--data", DIGITS, *hub, "--format", "json").json
+    assert measured["images"] == 1497
+    out = tmp_path / "digits.onnx"
+    assert gatehub("export", name, "--out", out, *hub, "--format", "quiet").out == f"{out}\n"
+    for command in (("predict", seven), ("inspect",), ("verify",), ("serve",)):
+        ran = gatehub(command[0], "acme/none", *command[1:], *hub)
+        assert (ran.status, ran.out) == (1, "")
+        assert ran.err.startswith("Error: 'acme/none' is no folder here. The hub ")
+    # What is here goes first.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "acme" / "digits@v1").mkdir(parents=True)
+    assert "has no config.json" in gatehub("inspect", name, *hub).err
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_serve_announces_answers_and_stops(
+    gatehub: Gatehub,
+    digits: Path,
+    seven: Path,
+    by_name: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     arguments = ["serve", str(digits), "--port", "0", "--format", "json"]
+    if by_name:
+        monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
+        gatehub("push", digits, "acme/digits", "--hub", tmp_path / "hub")
+        arguments[1:2] = ["acme/digits", "--hub", str(tmp_path / "hub")]
     with subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -54,7 +54,7 @@ def test_push_search_pull(
     assert table[0].split() == [
         *("name", "task", "classes", "backbone", "gates", "size", "accuracy", "commit")
     ]
-    assert run("search", "--author", "nobody").out == "The hub has no such adapter.\n"
+    assert run("search", "--author", "nobody").out == "The hub holds no such adapter.\n"
 
     out = tmp_path / "out"
     pulled = run("pull", f"{REPO}@v1", "--out", out, "--format", "json").json
@@ -62,6 +62,31 @@ def test_push_search_pull(
     assert contents(out) == contents(adapter_folder)
     revisions = run("list", REPO, "--format", "json").json["revisions"]
     assert [r["message"] for r in revisions] == ["first", "initial commit"]
+
+
+def test_help_shows_what_stands_in_brackets(gatehub: Gatehub) -> None:
+    shown = " ".join(gatehub("pull", "--help").out.replace("│", " ").split())
+    assert "pull [OPTIONS] [ORG/NAME[@REVISION]]" in shown
+    assert "[default: GATEHUB_HUB, or else" in shown
+    assert "[default: a cache]" in shown
+    shown = " ".join(gatehub("serve", "--help").out.replace("│", " ").split())
+    assert "ORG/NAME[@REVISION] on a hub" in shown
+    assert "[default: the adapter's own]" in shown
+
+
+def test_tables_fit_their_terminal_and_stay_whole_in_pipes(
+    gatehub: Gatehub, adapter_folder: Path, tmp_path: Path
+) -> None:
+    hub, repo = tmp_path / "hub", "acme/birds-of-our-garden-by-the-old-mill-and-the-river"
+    gatehub("push", adapter_folder, repo, "--hub", hub)
+    for columns in (60, 80, 100):
+        lines = gatehub("list", "--hub", hub, env={"COLUMNS": str(columns)}).out.splitlines()
+        assert max(map(len, lines)) <= columns
+        if columns >= 80:
+            assert "accuracy" in lines[0]
+            assert "".join(line.split(" ")[0] for line in lines[1:]) == repo  # folded, not cut
+    piped = gatehub("list", "--hub", hub, env={"COLUMNS": ""}).out.splitlines()
+    assert piped[1].split()[:2] == [repo, "birds"]
 
 
 def test_list_shows_the_cache_where_no_hub_is_named(run: Run, adapter_folder: Path) -> None:

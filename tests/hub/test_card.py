@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gatehub.adapter.files import verify_adapter
 from gatehub.errors import HubError
 from gatehub.hub.card import check_card, read_front_matter, write_card
+from tests.hub.plain import contents
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -22,6 +24,7 @@ def test_a_saved_adapter_has_a_sound_card(adapter_folder: Path) -> None:
     assert report.problems == ()
     assert report.metadata["gatehub"]["task"] == "birds"
     assert [sentence.split(" (")[0] for sentence in report.advice] == [
+        "It has no picture of its gates",
         "It names no license",
         "It names no data set on the Hub",
     ]
@@ -34,6 +37,26 @@ def test_license_and_data_are_written(adapter_folder: Path) -> None:
     assert report.metadata["license"] == "mit"
     with pytest.raises(HubError, match="is no name of a license"):
         write_card(adapter_folder, license="mit\nx: y")
+
+
+def test_the_gates_are_drawn_once(adapter_folder: Path) -> None:
+    before = contents(adapter_folder)
+    write_card(adapter_folder)
+    verify_adapter(adapter_folder)
+    drawn = contents(adapter_folder)
+    assert drawn.keys() - before.keys() == {"gates.png"}
+    assert drawn["gates.safetensors"] == before["gates.safetensors"]
+    assert b"](gates.png)" in drawn["README.md"]
+    write_card(adapter_folder)
+    assert contents(adapter_folder) == drawn
+
+
+def test_hidden_files_are_not_lost_for_a_picture(adapter_folder: Path) -> None:
+    (adapter_folder / ".git").mkdir()
+    write_card(adapter_folder, license="mit")
+    assert (adapter_folder / ".git").is_dir()
+    assert not (adapter_folder / "gates.png").exists()
+    assert check_card(adapter_folder).metadata["license"] == "mit"
 
 
 def test_prose_may_be_edited(adapter_folder: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -277,6 +280,25 @@ def test_one_damaged_repository_does_not_hide_the_others(
     assert "does not hold the bytes written" in sentence
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+def test_one_repository_that_may_not_be_read_does_not_hide_the_others(
+    hub: FolderHub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(hub, folder)
+    push(hub, folder, "acme/sound")
+    opened = os.open
+
+    def refuse(path: Any, *arguments: Any) -> int:  # the one who runs the tests may read all
+        if REPO in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", refuse)
+    told: list[str] = []
+    assert [row.repo for row in hub.list_adapters(Query(), told.append)] == ["acme/sound"]
+    assert told == [f"{REPO} is left out: Permission denied."]
+
+
 def test_a_missing_manifest_is_noticed(hub: FolderHub, folder: Path, tmp_path: Path) -> None:
     commit = push(hub, folder).commit
     (tmp_path / "hub" / "repos" / REPO / "manifests" / f"{commit}.json").unlink()
@@ -367,7 +389,7 @@ def test_a_listing_shows_the_newest_of_each(hub: FolderHub, folder: Path, other:
     assert (birds.repo, birds.revision, birds.commit) == (REPO, "main", newest)
     assert (birds.task, birds.backbone, birds.gates) == ("birds", "resnet18.a1_in1k", "auto")
     assert (birds.classes, birds.accuracy) == (3, None)
-    assert birds.bytes == sum(len(data) for data in contents(other).values())
+    assert birds.bytes == len(contents(other)["gates.safetensors"])
     assert birds.updated == hub.list_revisions(REPO)[0].created
     assert (bees.repo, bees.revision, bees.commit) == ("zoo/bees", "trial", side)
     assert (bees.classes, bees.accuracy) == (2, 0.75)

@@ -13,6 +13,7 @@ import pytest
 
 from gatehub.adapter import Adapter
 from gatehub.errors import (
+    GatehubError,
     HubAccessError,
     HubBusyError,
     HubConflictError,
@@ -341,6 +342,34 @@ def test_xet_on_an_endpoint_without_it_is_a_sentence(
         push(folders[0], REPO, hub=test_hub.url)
     assert "\n" not in str(caught.value)
     assert titles(test_hub) == ["initial commit"]
+
+
+@pytest.mark.parametrize(
+    ("card", "why"),
+    [
+        ("- gatehub", "its card has no block 'gatehub'"),
+        # It collides with an argument of the client's own, which raises a TypeError.
+        ("tags: [gatehub]\nignore_metadata_errors: true", "its card cannot be read"),
+        ("tags: [gatehub]\ngatehub: 3", "its card has no block 'gatehub'"),
+        (
+            "tags: [gatehub]\ngatehub: {task: a}\nmodel-index: x",
+            "its card's classes is not a count",
+        ),
+        ("tags: [gatehub]\ngatehub: {task: a, classes: true}", "its card's classes is not a count"),
+        ('tags: [gatehub]\ngatehub: {task: "\\e[31m"}', "its card's task is not a printable text"),
+    ],
+)
+def test_one_strange_card_does_not_hide_the_others(
+    test_hub: TestHub, folders: list[Path], card: str, why: str
+) -> None:
+    push(folders[0], REPO, hub=test_hub.url)
+    test_hub.state.put("bob/strange", {"README.md": f"---\n{card}\n---\n".encode()})
+    told: list[str] = []
+    assert [row.repo for row in search(hub=test_hub.url, report=told.append)] == [REPO]
+    assert told == [f"'bob/strange' is left out: {why}."]
+    with pytest.raises(GatehubError) as caught:
+        pull("bob/strange", hub=test_hub.url)
+    assert "\n" not in str(caught.value)
 
 
 def test_search_finds_by_card(test_hub: TestHub, folders: list[Path], tmp_path: Path) -> None:

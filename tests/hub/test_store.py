@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gatehub.errors import HubError
-from gatehub.hub.store import Hub, open_hub
+from gatehub.hub.store import Hub, ListedAdapter, Query, open_hub
 from tests.hub.plain import REPO, SUMMARY, digests, write_folder
 
 
@@ -84,3 +84,45 @@ def test_no_secret_of_a_url_is_shown() -> None:
 def test_other_hubs_are_refused(place: str) -> None:
     with pytest.raises(HubError, match=f"'{place}' is not a hub that this version of gatehub"):
         open_hub(place)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "others"),
+    [
+        ("demo", ["demo"], ["resnet18", "demo2"]),
+        ("resnet18.a1_in1k", ["resnet18", "resnet18.a1_in1k", "timm/resnet18.a1_in1k"], ["demo"]),
+        ("resnet18.a1_in1k", ["hf-hub:timm/resnet18.a1_in1k@0123abc"], ["resnet18.a2_in1k"]),
+        ("hf-hub:timm/resnet18.a1_in1k", ["resnet18", "resnet18.a1_in1k"], ["resnet"]),
+        (
+            "hf-hub:acme/wide.v2",
+            ["acme/wide.v2", "hf-hub:acme/wide.v2@main"],
+            ["wide", "acme/wide"],
+        ),
+        (
+            "local-dir:wide",
+            ["local-dir:/srv/wide/", "local-dir:C:\\models\\wide"],
+            ["wide", "/wide"],
+        ),
+    ],
+)
+def test_a_backbone_is_found_by_what_it_is_loaded_by(
+    recorded: str, asked: list[str], others: list[str]
+) -> None:
+    row = ListedAdapter(
+        **{"repo": REPO, "revision": "main", "commit": "0" * 40, "task": "birds", "classes": 2},
+        **{"backbone": recorded, "gates": "auto", "bytes": 1, "accuracy": None, "updated": ""},
+    )
+    assert [name for name in asked if not Query(backbone=name).takes(row)] == []
+    assert [name for name in others if Query(backbone=name).takes(row)] == []
+
+
+@pytest.mark.parametrize(
+    ("backbone", "base_model"),
+    [
+        *((None, None), ("demo", None), ("resnet18", None), ("local-dir:/srv/wide.v2", None)),
+        ("resnet18.a1_in1k", "timm/resnet18.a1_in1k"),
+        ("hf-hub:acme/wide@v1", "acme/wide"),
+    ],
+)
+def test_the_hub_is_asked_for_the_base_model(backbone: str | None, base_model: str | None) -> None:
+    assert Query(backbone=backbone).base_model == base_model

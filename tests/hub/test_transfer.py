@@ -95,7 +95,7 @@ def test_what_a_listing_shows_is_read_from_the_adapter(
 
     assert (row.task, row.classes, row.backbone, row.gates) == ("birds", 3, "resnet18", "auto")
     assert row.accuracy == 0.5
-    assert row.bytes == sum(len(data) for data in contents(adapter_folder).values())
+    assert row.bytes == len(contents(adapter_folder)["gates.safetensors"])
     assert (other.repo, other.accuracy) == ("acme/bare", None)
     assert [entry.message for entry in list_revisions(REPO, hub)] == ["Push birds"]
     assert [entry.message for entry in list_revisions("acme/bare", hub)] == ["without figures"]
@@ -103,7 +103,8 @@ def test_what_a_listing_shows_is_read_from_the_adapter(
 
 def test_the_optional_files_go_along(hub: Path, tiny_adapter: Adapter, tmp_path: Path) -> None:
     folder = tiny_adapter.save(
-        tmp_path / "birds", attachments={"training.jsonl": b'{"epoch": 1}\n'}
+        tmp_path / "birds",
+        attachments={"training.jsonl": b'{"epoch": 1}\n', "gates.png": b"picture"},
     )
     (folder / ".DS_Store").write_text("")
 
@@ -111,6 +112,7 @@ def test_the_optional_files_go_along(hub: Path, tiny_adapter: Adapter, tmp_path:
 
     pulled = contents(pull(REPO, hub=hub))
     assert pulled["training.jsonl"] == b'{"epoch": 1}\n'
+    assert pulled["gates.png"] == b"picture"
     assert ".DS_Store" not in pulled
 
 

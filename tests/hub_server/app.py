@@ -184,6 +184,8 @@ class _Hub:
                 and query.get("search", "").lower() in name.lower()
             ):
                 found.append(info)
+        if expand := query.getlist("expand"):
+            found = [{k: v for k, v in row.items() if k in ("_id", "id", *expand)} for row in found]
         page, more = found[start : start + limit], len(found) > start + limit
         after = request.url.include_query_params(cursor=start + limit)
         return JSONResponse(page, headers={"Link": f'<{after}>; rel="next"'} if more else {})
@@ -397,7 +399,7 @@ def _entry(name: str, blob: Blob) -> dict[str, Any]:
     return row
 
 
-def _front_matter(text: str) -> dict[str, Any]:
+def _front_matter(text: str) -> Any:
     parts = text.split("---\n", 2)
     return (yaml.safe_load(parts[1]) or {}) if text.startswith("---\n") and len(parts) == 3 else {}
 
@@ -405,9 +407,11 @@ def _front_matter(text: str) -> dict[str, Any]:
 def _describe(repository: Repository, commit: Commit) -> dict[str, Any]:
     card = commit.files.get("README.md")
     try:
-        data = {} if card is None else _front_matter(card.data.decode("utf-8", "replace"))
+        given = {} if card is None else _front_matter(card.data.decode("utf-8", "replace"))
     except yaml.YAMLError:
-        data = {}
+        given = {}
+    # A card's head may be anything; a careless server hands it on, and takes a list for its tags.
+    data: dict[str, Any] = given if isinstance(given, dict) else {"tags": given}
     tags = [str(tag) for tag in data.get("tags") or []]
     tags += [data[key] for key in ("library_name", "pipeline_tag") if key in data]
     if base := data.get("base_model"):
@@ -429,6 +433,6 @@ def _describe(repository: Repository, commit: Commit) -> dict[str, Any]:
         "library_name": data.get("library_name"),
         "lastModified": commit.date,
         "createdAt": "2026-01-01T00:00:00.000Z",
-        "cardData": data,
+        "cardData": given,
         "siblings": [{"rfilename": name} for name in sorted(commit.files)],
     }

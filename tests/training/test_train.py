@@ -68,6 +68,9 @@ def test_learns_and_saves(tiny_backbone: Backbone, tmp_path: Path) -> None:
     assert log[-1]["train_loss"] < log[0]["train_loss"]
     with Image.open(report.folder / "training.png") as curve:
         assert curve.size == (1280, 480)
+    with Image.open(report.folder / "gates.png") as gates:
+        assert gates.width == 960
+    assert "](gates.png)" in (report.folder / "README.md").read_text()
     assert list(tmp_path.iterdir()) == [report.folder]
 
 
