@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
-from gatehub.adapter.probe import check_probe, draw_images
 from gatehub.backbone import Backbone
-from gatehub.errors import InputError, SelfCheckError, TaskNotFoundError, TaskUnavailableError
-from gatehub.gates.fold import check_backbone
+from gatehub.errors import InputError
 from gatehub.gates.merged import MergedBackbone
-from gatehub.runtime.dtypes import AUTO, choose_dtypes, tolerance
-from gatehub.runtime.execution import Execution, FoldedTask
+from gatehub.runtime.catalogue import Catalogue
+from gatehub.runtime.dtypes import AUTO, choose_dtypes
+from gatehub.runtime.execution import Execution
+from gatehub.runtime.loading import Loader
 from gatehub.runtime.mixing import answer_all, answer_mixed
-from gatehub.runtime.packed import PackedTask, Packer
+from gatehub.runtime.packed import Packer
 from gatehub.runtime.residency import TierReport
-from gatehub.runtime.serving import Answer, Served, TaskInfo, dtype_name
-from gatehub.runtime.sources import Source, open_source
+from gatehub.runtime.serving import Answer, Served, TaskInfo
+from gatehub.runtime.sources import open_source
 from gatehub.runtime.tiers import Tiers
 
 __all__ = ["Answer", "Engine", "TaskInfo"]
-
-T = TypeVar("T")
 
 
 class Engine:
@@ -68,23 +61,18 @@ class Engine:
     ) -> None:
         self.backbone = backbone
         device = next(backbone.model.parameters()).device
-        merged = MergedBackbone(backbone)
-        self._merged = merged
-        self._executions = tuple(Execution(merged, found) for found in choose_dtypes(dtype, device))
-        self._packer = Packer()
+        merged, packer = MergedBackbone(backbone), Packer()
+        executions = [Execution(merged, found) for found in choose_dtypes(dtype, device)]
         self._wait_s = wait_s
+        self._catalogue = Catalogue()
         self._tiers = Tiers(
             folded_bytes=folded_bytes,
             gates_bytes=gates_bytes,
             wait_s=wait_s,
-            pack=self._packer.pack,
-            is_current=self._is_current,
+            pack=packer.pack,
+            is_current=self._catalogue.is_current,
         )
-        self._writing = threading.Lock()
-        self._served: Mapping[str, Served] = MappingProxyType({})
-        self._known: Mapping[str, Source] = MappingProxyType({})
-        self._flights: dict[tuple[str, object], Future[TaskInfo]] = {}
-        self._generation = 0
+        self._loader = Loader(merged, executions, packer, self._tiers, self._catalogue)
 
     def load(self, task: str, adapter: Adapter | str | Path) -> TaskInfo:
         """Serve an adapter under a name; a task of that name is replaced.
@@ -106,7 +94,7 @@ class Engine:
             HubError: it is on a hub that cannot give it.
         """
         check_task_name(task)
-        return self._load_once(task, open_source(adapter), wait_s=None)
+        return self._loader.load(task, open_source(adapter)).info
 
     def register(self, task: str, adapter: str | Path) -> None:
         """Name where a task is, and load it when it is first asked for.
@@ -119,8 +107,7 @@ class Engine:
             UnsafeNameError: the name has other characters.
         """
         check_task_name(task)
-        with self._writing:
-            self._known = MappingProxyType({**self._known, task: open_source(adapter)})
+        self._catalogue.register(task, open_source(adapter))
 
     def unload(self, task: str) -> None:
         """Stop serving a task; requests that have begun are finished.
@@ -128,18 +115,13 @@ class Engine:
         Raises:
             TaskNotFoundError: no task of that name is served.
         """
-        with self._writing:
-            if task not in self._served and task not in self._known:
-                raise self._not_found(task)
-            gone = self._served.get(task)
-            self._served = _without(self._served, task)
-            self._known = _without(self._known, task)
+        gone = self._catalogue.remove(task)
         if gone is not None:
             self._tiers.drop(gone)
 
     def tasks(self) -> tuple[TaskInfo, ...]:
         """Return the tasks that are served, by name."""
-        served = self._served
+        served = self._catalogue.served
         return tuple(served[name].info for name in sorted(served))
 
     def task(self, task: str) -> TaskInfo:
@@ -258,135 +240,12 @@ class Engine:
         """Say what is in memory: folded weights, factors of one-pass tasks, and gates."""
         return self._tiers.reports()
 
-    def _load_once(self, task: str, source: Source, *, wait_s: float | None) -> TaskInfo:
-        """Load a task, or wait for who is loading the same one.
-
-        Args:
-            task: the name.
-            source: where from.
-            wait_s: how long to wait for another; None for as long as it takes.
-        """
-        key = (task, source.key)
-        with self._writing:
-            flight = self._flights.get(key)
-            mine = flight is None
-            if flight is None:
-                flight = self._flights[key] = Future()
-                self._generation += 1
-                generation = self._generation
-        if not mine:
-            try:
-                return flight.result(wait_s)
-            except FutureTimeoutError:
-                raise TaskUnavailableError(
-                    f"Task '{task}' was not loaded within {wait_s:g} s; it is still being read.",
-                    hint="Try again.",
-                ) from None
-        try:
-            info = self._load(task, source, generation)
-        except BaseException as error:
-            flight.set_exception(error)
-            raise
-        else:
-            flight.set_result(info)
-            return info
-        finally:
-            with self._writing:
-                del self._flights[key]
-
-    def _load(self, task: str, source: Source, generation: int) -> TaskInfo:
-        """Read a task, and publish it in the first dtype in which it answers as it should."""
-        packed = self._packer.pack(source.read())
-        check_backbone(self.backbone, packed)
-        for execution in self._executions:
-            last = execution is self._executions[-1]
-            if packed.probe is None and not last:
-                continue  # without a probe nobody would notice what rounding does to it
-            served = self._describe(task, packed, source, execution, generation)
-            try:
-                # Held until it is published: nothing of it is visible, and nothing of it can go.
-                with (
-                    self._tiers.gates(served, packed=packed),
-                    self._tiers.folded([served], packed=packed) as (folded,),
-                ):
-                    self._check(packed, execution, folded, task)
-                    return self._publish(served)
-            except SelfCheckError:
-                if last:
-                    raise
-        raise AssertionError("the last dtype is published or refused")
-
-    def _describe(
-        self, task: str, packed: PackedTask, source: Source, execution: Execution, generation: int
-    ) -> Served:
-        plan = self._merged.plan(packed.layout)
-        return Served(
-            info=TaskInfo(
-                task=task,
-                labels=packed.labels,
-                preprocessing=packed.preprocessing,
-                digest=packed.digest,
-                generation=generation,
-                backbone=self.backbone.identity.name,
-                dtype=dtype_name(execution.dtype),
-            ),
-            source=source if source.lasting else None,
-            kept=None if source.lasting else packed,
-            execution=execution,
-            plan=plan,
-            stem=execution.stem_key(plan, len(packed.labels)),
-            packed_bytes=packed.bytes,
-            folded_bytes=execution.count_bytes(plan, len(packed.labels)),
-        )
-
-    def _check(
-        self, packed: PackedTask, execution: Execution, folded: FoldedTask, task: str
-    ) -> None:
-        """Hold a task's answers against its probe."""
-        if packed.probe is None:
-            return
-        images = torch.from_numpy(draw_images(packed.probe.seed, packed.preprocessing))
-        check_probe(
-            packed.probe,
-            execution.run(folded, images).numpy(),
-            tolerance=tolerance(execution.dtype),
-            task=task,
-            where=f"{self.backbone.identity.name} in {dtype_name(execution.dtype)}",
-        )
-
-    def _publish(self, served: Served) -> TaskInfo:
-        """Let a generation be the one that is served, unless a later one is already."""
-        task = served.info.task
-        with self._writing:
-            before = self._served.get(task)
-            if before is not None and before.info.generation > served.info.generation:
-                return before.info
-            self._served = MappingProxyType({**self._served, task: served})
-        if before is not None:
-            self._tiers.succeed(before, served)
-        return served.info
-
-    def _is_current(self, served: Served) -> bool:
-        return self._served.get(served.info.task) is served
-
     def _find(self, task: str) -> Served:
-        served = self._served.get(task)
+        served = self._catalogue.served.get(task)
         if served is None:
-            source = self._known.get(task)
-            if source is None:
-                raise self._not_found(task)
-            self._load_once(task, source, wait_s=self._wait_s)
-            served = self._served.get(task)
-            if served is None:
-                raise self._not_found(task)
+            source = self._catalogue.source(task)
+            served = self._loader.load(task, source, wait_s=self._wait_s)
         return served
-
-    def _not_found(self, task: str) -> TaskNotFoundError:
-        names = sorted({*self._served, *self._known})
-        served = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        return TaskNotFoundError(
-            f"No task '{task[:100]}' is served.", hint=f"Served here: {served or 'none'}."
-        )
 
     def _check_images(self, images: Tensor, subject: str) -> None:
         channels = self.backbone.preprocessing.input_size[0]
@@ -397,7 +256,3 @@ class Engine:
             )
         if images.dtype != torch.float32:
             raise InputError(f"{subject} got images of {images.dtype}; expected float32.")
-
-
-def _without(mapping: Mapping[str, T], name: str) -> Mapping[str, T]:
-    return MappingProxyType({key: value for key, value in mapping.items() if key != name})

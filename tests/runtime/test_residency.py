@@ -208,7 +208,7 @@ def test_who_waits_for_a_value_that_hangs_is_told() -> None:
     thread.start()
     assert begun.wait(5)
     with (
-        pytest.raises(TaskUnavailableError, match="Task 'a' was not ready within 0.05 s"),
+        pytest.raises(TaskUnavailableError, match=r"Task 'a' was not ready within 0\.05 s"),
         cache.lease([want("a")]),
     ):
         pass

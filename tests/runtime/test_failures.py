@@ -1,0 +1,194 @@
+"""Whatever one task meets, its own requests are told in a sentence and all others go on."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from gatehub import _places
+from gatehub.adapter import Adapter
+from gatehub.backbone import Backbone
+from gatehub.errors import (
+    HubUnreachableError,
+    MemoryBudgetError,
+    MissingFileError,
+    TaskNotFoundError,
+    TaskUnavailableError,
+)
+from gatehub.runtime.engine import Engine
+from gatehub.runtime.execution import Execution
+from tests.tiny import make_trained, random_images
+
+
+def save(backbone: Backbone, folder: Path, *, seed: int) -> Path:
+    adapter = Adapter.from_model(make_trained(backbone, seed=seed), task="t")
+    return adapter.save(folder, dtype="float32")
+
+
+def sizes(backbone: Backbone, folder: Path) -> tuple[int, int]:
+    """Bytes of one task: folded, and as gates."""
+    engine = Engine(backbone)
+    engine.load("t", folder)
+    folded, gates = engine.memory()
+    return folded.bytes, gates.bytes
+
+
+def test_a_task_that_fits_no_budget_is_refused_and_others_go_on(
+    tiny_backbone: Backbone, adapter_folder: Path
+) -> None:
+    folded, gates = sizes(tiny_backbone, adapter_folder)
+    small = Engine(tiny_backbone, folded_bytes=folded - 1)
+    with pytest.raises(MemoryBudgetError, match=rf"'birds' would take {folded:,} bytes folded"):
+        small.load("birds", adapter_folder)
+    few = Engine(tiny_backbone, gates_bytes=gates - 1)
+    with pytest.raises(MemoryBudgetError, match=rf"'birds' would take {gates:,} bytes gates"):
+        few.load("birds", adapter_folder)
+    one = Engine(tiny_backbone, folded_bytes=folded)
+    one.load("birds", adapter_folder)
+    one.pin("birds")
+    with pytest.raises(MemoryBudgetError, match="unpin a task"):
+        one.load("cars", adapter_folder)
+    assert [info.task for info in one.tasks()] == ["birds"]
+    one.predict("birds", random_images())
+
+
+def test_gates_come_back_from_their_folder(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    folders = {f"t{seed}": save(tiny_backbone, tmp_path / f"t{seed}", seed=seed) for seed in (1, 2)}
+    folded, gates = sizes(tiny_backbone, folders["t1"])
+    engine = Engine(tiny_backbone, folded_bytes=folded, gates_bytes=gates)
+    images = random_images()
+    answers = {}
+    for task, folder in folders.items():
+        engine.load(task, folder)
+        answers[task] = engine.predict(task, images)
+    for _ in range(3):
+        for task in folders:
+            assert torch.equal(engine.predict(task, images), answers[task])
+            assert [tier.bytes for tier in engine.memory()] == [folded, gates]
+    assert engine.memory()[1].evictions >= 5
+
+
+def test_a_folder_that_vanished_is_named_and_others_go_on(
+    tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    folders = {f"t{seed}": save(tiny_backbone, tmp_path / f"t{seed}", seed=seed) for seed in (1, 2)}
+    folded, gates = sizes(tiny_backbone, folders["t1"])
+    engine = Engine(tiny_backbone, folded_bytes=folded, gates_bytes=gates)
+    for task, folder in folders.items():
+        engine.load(task, folder)
+    shutil.rmtree(folders["t1"])
+    with pytest.raises(MissingFileError, match="t1"):
+        engine.predict("t1", random_images())
+    engine.predict("t2", random_images())
+    assert [info.task for info in engine.tasks()] == ["t1", "t2"]
+    save(tiny_backbone, folders["t1"], seed=1)
+    engine.predict("t1", random_images())
+
+
+def test_a_folder_that_holds_another_adapter_by_now_is_no_answer(
+    tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    folders = {f"t{seed}": save(tiny_backbone, tmp_path / f"t{seed}", seed=seed) for seed in (1, 2)}
+    folded, gates = sizes(tiny_backbone, folders["t1"])
+    engine = Engine(tiny_backbone, folded_bytes=folded, gates_bytes=gates)
+    for task, folder in folders.items():
+        engine.load(task, folder)
+    save(tiny_backbone, folders["t1"], seed=3)
+    with pytest.raises(TaskUnavailableError, match="now lies another adapter: digest"):
+        engine.predict("t1", random_images())
+    engine.load("t1", folders["t1"])
+    engine.predict("t1", random_images())
+
+
+def test_a_hub_that_hangs_holds_up_nobody_else(
+    tiny_backbone: Backbone, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def pull(name: str) -> Path:
+        asked.set()
+        assert answer.wait(20)
+        raise HubUnreachableError(f"The hub did not answer for '{name}'.")
+
+    monkeypatch.setattr(_places, "_pull", pull)
+    engine = Engine(tiny_backbone, wait_s=0.1)
+    engine.load("birds", adapter_folder)
+    engine.register("far", "org/far")
+    told: list[str] = []
+
+    def ask() -> None:
+        try:
+            engine.predict("far", random_images())
+        except HubUnreachableError as error:
+            told.append(error.message)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert asked.wait(10)
+    engine.predict("birds", random_images())
+    engine.load("more", adapter_folder)
+    with pytest.raises(TaskUnavailableError, match=r"'far' was not loaded within 0\.1 s"):
+        engine.predict("far", random_images())
+    answer.set()
+    thread.join()
+    assert told == ["'org/far' is no folder here. The hub did not answer for 'org/far'."]
+    monkeypatch.setattr(_places, "_pull", lambda name: adapter_folder)
+    assert engine.task("far").task == "far"
+
+
+def test_a_registered_task_is_loaded_by_the_first_who_asks(
+    tiny_backbone: Backbone, adapter_folder: Path
+) -> None:
+    engine = Engine(tiny_backbone)
+    engine.register("birds", adapter_folder)
+    assert engine.tasks() == ()
+    everybody = threading.Barrier(8)
+    generations = []
+
+    def ask() -> None:
+        everybody.wait(10)
+        generations.append(engine.run("birds", random_images()).task.generation)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(generations) == 8
+    assert engine.memory()[0].misses <= 2  # a request may come just as the load ends
+    engine.unload("birds")
+    with pytest.raises(TaskNotFoundError):
+        engine.predict("birds", random_images())
+
+
+def test_requests_of_two_tasks_run_at_the_same_time(
+    tiny_backbone: Backbone, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits within its inference until the other is there as well: a lock would stop both."""
+    engine = Engine(tiny_backbone)
+    for task in ("a", "b"):
+        engine.load(task, adapter_folder)
+    both = threading.Barrier(2)
+    original = Execution.run
+
+    def run(self: Execution, *args: object) -> torch.Tensor:
+        both.wait(10)
+        return original(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Execution, "run", run)
+    answered = []
+
+    def ask(task: str) -> None:
+        engine.predict(task, random_images())
+        answered.append(task)
+
+    threads = [threading.Thread(target=ask, args=(task,)) for task in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answered) == ["a", "b"]
