@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,18 +87,23 @@ def _hold(name: str, gates: str, tasks: int, folded: int) -> None:
         engine.load(f"task{number}", adapter.as_stored("float16"))
     for number in range(folded):
         engine.predict(f"task{number}", images)
+    time.sleep(1.1)  # a server at rest: freed memory goes back at most once a second
+    engine.predict("task0", images)
     _wait(*(tier.bytes for tier in engine.memory()))
 
 
 def _folded_bytes(backbone: Backbone, gates: str) -> int:
     engine = Engine(backbone, dtype="float32")
     engine.load("task", make_adapter(backbone, seed=0, gates=gates))
-    return engine.memory()[0].bytes
+    size = engine.memory()[0].bytes
+    del engine
+    gc.collect()  # so that its weights are not counted as those of the engine that is measured
+    return size
 
 
 def _wait(folded: int, gates: int) -> None:
-    gc.collect()
-    return_free_memory()
+    if not gates:
+        return_free_memory()  # of the bare backbone, so that it is not made to look larger
     print(folded, gates, flush=True)
     sys.stdin.read()
 

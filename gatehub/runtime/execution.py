@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -246,7 +245,6 @@ class Execution:
                 device=self._merged.device,
                 dtype=self.dtype,
             )
-            gc.collect()  # two recorded passes, whose parts refer to one another
             return_free_memory()
             return program
 

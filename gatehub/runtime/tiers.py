@@ -42,6 +42,7 @@ class Tiers:
         self._gates: Tier[PackedTask] = Tier("gates", budget_bytes=gates_bytes, wait_s=wait_s)
         self._pack = pack
         self._is_current = is_current
+        self._stirred = False
 
     @contextmanager
     def folded(
@@ -53,13 +54,13 @@ class Tiers:
             tasks: any; several are taken together or not at all.
             packed: the gates of the only task, if they have just been read.
         """
-        missing = not all(self._folded.holds(task) for task in tasks)
+        self._stirred |= not all(self._folded.holds(task) for task in tasks)
         wanted = [self._want_folded(task, packed) for task in tasks]
         with self._folded.lease(wanted) as values:
             yield values  # type: ignore[misc]
-        if missing:
-            # What was evicted, and the kernels that were reordered at their first use.
-            return_free_memory()
+        # What was evicted, and the kernels that were reordered at their first use.
+        if self._stirred and return_free_memory(every_s=1.0):
+            self._stirred = False
 
     @contextmanager
     def channels(self, tasks: Sequence[Served], shared: OnePass) -> Iterator[list[ChannelTask]]:

@@ -154,9 +154,7 @@ class Race:
 def test_every_answer_is_that_of_the_generation_it_names(
     tiny_backbone: Backbone, known: KnownAnswers, tmp_path: Path, requests: int
 ) -> None:
-    folders = [
-        adapter.save(tmp_path / adapter.task, dtype="float32") for adapter in known.adapters
-    ]
+    folders = [adapter.save(tmp_path / adapter.task, dtype="float32") for adapter in known.adapters]
     sizing = Engine(tiny_backbone)
     sizing.load("task", folders[0])
     folded, gates = sizing.memory()
