@@ -41,32 +41,66 @@ def serve(
         int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")
     ] = 8000,
     device: DeviceOption = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            help="auto, float32, bfloat16 or float16. auto takes bfloat16 where the processor has "
+            "matrix units for it and the adapter's probe agrees.",
+        ),
+    ] = "auto",
+    folded_mb: Annotated[
+        int | None,
+        typer.Option(
+            "--folded-mb",
+            min=1,
+            help="Megabytes of folded weights to keep; the least used tasks are folded anew when "
+            "they are asked for. No limit by default.",
+        ),
+    ] = None,
+    gates_mb: Annotated[
+        int | None,
+        typer.Option(
+            "--gates-mb",
+            min=1,
+            help="Megabytes of gates to keep; the least used are read again from their folders. "
+            "No limit by default.",
+        ),
+    ] = None,
     format: FormatOption = Format.human,
 ) -> None:
     """Serve adapters of one backbone over HTTP until Ctrl-C."""
+    from pathlib import Path
+
     from gatehub.adapter import Adapter
     from gatehub.errors import AdapterError
     from gatehub.runtime.engine import Engine
     from gatehub.server import serve
 
     output = Output(format)
-    adapters: dict[str, Adapter] = {}
+    places: dict[str, Path] = {}
     for folder in folders:
-        adapter = Adapter.load(find_adapter(output, folder, hub))
-        if adapter.task in adapters:
+        place = find_adapter(output, folder, hub)
+        adapter = Adapter.load(place)
+        if adapter.task in places:
             raise AdapterError(
                 f"Two of the folders hold a task named '{adapter.task}'; '{folder}' is the second.",
                 hint="Serve one of them, or train it under another name.",
             )
-        adapters[adapter.task] = adapter
-    engine = Engine(open_backbone(next(iter(adapters.values())), backbone, weights, device))
+        places[adapter.task] = place
+    engine = Engine(
+        open_backbone(adapter, backbone, weights, device),
+        dtype=dtype,
+        folded_bytes=None if folded_mb is None else folded_mb * 1_000_000,
+        gates_bytes=None if gates_mb is None else gates_mb * 1_000_000,
+    )
     with output.progress("loading") as advance:
-        for done, (task, adapter) in enumerate(adapters.items(), start=1):
-            engine.load(task, adapter)
-            advance(done, len(adapters))
+        for done, (task, place) in enumerate(places.items(), start=1):
+            engine.load(task, place)
+            advance(done, len(places))
 
     def announce(url: str) -> None:
-        output.note(f"{len(adapters)} tasks on {engine.backbone.identity}; Ctrl-C stops.")
+        output.note(f"{len(places)} tasks on {engine.backbone.identity}; Ctrl-C stops.")
         output.result({"url": url}, human=f"Serving on {url}", quiet=url)
 
     serve(engine, host=host, port=port, on_ready=announce)

@@ -169,6 +169,7 @@ def test_serve_announces_answers_and_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments = ["serve", str(digits), "--port", "0", "--format", "json"]
+    arguments += ["--dtype", "float32", "--folded-mb", "50", "--gates-mb", "50"]
     if by_name:
         monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
         gatehub("push", digits, "acme/digits", "--hub", tmp_path / "hub")
@@ -241,6 +242,7 @@ def test_ctrl_c_leaves_a_run_to_continue(digits: Path, gatehub: Gatehub, tmp_pat
             "resnet81",
             "Did you",
         ),
+        (("serve", "{digits}", "--dtype", "int8"), "dtype is 'int8'", "expected one of auto"),
         (("serve", "{digits}", "{digits}"), "Two of the folders", "another name"),
         (("inspect", "{digits}", "--weights"), None, None),
         (("train", "--task", "x"), None, None),
