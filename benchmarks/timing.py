@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,10 @@ class Timing:
 def time_in_turn(
     runs: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 3
 ) -> dict[str, Timing]:
-    """Run each function once in each round, in changing order.
+    """Run each function once in each round, in an order that is drawn anew.
+
+    Between two of them is a pause: thread pools (OpenMP, ONNX Runtime) go on spinning for a while,
+    and would slow down whoever comes next.
 
     Args:
         runs: functions by name.
@@ -35,10 +41,10 @@ def time_in_turn(
         for _ in range(warm_up):
             run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+    draw = random.Random(0)
+    for _ in range(rounds):
+        for name in draw.sample(list(runs), len(runs)):
+            time.sleep(PAUSE_S)
             began = time.perf_counter()
             runs[name]()
             seconds[name].append(time.perf_counter() - began)
