@@ -118,7 +118,7 @@ class Scheduler(Generic[P]):
                 hint="Try again later, or send fewer at once.",
             )
         if queue is None:
-            queue = self._queues[request.task] = _Queue(stem=request.stem, served=self._now)
+            queue = self._queues[request.task] = _Queue(stem=request.stem)
         # A task that was replaced may have another stem; what waits for the old one goes with it.
         queue.stem = request.stem
         queue.waiting.append(request)

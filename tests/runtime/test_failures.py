@@ -56,6 +56,18 @@ def test_a_task_that_fits_no_budget_is_refused_and_others_go_on(
     one.predict("birds", random_images())
 
 
+def test_gates_that_could_not_come_back_stay(
+    tiny_backbone: Backbone, tiny_adapter: Adapter, adapter_folder: Path
+) -> None:
+    _, gates = sizes(tiny_backbone, adapter_folder)
+    engine = Engine(tiny_backbone, gates_bytes=gates)
+    engine.load("object", tiny_adapter)
+    with pytest.raises(MemoryBudgetError, match="not pinned by other tasks"):
+        engine.load("folder", adapter_folder)
+    engine.unload("object")
+    engine.load("folder", adapter_folder)
+
+
 def test_gates_come_back_from_their_folder(tiny_backbone: Backbone, tmp_path: Path) -> None:
     folders = {f"t{seed}": save(tiny_backbone, tmp_path / f"t{seed}", seed=seed) for seed in (1, 2)}
     folded, gates = sizes(tiny_backbone, folders["t1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -189,6 +190,39 @@ def test_a_failure_is_told_to_all_who_wait_and_leaves_nothing() -> None:
     report = cache.report()
     assert (report.bytes, report.entries, report.leased) == (0, 0, 0)
     use(cache, "a")
+
+
+def test_a_failure_is_not_told_to_who_comes_later() -> None:
+    """Even while somebody who waited for the failed value still holds on to others."""
+    cache = tier(wait_s=30)
+    failing, fail, busy, go = (threading.Event() for _ in range(4))
+
+    def make_fail() -> str:
+        failing.set()
+        assert fail.wait(5)
+        raise ValueError("once")
+
+    def make_slowly() -> str:
+        busy.set()
+        assert go.wait(5)
+        return "B"
+
+    def take(*wanted: Wanted[str]) -> None:
+        with contextlib.suppress(ValueError), cache.lease(wanted):
+            pass
+
+    first = threading.Thread(target=take, args=(want("a", make=make_fail),))
+    first.start()
+    assert failing.wait(5)
+    both = threading.Thread(target=take, args=(want("a"), want("b", make=make_slowly)))
+    both.start()
+    assert busy.wait(5)
+    fail.set()
+    first.join()
+    use(cache, "a")
+    go.set()
+    both.join()
+    assert cache.report().leased == 0
 
 
 def test_who_waits_for_a_value_that_hangs_is_told() -> None:

@@ -98,6 +98,18 @@ def test_an_idle_task_cannot_save_up() -> None:
     assert 8 <= next_twenty.count("late") <= 12
 
 
+def test_a_task_that_comes_back_again_and_again_has_no_right_of_way() -> None:
+    scheduler = make(max_batch=1, max_wait_ms=0, max_queue=100, max_waiting=1000)
+    served: dict[str, int] = defaultdict(int)
+    for _ in range(300):
+        for task, depth in (("a", 20), ("b", 20), ("single", 1)):
+            while scheduler.depths().get(task, 0) < depth:
+                scheduler.submit(request(task))
+        for r in scheduler.take(0.0):
+            served[r.task] += 1
+    assert max(served.values()) - min(served.values()) <= 3
+
+
 def test_deadlines() -> None:
     scheduler = make(max_batch=8, max_wait_ms=50)
     scheduler.submit(request("a", 1, until=0.020))
