@@ -90,8 +90,8 @@ def merge_kernels(
     for merge in merges:
         kernel = tensors[f"{merge.convolution}.weight"]
         scale, shift = scale_and_shift(tensors, merge)
-        merged[f"{merge.convolution}.weight"] = kernel * scale.reshape(-1, 1, 1, 1)
-        merged[f"{merge.convolution}.bias"] = shift
+        merged[f"{merge.convolution}.weight"] = (kernel * scale.reshape(-1, 1, 1, 1)).to(kernel)
+        merged[f"{merge.convolution}.bias"] = shift.to(kernel)
     return merged
 
 
@@ -103,10 +103,12 @@ def scale_and_shift(tensors: Mapping[str, Tensor], merge: NormMerge) -> tuple[Te
         merge: the norm, and its convolution, whose bias goes into the shift.
 
     Returns:
-        scale: (O,) and shift: (O,).
+        scale: (O,) and shift: (O,), float32 where the network is in half precision: the square
+        root of a variance is not to be rounded before it meets a kernel.
     """
     mean = tensors[f"{merge.norm}.running_mean"]
-    scale = torch.rsqrt(tensors[f"{merge.norm}.running_var"] + merge.eps)
+    wide = torch.promote_types(mean.dtype, torch.float32)
+    scale = torch.rsqrt(tensors[f"{merge.norm}.running_var"].to(wide) + merge.eps)
     if (weight := tensors.get(f"{merge.norm}.weight")) is not None:
         scale = scale * weight
     bias = tensors.get(f"{merge.convolution}.bias")
@@ -139,12 +141,12 @@ def merge_norms(model: nn.Module, *, input_size: tuple[int, int, int]) -> None:
 
 def _find_norm(trace: Trace, operation: Operation, modules: Mapping[str, nn.Module]) -> str | None:
     """Return the module that an operation is all the work of, but for a known remainder."""
-    mean = operation.arguments[3]
-    name = (trace.name(mean) or "").rpartition(".")[0]
-    module = modules.get(name)
-    if type(module) not in _REMAINDERS or trace.readers[id(mean)] != 1:
+    own = operation.arguments[1:5]
+    name = (trace.name(own[2]) or "").rpartition(".")[0]
+    if type(modules.get(name)) not in _REMAINDERS:
         return None
-    own = [operation.arguments[1], operation.arguments[2], mean, operation.arguments[4]]
+    if any(tensor is not None and trace.readers[id(tensor)] != 1 for tensor in own):
+        return None
     expected = [f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
     found = [trace.name(tensor) for tensor in own]
     if any(

@@ -17,7 +17,13 @@ from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
 from gatehub.adapter.probe import check_probe, draw_images
 from gatehub.backbone import Backbone
-from gatehub.errors import InputError, SelfCheckError, TaskNotFoundError, TaskUnavailableError
+from gatehub.errors import (
+    ExecutionError,
+    InputError,
+    SelfCheckError,
+    TaskNotFoundError,
+    TaskUnavailableError,
+)
 from gatehub.gates.fold import check_backbone
 from gatehub.gates.merged import MergedBackbone
 from gatehub.runtime.dtypes import AUTO, choose_dtypes, tolerance
@@ -54,7 +60,6 @@ class Engine:
 
     Raises:
         EngineError: no such dtype.
-        GateError: the backbone cannot be traced.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class Engine:
             AdapterFormatError: the folder is not a sound adapter.
             BackboneMismatchError: it was trained on another backbone.
             SelfCheckError: it does not answer its probe here as it did where it was made.
+            ExecutionError: the backbone cannot be recorded, such as one that branches on values.
             SiteError: it does not fit the backbone.
             MemoryBudgetError: it does not fit the memory that tasks may take.
             HubError: it is on a hub that cannot give it.
@@ -303,7 +309,7 @@ class Engine:
                 ):
                     self._check(packed, execution, folded, task)
                     return self._publish(served)
-            except SelfCheckError:
+            except (ExecutionError, SelfCheckError):
                 if last:
                     raise
         raise AssertionError("the last dtype is published or refused")
