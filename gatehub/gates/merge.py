@@ -128,7 +128,16 @@ def merge_norms(model: nn.Module, *, input_size: tuple[int, int, int]) -> None:
     Raises:
         GateError: the model does not run on the meta device.
     """
-    merges = find_merges(model, input_size=input_size)
+    apply_merges(model, find_merges(model, input_size=input_size))
+
+
+def apply_merges(model: nn.Module, merges: tuple[NormMerge, ...]) -> None:
+    """Multiply norms into convolutions, in place; see `merge_norms`.
+
+    Args:
+        model: a network whose convolutions compute with their weight as it stands.
+        merges: what `find_merges` finds in it.
+    """
     merged = merge_kernels(model.state_dict(keep_vars=True), merges)
     for merge in merges:
         convolution = cast(nn.Conv2d, model.get_submodule(merge.convolution))

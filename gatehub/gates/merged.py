@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gatehub.backbone import Backbone
 from gatehub.classifier import copy_structure, replace_classifier
 from gatehub.errors import GateError, SiteError
+from gatehub.gates.dense import cast_to, lay_out, multiply
 from gatehub.gates.fold import (
     GateState,
     check_backbone,
@@ -20,13 +21,10 @@ from gatehub.gates.fold import (
     spread_gate,
 )
 from gatehub.gates.layout import GateLayout
-from gatehub.gates.merge import NormMerge, find_merges, merge_norms, scale_and_shift
+from gatehub.gates.merge import NormMerge, apply_merges, find_merges, scale_and_shift
 from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
 from gatehub.gates.sites import copy_plain
 from gatehub.gates.trace import copy_to_meta, named_tensors, trace_forward
-
-# Values that are multiplied and rounded to a smaller dtype at a time; they stay in a core's cache.
-_CHUNK_VALUES = 2**18
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
@@ -68,13 +66,12 @@ class MergedBackbone:
         self.backbone = backbone
         self._plain = copy_plain(backbone.model, exclude=backbone.heads)
         size = backbone.preprocessing.input_size
-        self._merges = {merge.convolution: merge for merge in self._find_merges(size)}
+        merges = self._find_merges(size)
         self._structure = copy_to_meta(self._plain)
-        try:
-            merge_norms(self._structure, input_size=size)
-            trace_forward(self._structure, size)
-        except GateError:  # also where a network looks for the norms that have gone
-            self._merges, self._structure = {}, copy_to_meta(self._plain)
+        apply_merges(self._structure, merges)
+        if merges and not _runs(self._structure, size):  # it looks for the norms that have gone
+            merges, self._structure = (), copy_to_meta(self._plain)
+        self._merges = {merge.convolution: merge for merge in merges}
         self._tensors = {
             name: lay_out(tensor.detach()) for name, tensor in named_tensors(self._plain)
         }
@@ -210,8 +207,9 @@ class MergedBackbone:
         Returns:
             A frozen model in evaluation mode: (B, C, H, W) → (B, labels).
         """
-        model = self._resize(labels)
         heads = dict(self.heads(labels).values())
+        with self._planning:
+            model = copy_structure(self._resize(labels))
         generator = torch.Generator().manual_seed(0)
         device = self._like.device
         tensors = {}
@@ -232,11 +230,10 @@ class MergedBackbone:
             return ()
 
     def _resize(self, labels: int) -> nn.Module:
-        """Return the structure with a classifier for so many labels; no tensor has values."""
-        model = copy_structure(self._structure)
+        """Give the structure a classifier for so many labels. Only while planning is locked."""
         with torch.random.fork_rng(devices=[]):
-            replace_classifier(model, labels)
-        return model
+            replace_classifier(self._structure, labels)
+        return self._structure
 
     def _make_plan(self, layout: GateLayout) -> LayoutPlan:
         model, exclude = self.backbone.model, self.backbone.heads
@@ -302,44 +299,9 @@ class MergedBackbone:
         return tensor.to(device=self._like.device, dtype=dtype)
 
 
-def multiply(kernel: Tensor, factor: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Multiply a kernel by what broadcasts against it, and round the product once to `dtype`.
-
-    Returns:
-        A new tensor, laid out in memory as the kernel is.
-    """
-    product = torch.empty_like(kernel, dtype=dtype)
-    if torch.promote_types(kernel.dtype, factor.dtype) == dtype:
-        with torch.no_grad():
-            return torch.mul(kernel, factor, out=product)
-    rows = max(1, _CHUNK_VALUES // max(1, kernel[0].numel()))
-    for start in range(0, len(kernel), rows):
-        chunk = slice(start, start + rows)
-        product[chunk].copy_(kernel[chunk] * (factor[chunk] if len(factor) > 1 else factor))
-    return product
-
-
-def lay_out(tensor: Tensor, memory_format: torch.memory_format = torch.channels_last) -> Tensor:
-    """Return a kernel over two dimensions in a memory format, and any other tensor contiguous.
-
-    The strides of a kernel with one row and column, or one input channel, can say both formats.
-    Here they always say the one that is asked for, so that a convolution's output lies so too.
-
-    Args:
-        tensor: of any shape.
-        memory_format: channels-last or contiguous.
-    """
-    if tensor.ndim != 4 or memory_format is not torch.channels_last:
-        strides = torch.empty(tensor.shape, device="meta").stride()
-    else:
-        _, channels, height, width = tensor.shape
-        strides = (height * width * channels, 1, width * channels, channels)
-    if tensor.stride() == strides:
-        return tensor
-    empty = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
-    return empty.copy_(tensor)
-
-
-def cast_to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a tensor in `dtype`, but leave integers, which count, as they are."""
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+def _runs(structure: nn.Module, size: tuple[int, int, int]) -> bool:
+    try:
+        trace_forward(structure, size)
+    except GateError:
+        return False
+    return True

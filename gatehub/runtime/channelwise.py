@@ -26,7 +26,8 @@ from gatehub.runtime.segments import Stem, count_rows, find_rest, split
 from gatehub.runtime.vectors import Source, TaskVectors
 
 _ELEMENTWISE = frozenset({"mul", "mul_", "add", "add_"})
-_RESHAPES = frozenset({"reshape", "view"})
+_COMMUTATIVE = frozenset({"mul", "add"})
+_RESHAPES = frozenset({"reshape", "view", "unsqueeze", "squeeze"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -146,13 +147,15 @@ class _Writer:
         if own is not None and name in _RESHAPES:
             self._reshaped[node] = own
             return
+        if own is not None and name in _COMMUTATIVE:
+            _, first, *_ = (*_arguments(node), None)
         # Factors meet values that lie image by image, by operations that say all they do.
-        if own is not None or node.kwargs or not isinstance(first, fx.Node):
+        if self._vector(first) is not None or node.kwargs or not isinstance(first, fx.Node):
             raise _NoRule
         if count_rows(first) != 1:
             raise _NoRule
-        if node.target is convolve:
-            value = self._rewrite_layer(node, convolve, channels=1)
+        if node.target is convolve or name == "conv2d":  # the latter with a padding by name
+            value = self._rewrite_layer(node, node.target, channels=1)
         elif name == "linear":
             value = self._rewrite_layer(node, F.linear, channels=-1)
         elif name == "batch_norm":
@@ -160,7 +163,8 @@ class _Writer:
         elif name in ("layer_norm", "group_norm"):
             value = self._rewrite_norm(node, channels=-1 if name == "layer_norm" else 1)
         elif name in _ELEMENTWISE and len(_arguments(node)) == 2:
-            value = self._rewrite_elementwise(node)
+            vector = next(other for other in _arguments(node) if other is not first)
+            value = self._rewrite_elementwise(node, first, vector)
         else:
             raise _NoRule
         value.meta |= node.meta
@@ -245,9 +249,8 @@ class _Writer:
                 value = self._call(combine, (value, factor))
         return value
 
-    def _rewrite_elementwise(self, node: fx.Node) -> fx.Node:
+    def _rewrite_elementwise(self, node: fx.Node, images: fx.Node, vector: Any) -> fx.Node:
         """A vector that meets the images by broadcasting, such as a layer scale."""
-        images, vector = _arguments(node)
         name = self._vector(vector)
         if name is None:
             raise _NoRule

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gatehub.errors import ExecutionError, InputError
-from gatehub.gates.merged import LayoutPlan, MergedBackbone, cast_to, lay_out
+from gatehub.gates.dense import cast_to, lay_out
+from gatehub.gates.merged import LayoutPlan, MergedBackbone
 from gatehub.runtime.channelwise import OnePass, build_one_pass
 from gatehub.runtime.kernels import Kernel, pack
 from gatehub.runtime.memo import Memo
 from gatehub.runtime.packed import PackedTask
-from gatehub.runtime.passes import draw_images
-from gatehub.runtime.program import Program, Run, compile_graph
-from gatehub.runtime.recording import record
 from gatehub.runtime.segments import Stem, keeps_images_apart, split
-
-Size = tuple[int, int, int]
-
-# Programs are kept for the backbone's own image size and for so many others. Each takes megabytes,
-# and callers choose what sizes they send.
-OTHER_SIZES = 4
+from gatehub.runtime.sizes import Recorded, Size, Sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,23 +55,6 @@ class ChannelTask:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Recorded:
-    """What is known of images of one size.
-
-    Args:
-        program: what the network runs on them.
-        whole: the program as a function (images, weights, labels) → logits.
-        memory_format: of images and kernels.
-        memo: stems by their tasks' own weights, shared passes by their plan.
-    """
-
-    program: Program
-    whole: Run
-    memory_format: torch.memory_format
-    memo: Memo = field(default_factory=Memo)
-
-
 class Execution:
     """A backbone in one dtype: what it runs for any task, and how a task's weights are formed.
 
@@ -94,9 +69,7 @@ class Execution:
     def __init__(self, merged: MergedBackbone, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self._merged = merged
-        self._home_size = merged.backbone.preprocessing.input_size
-        self._home_memo = Memo()
-        self._others = Memo(limit=OTHER_SIZES)
+        self._sizes = Sizes(merged, dtype)
         self._weights = Memo()
 
     def fold(self, task: PackedTask) -> FoldedTask:
@@ -107,11 +80,13 @@ class Execution:
             SiteError: it does not fit this one.
             ExecutionError: the backbone cannot be recorded; see `record`.
         """
-        home = self._home()
+        home = self._sizes.home()
         with torch.inference_mode():
             own = self._merged.fold(task, dtype=self.dtype)
-        weights = {name: self._base(name) for name in self._base_names() - own.keys()}
-        weights |= {name: self._place(name, tensor, home) for name, tensor in own.items()}
+            weights = {name: _place(tensor, name, home) for name, tensor in own.items()}
+        # Of the bare backbone's own classifier nothing is left.
+        alone = self._merged.names - self._head_places(len(task.labels)) - own.keys()
+        weights |= {name: self._base(name) for name in alone}
         return FoldedTask(
             weights=weights,
             own=frozenset(own),
@@ -150,9 +125,9 @@ class Execution:
         Raises:
             InputError: the backbone takes no images of that size.
         """
-        at = self._at(_size(images))
+        at = self._sizes.at(_size(images))
         with torch.inference_mode():
-            return _leave(at.whole(self._enter(images, at), task.weights, task.labels))
+            return _leave(at.whole(at.enter(images), task.weights, task.labels))
 
     def run_rows(self, tasks: Sequence[tuple[FoldedTask, int]], images: Tensor) -> list[Tensor]:
         """Answer for several tasks, each for its own images, with one pass over what they share.
@@ -167,13 +142,13 @@ class Execution:
         Raises:
             InputError: the backbone takes no images of that size.
         """
-        at = self._at(_size(images))
+        at = self._sizes.at(_size(images))
         stem = self._stem([task for task, _ in tasks], at)
         if stem is None:
             parts = torch.split(images, [count for _, count in tasks])
             return [self.run(task, part) for part, (task, _) in zip(parts, tasks, strict=True)]
         with torch.inference_mode():
-            values = stem.stem(self._enter(images, at), tasks[0][0].weights)
+            values = stem.stem(at.enter(images), tasks[0][0].weights)
             answers, start = [], 0
             for task, count in tasks:
                 taken = stem.take(values, start, start + count)
@@ -190,12 +165,12 @@ class Execution:
         Raises:
             InputError: the backbone takes no images of that size.
         """
-        at = self._at(_size(images))
+        at = self._sizes.at(_size(images))
         stem = self._stem(tasks, at)
         if stem is None:
             return [self.run(task, images) for task in tasks]
         with torch.inference_mode():
-            values = stem.stem(self._enter(images, at), tasks[0].weights)
+            values = stem.stem(at.enter(images), tasks[0].weights)
             return [
                 _leave(stem.rest(stem.protect(values), task.weights, task.labels, len(images)))
                 for task in tasks
@@ -209,12 +184,12 @@ class Execution:
         Raises:
             InputError: the backbone takes no images of that size.
         """
-        at = self._at(size)
-        found = at.memo.get(plan, partial(self._build_one_pass, plan, labels, size, at))
-        if found is None or size == self._home_size:
+        at, home = self._sizes.at(size), self._sizes.home()
+        found = at.memo.get(plan, partial(self._build_one_pass, plan, labels, at))
+        if found is None or at is home:
             return found
-        home = self.one_pass(plan, labels, self._home_size)
-        return found if home is not None and home.sources == found.sources else None
+        usual = home.memo.get(plan, partial(self._build_one_pass, plan, labels, home))
+        return found if usual is not None and usual.sources == found.sources else None
 
     def factors(self, shared: OnePass, task: PackedTask) -> ChannelTask:
         """Form what a task has of its own in a shared pass."""
@@ -247,12 +222,12 @@ class Execution:
         Returns:
             For each task (its images, classes) float32, on the CPU.
         """
-        at = self._at(_size(images))
-        weights = self._shared_weights(shared)
+        at = self._sizes.at(_size(images))
+        weights = at.memo.get(("weights", shared.plan), partial(self._shared_weights, shared))
         with torch.inference_mode():
             table = torch.stack([task.factors for task in tasks])
             factors = table[torch.as_tensor(rows, device=table.device)]
-            values = shared.body(self._enter(images, at), weights, factors)
+            values = shared.body(at.enter(images), weights, factors)
             answers, start = [], 0
             for index, task in enumerate(tasks):
                 count = rows.count(index)
@@ -262,20 +237,17 @@ class Execution:
                 start += count
         return answers
 
-    def _build_one_pass(
-        self, plan: LayoutPlan, labels: int, size: Size, at: _Recorded
-    ) -> OnePass | None:
+    def _build_one_pass(self, plan: LayoutPlan, labels: int, at: Recorded) -> OnePass | None:
         shared = build_one_pass(at.program, self._merged, plan, heads=self._head_places(labels))
         if shared is None:
             return None
-        weights, images = self._shared_weights(shared), self._draw(size, at)
+        weights = self._shared_weights(shared)
         generator = torch.Generator().manual_seed(0)
-        factors = torch.rand(len(images), shared.length, generator=generator) + 0.5
-        factors = factors.to(images)
+        factors = torch.rand(3, shared.length, generator=generator).to(at.draw([0])) + 0.5
 
         def run(chosen: list[int]) -> Sequence[Tensor]:
             with torch.inference_mode():
-                values: Sequence[Tensor] = shared.body(images[chosen], weights, factors[chosen])
+                values: Sequence[Tensor] = shared.body(at.draw(chosen), weights, factors[chosen])
             return values
 
         return shared if keeps_images_apart(run, shared.heads.rows) else None
@@ -295,90 +267,21 @@ class Execution:
         shapes = (shape for _, shape in self._merged.heads(labels).values())
         return self.dtype.itemsize * sum(map(math.prod, shapes))
 
-    def _stem(self, tasks: Sequence[FoldedTask], at: _Recorded) -> Stem | None:
+    def _stem(self, tasks: Sequence[FoldedTask], at: Recorded) -> Stem | None:
         own = frozenset().union(*(task.own for task in tasks))
         return at.memo.get(own, partial(self._split, own, tasks[0], at))
 
-    def _split(self, own: frozenset[str], task: FoldedTask, at: _Recorded) -> Stem | None:
+    def _split(self, own: frozenset[str], task: FoldedTask, at: Recorded) -> Stem | None:
         stem = split(at.program, own)
         if stem is None:
             return None
-        _, *size = at.program.inputs["images"].meta["shapes"][0]
-        images = self._draw((size[0], size[1], size[2]), at)
 
         def run(chosen: list[int]) -> Sequence[Tensor]:
             with torch.inference_mode():
-                values: Sequence[Tensor] = stem.stem(images[chosen], task.weights)
+                values: Sequence[Tensor] = stem.stem(at.draw(chosen), task.weights)
             return values
 
         return stem if keeps_images_apart(run, stem.rows) else None
-
-    def _draw(self, size: Size, at: _Recorded) -> Tensor:
-        """Return three images of noise."""
-        return draw_images(
-            3,
-            size,
-            seed=0,
-            device=self._merged.device,
-            dtype=self.dtype,
-            memory_format=at.memory_format,
-        )
-
-    def _home(self) -> _Recorded:
-        """Return what is known of the backbone's own image size."""
-        return self._home_memo.get("home", self._record_home)
-
-    def _at(self, size: Size) -> _Recorded:
-        if size == self._home_size:
-            return self._home()
-        return self._others.get(size, partial(self._record_other, size))
-
-    def _record_home(self) -> _Recorded:
-        try:
-            return self._record(self._home_size, torch.channels_last)
-        except ExecutionError as error:
-            # Some networks view their values in ways that only the usual order allows.
-            try:
-                return self._record(self._home_size, torch.contiguous_format)
-            except ExecutionError:
-                raise error from None
-
-    def _record_other(self, size: Size) -> _Recorded:
-        home = self._home()
-        shown = " x ".join(map(str, size))
-        try:
-            found = self._record(size, home.memory_format)
-        except ExecutionError as error:
-            raise InputError(
-                f"Images of {shown} do not fit this backbone: {error.message}",
-                hint=f"Send images of {' x '.join(map(str, self._home_size))}.",
-            ) from error
-        # Tasks are folded once, for images of every size.
-        packed = home.program.kernels & found.program.weights
-        if not packed <= found.program.kernels or not self._merged.merges_hold(size):
-            raise InputError(
-                f"This backbone uses its weights in another way on images of {shown}.",
-                hint=f"Send images of {' x '.join(map(str, self._home_size))}.",
-            )
-        return found
-
-    def _record(self, size: Size, memory_format: torch.memory_format) -> _Recorded:
-        def build(labels: int) -> nn.Module:
-            return self._merged.model(labels, dtype=self.dtype, memory_format=memory_format)
-
-        program = record(
-            build,
-            input_size=size,
-            device=self._merged.device,
-            dtype=self.dtype,
-            memory_format=memory_format,
-        )
-        return _Recorded(
-            program=program, whole=compile_graph(program.graph), memory_format=memory_format
-        )
-
-    def _base_names(self) -> frozenset[str]:
-        return self._merged.names - self._head_places(1)
 
     def _base(self, name: str) -> Tensor | Kernel:
         """Return a weight of the bare backbone; every task that leaves it alone reads this one."""
@@ -386,33 +289,27 @@ class Execution:
         def form() -> Tensor | Kernel:
             with torch.inference_mode():
                 weight = self._merged.weight(name, dtype=self.dtype)
-                return self._place(name, weight, self._home())
+                return _place(weight, name, self._sizes.home())
 
         return self._weights.get(name, form)
 
     def _raw(self, name: str, plan: LayoutPlan) -> Tensor | Kernel:
         """Return a kernel without a gate, a norm that is merged, or a gain of the tasks' own."""
+        site = name.removesuffix(".weight")
 
         def form() -> Tensor | Kernel:
             with torch.inference_mode():
-                kernel = self._merged.kernel(name.removesuffix(".weight"), plan)
-                return self._place(name, cast_to(kernel, self.dtype), self._home())
+                kernel = cast_to(self._merged.kernel(site, plan), self.dtype)
+                return _place(kernel, name, self._sizes.home())
 
-        return self._weights.get((name, plan), form)
+        return self._weights.get((name, site in plan.gains), form)
 
-    def _place(self, name: str, tensor: Tensor, home: _Recorded) -> Tensor | Kernel:
-        """Bring a weight into the form in which programs read it."""
-        if home.memory_format is not torch.channels_last:
-            return lay_out(tensor, home.memory_format)
-        return pack(tensor) if name in home.program.kernels else tensor
 
-    def _enter(self, images: Tensor, at: _Recorded) -> Tensor:
-        """Bring images to where and how the network computes."""
-        given = images.to(device=self._merged.device, dtype=self.dtype)
-        given = given.contiguous(memory_format=at.memory_format)
-        if at.program.changes_images and given is images:
-            return given.clone(memory_format=torch.preserve_format)
-        return given
+def _place(weight: Tensor, name: str, home: Recorded) -> Tensor | Kernel:
+    """Bring a weight into the form in which programs read it."""
+    if home.memory_format is not torch.channels_last:
+        return lay_out(weight, home.memory_format)
+    return pack(weight) if name in home.program.kernels else weight
 
 
 def _size(images: Tensor) -> Size:

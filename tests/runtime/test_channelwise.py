@@ -31,7 +31,6 @@ WITHOUT = {
     "reads_a_kernel_itself",
     "scales_answers",
     "scales_by_a_convolution",
-    "scales_from_the_left",
     "turns_the_batch_around",
 }
 
@@ -101,7 +100,7 @@ def test_nothing_is_built_where_heads_come_first() -> None:
     merged = MergedBackbone(backbone)
     execution = Execution(merged, torch.float32)
     plan = merged.plan(make_task(backbone, "task", gates="scale").layout)
-    program = execution._home().program
+    program = execution._sizes.home().program
     assert build_one_pass(program, merged, plan, heads={"stem.weight"}) is None
     assert build_one_pass(program, merged, plan, heads={"norm2.weight"}) is None
 

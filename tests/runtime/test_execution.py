@@ -18,11 +18,12 @@ from gatehub.errors import InputError
 from gatehub.gates.fold import fold
 from gatehub.gates.merged import MergedBackbone
 from gatehub.runtime.engine import Engine
-from gatehub.runtime.execution import OTHER_SIZES, Execution, Size
+from gatehub.runtime.execution import Execution
 from gatehub.runtime.kernels import Kernel, can_pack
 from gatehub.runtime.packed import PackedTask, Packer
 from gatehub.runtime.program import Program
 from gatehub.runtime.recording import record
+from gatehub.runtime.sizes import OTHER_SIZES, Size
 from tests.parity import Tolerance, assert_parity
 from tests.runtime.networks import NETWORKS, SIDE, Vector, Wired, in_a_row, make_task, wire
 from tests.tiny import random_images
@@ -215,7 +216,7 @@ def test_programs_of_a_handful_of_sizes_are_kept(monkeypatch: pytest.MonkeyPatch
         recorded.append(choices["input_size"])
         return record(*arguments, **choices)
 
-    monkeypatch.setattr("gatehub.runtime.execution.record", count)
+    monkeypatch.setattr("gatehub.runtime.sizes.record", count)
     backbone = wire(in_a_row)
     engine = make_engine(backbone, [make_task(backbone, "birds")])
     sides = [SIDE, *range(20, 20 + OTHER_SIZES)]
@@ -277,7 +278,7 @@ def test_other_requests_go_on_while_a_size_is_recorded(monkeypatch: pytest.Monke
         assert go_on.wait(30)
         return record(*arguments, **choices)
 
-    monkeypatch.setattr("gatehub.runtime.execution.record", record_slowly)
+    monkeypatch.setattr("gatehub.runtime.sizes.record", record_slowly)
     slow = threading.Thread(target=engine.predict, args=(tasks[0].task, random_images(1, SIDE + 4)))
     slow.start()
     assert recording.wait(30)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gatehub.gates.merged import lay_out
+from gatehub.gates.dense import lay_out
 from gatehub.runtime import kernels
 from gatehub.runtime.kernels import PACKED_VALUES, Kernel, can_pack, convolve, pack
 from tests.parity import Tolerance, assert_parity

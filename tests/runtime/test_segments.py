@@ -47,7 +47,7 @@ def make_execution(name: str) -> tuple[Execution, FoldedTask]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_first_layers_are_shared_wherever_that_is_sound(name: str) -> None:
     execution, task = make_execution(name)
-    stem = execution._stem([task], execution._home())
+    stem = execution._stem([task], execution._sizes.home())
     assert (stem is None) == (name in MIXED | WHOLE)
 
 
@@ -83,10 +83,10 @@ def test_a_stem_and_what_follows_give_the_numbers_of_the_whole() -> None:
 
 def test_values_without_rows_are_copied_before_they_are_changed() -> None:
     execution, task = make_execution("changes_a_position")
-    stem = execution._stem([task], execution._home())
+    stem = execution._stem([task], execution._sizes.home())
     assert stem is not None
     # `place` is multiplied in place by a norm's weight, which here is no task's own.
-    program = execution._home().program
+    program = execution._sizes.home().program
     stem = split(program, {*task.own, "norm2.weight"})
     assert stem is not None
     assert sorted(zip(stem.rows, stem.changed, strict=True)) == [(0, True), (1, False)]
@@ -100,7 +100,7 @@ def test_values_without_rows_are_copied_before_they_are_changed() -> None:
 
 def test_what_belongs_to_images_is_taken_by_its_rows() -> None:
     execution, task = make_execution("doubles_the_batch_side_by_side")
-    stem = execution._stem([task], execution._home())
+    stem = execution._stem([task], execution._sizes.home())
     assert stem is not None
     assert stem.rows == (2,)
     values = [torch.arange(8)]
