@@ -103,11 +103,12 @@ def scale_and_shift(tensors: Mapping[str, Tensor], merge: NormMerge) -> tuple[Te
         merge: the norm, and its convolution, whose bias goes into the shift.
 
     Returns:
-        scale: (O,) and shift: (O,), float32 where the network is in half precision: the square
-        root of a variance is not to be rounded before it meets a kernel.
+        scale: (O,) and shift: (O,), float32 where the network is in half precision, so that both
+        are rounded once, at the end.
     """
     mean = tensors[f"{merge.norm}.running_mean"]
     wide = torch.promote_types(mean.dtype, torch.float32)
+    mean = mean.to(wide)
     scale = torch.rsqrt(tensors[f"{merge.norm}.running_var"].to(wide) + merge.eps)
     if (weight := tensors.get(f"{merge.norm}.weight")) is not None:
         scale = scale * weight
