@@ -132,8 +132,8 @@ def _compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
     """Run the network in five ways, and return how far apart the answers are."""
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=len(LABELS)).to(dtype).eval()
-    _draw_vectors(model)
-    images = _find_images(model, dtype)
+    draw_vectors(model)
+    images = find_images(model, dtype)
     backbone = Backbone(model)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UngatedLayerWarning)
@@ -183,7 +183,7 @@ def _holds(result: dict[str, Any]) -> bool:
     return agree and result["spread"] > TOLERANCE and not result["lost_tensors"]
 
 
-def _find_images(model: nn.Module, dtype: torch.dtype) -> Tensor:
+def find_images(model: nn.Module, dtype: torch.dtype) -> Tensor:
     """Return random images, as small as the network takes them."""
     channels, *sides = Preprocessing.from_model(model).input_size
     refusals = []
@@ -217,7 +217,7 @@ def _take_classifier(gated: GatedModel, backbone: Backbone) -> nn.Module:
     return plain.eval()
 
 
-def _draw_vectors(model: nn.Module) -> None:
+def draw_vectors(model: nn.Module) -> None:
     """Draw the per-channel values anew: fresh ones are 0 and 1, which would hide mistakes."""
     for module in model.modules():
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 
 from benchmarks.coverage import main
-from benchmarks.coverage_check import TOLERANCE, SizeLimits, check_name
+from benchmarks.coverage_check import TOLERANCE, SizeLimits, check_name, draw_vectors, find_images
 from benchmarks.coverage_table import read_results, render_table
+from gatehub.classifier import replace_classifier
 from gatehub.gates.fold import fold
+from gatehub.gates.trace import named_tensors
+from gatehub.runtime.passes import record_pass
+from gatehub.runtime.program import RECORDED_BATCHES, RECORDED_LABELS, compile_graph
+from gatehub.runtime.unification import write_program
 from tests.source_tree import ROOT
 
 # The smallest name of each family in which convolutions hold half of the parameters.
@@ -88,6 +94,27 @@ def test_one_network_of_each_family_is_gated_exactly(family: str) -> None:
     assert result["gated_share"] == 1.0 or result["gated_share"] > PARTLY_GATED[family]
     assert result["fold_error"] <= TOLERANCE
     assert result["shares"]["auto"] <= 0.15
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_recorded_program_of_each_family_gives_the_modules_numbers(family: str) -> None:
+    name = FAMILIES[family]
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=2).eval().requires_grad_(False)
+    draw_vectors(model)
+    images = find_images(model, torch.float32)[:3].contiguous(memory_format=torch.channels_last)
+    passes = []
+    for batch, labels in zip(RECORDED_BATCHES, RECORDED_LABELS, strict=True):
+        replace_classifier(model, labels)
+        passes.append(record_pass(model, images[:batch].clone(), labels=labels))
+    run = compile_graph(write_program(*passes).graph)
+    with torch.inference_mode():
+        expected = model(images)
+        found = run(images, dict(named_tensors(model)), RECORDED_LABELS[1])
+    assert torch.equal(found, expected)
+    assert not torch.equal(expected[0], expected[1])
 
 
 def test_the_committed_table_has_every_family_and_passes_98_percent() -> None:

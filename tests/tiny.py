@@ -39,7 +39,8 @@ def settle_norms(model: nn.Module) -> None:
         if isinstance(module, _BatchNorm | nn.GroupNorm | nn.LayerNorm):
             if module.weight is not None:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias, std=0.2)
+                if module.bias is not None:
+                    nn.init.normal_(module.bias, std=0.2)
             if isinstance(module, _BatchNorm) and module.running_mean is not None:
                 module.running_mean.normal_(std=0.2)
                 module.running_var.uniform_(0.5, 1.5)

@@ -30,7 +30,8 @@ class Probe:
         logits: (3, classes).
 
     Raises:
-        ConfigError: a seed that is none, another number of answers, or answers of several lengths.
+        ConfigError: a seed that is none, another number of answers, answers of several lengths, or
+            a logit that is not finite.
     """
 
     seed: int
@@ -48,6 +49,11 @@ class Probe:
             raise ConfigError(
                 f"A probe has {len(self.logits)} answers of {sorted({*map(len, self.logits)})} "
                 f"logits; expected {PROBE_IMAGES} of one length."
+            )
+        if not np.isfinite(self.logits).all():
+            raise ConfigError(
+                "A probe has logits that are not finite, so nothing can be held against them.",
+                hint="Train the task again, at a lower rate.",
             )
 
     @classmethod
@@ -68,7 +74,8 @@ class Probe:
         """Return how far other answers are from these, as a share of how far these differ.
 
         The largest absolute difference of a logit, divided by the standard deviation of the stored
-        logits around the mean of their image: what decides between classes is what counts.
+        logits around the mean of their image: what decides between classes is what counts. Where
+        they do not differ, as with one class, the largest of them takes its place.
 
         Args:
             logits: (3, classes).
@@ -80,7 +87,6 @@ class Probe:
         if found.shape != stored.shape or not np.isfinite(found).all():
             return float("inf")
         spread = float((stored - stored.mean(axis=1, keepdims=True)).std())
-        # One class leaves nothing to decide; its size has to do.
         return float(np.abs(found - stored).max() / (spread or np.abs(stored).max() or 1.0))
 
 
@@ -92,12 +98,10 @@ def read_probe(fields: Fields) -> Probe:
     """
     seed, dtype = fields.take("seed", int), fields.take("dtype", str)
     rows = fields.take_list("logits", list)
-    logits = []
-    for index, row in enumerate(rows):
-        named = Fields({"row": row}, where=f"{fields.where}.logits[{index}]")
-        logits.append(named.take_list("row", float))
+    named = Fields({f"logits[{i}]": row for i, row in enumerate(rows)}, where=fields.where)
+    logits = tuple(named.take_list(name, float) for name in named.names())
     fields.done()
-    return Probe(seed=seed, dtype=dtype, logits=tuple(logits))
+    return Probe(seed=seed, dtype=dtype, logits=logits)
 
 
 def draw_images(seed: int, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:

@@ -90,8 +90,8 @@ def merge_kernels(
     for merge in merges:
         kernel = tensors[f"{merge.convolution}.weight"]
         scale, shift = scale_and_shift(tensors, merge)
-        merged[f"{merge.convolution}.weight"] = kernel * scale.reshape(-1, 1, 1, 1)
-        merged[f"{merge.convolution}.bias"] = shift
+        merged[f"{merge.convolution}.weight"] = (kernel * scale.reshape(-1, 1, 1, 1)).to(kernel)
+        merged[f"{merge.convolution}.bias"] = shift.to(kernel)
     return merged
 
 
@@ -103,10 +103,13 @@ def scale_and_shift(tensors: Mapping[str, Tensor], merge: NormMerge) -> tuple[Te
         merge: the norm, and its convolution, whose bias goes into the shift.
 
     Returns:
-        scale: (O,) and shift: (O,).
+        scale: (O,) and shift: (O,), float32 where the network is in half precision, so that both
+        are rounded once, at the end.
     """
     mean = tensors[f"{merge.norm}.running_mean"]
-    scale = torch.rsqrt(tensors[f"{merge.norm}.running_var"] + merge.eps)
+    wide = torch.promote_types(mean.dtype, torch.float32)
+    mean = mean.to(wide)
+    scale = torch.rsqrt(tensors[f"{merge.norm}.running_var"].to(wide) + merge.eps)
     if (weight := tensors.get(f"{merge.norm}.weight")) is not None:
         scale = scale * weight
     bias = tensors.get(f"{merge.convolution}.bias")
@@ -126,7 +129,16 @@ def merge_norms(model: nn.Module, *, input_size: tuple[int, int, int]) -> None:
     Raises:
         GateError: the model does not run on the meta device.
     """
-    merges = find_merges(model, input_size=input_size)
+    apply_merges(model, find_merges(model, input_size=input_size))
+
+
+def apply_merges(model: nn.Module, merges: tuple[NormMerge, ...]) -> None:
+    """Multiply norms into convolutions, in place; see `merge_norms`.
+
+    Args:
+        model: a network whose convolutions compute with their weight as it stands.
+        merges: what `find_merges` finds in it.
+    """
     merged = merge_kernels(model.state_dict(keep_vars=True), merges)
     for merge in merges:
         convolution = cast(nn.Conv2d, model.get_submodule(merge.convolution))
@@ -139,12 +151,12 @@ def merge_norms(model: nn.Module, *, input_size: tuple[int, int, int]) -> None:
 
 def _find_norm(trace: Trace, operation: Operation, modules: Mapping[str, nn.Module]) -> str | None:
     """Return the module that an operation is all the work of, but for a known remainder."""
-    mean = operation.arguments[3]
-    name = (trace.name(mean) or "").rpartition(".")[0]
-    module = modules.get(name)
-    if type(module) not in _REMAINDERS or trace.readers[id(mean)] != 1:
+    own = operation.arguments[1:5]
+    name = (trace.name(own[2]) or "").rpartition(".")[0]
+    if type(modules.get(name)) not in _REMAINDERS:
         return None
-    own = [operation.arguments[1], operation.arguments[2], mean, operation.arguments[4]]
+    if any(tensor is not None and trace.readers[id(tensor)] != 1 for tensor in own):
+        return None
     expected = [f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
     found = [trace.name(tensor) for tensor in own]
     if any(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from gatehub.backbone import Backbone
 from gatehub.classifier import copy_structure, replace_classifier
-from gatehub.errors import SiteError
+from gatehub.errors import GateError, SiteError
+from gatehub.gates.dense import cast_to, lay_out, multiply
 from gatehub.gates.fold import (
     GateState,
     check_backbone,
@@ -21,13 +21,12 @@ from gatehub.gates.fold import (
     spread_gate,
 )
 from gatehub.gates.layout import GateLayout
-from gatehub.gates.merge import NormMerge, find_merges, merge_norms, scale_and_shift
+from gatehub.gates.merge import NormMerge, apply_merges, find_merges, scale_and_shift
 from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
 from gatehub.gates.sites import copy_plain
-from gatehub.gates.trace import named_tensors
+from gatehub.gates.trace import copy_to_meta, named_tensors, trace_forward
 
-# Values that are multiplied and rounded to a smaller dtype at a time; they stay in a core's cache.
-_CHUNK_VALUES = 2**18
+_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,23 +56,22 @@ class MergedBackbone:
 
     Its kernels lie channels-last, which is how convolutions on a CPU read them fastest. Nothing
     in it changes after it is made, but for what it keeps of layouts and numbers of labels seen.
+    A network that does not run on the meta device, where merges are found, keeps its norms.
 
     Args:
         backbone: stays as it is.
-
-    Raises:
-        GateError: the network does not run on the meta device.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._plain = copy_plain(backbone.model, exclude=backbone.heads)
         size = backbone.preprocessing.input_size
-        self._merges = {
-            merge.convolution: merge for merge in find_merges(self._plain, input_size=size)
-        }
-        self._structure = _copy_to_meta(self._plain)
-        merge_norms(self._structure, input_size=size)
+        merges = self._find_merges(size)
+        self._structure = copy_to_meta(self._plain)
+        apply_merges(self._structure, merges)
+        if merges and not _runs(self._structure, size):  # it looks for the norms that have gone
+            merges, self._structure = (), copy_to_meta(self._plain)
+        self._merges = {merge.convolution: merge for merge in merges}
         self._tensors = {
             name: lay_out(tensor.detach()) for name, tensor in named_tensors(self._plain)
         }
@@ -104,6 +102,15 @@ class MergedBackbone:
         """The norms that are merged, by the convolution that takes them in."""
         return self._merges
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the merged model's tensors, those of its own classifier included."""
+        return frozenset(self._shapes)
+
+    def merges_hold(self, size: tuple[int, int, int]) -> bool:
+        """Whether the same norms can be merged on images (C, H, W) of another size."""
+        return {*self._merges.values()} <= {*self._find_merges(size)}
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor of the merged model."""
         return self._shapes[name]
@@ -124,9 +131,7 @@ class MergedBackbone:
         """Return a classifier's tensors: name in an adapter → name in the model, and shape."""
         with self._planning:
             if labels not in self._heads:
-                model = copy_structure(self._structure)
-                _replace_on_meta(model, labels)
-                present = model.state_dict()
+                present = self._resize(labels).state_dict()
                 places = find_head_tensors(present, self.backbone.heads)
                 self._heads[labels] = {
                     name: (place, tuple(present[place].shape)) for name, place in places.items()
@@ -171,7 +176,7 @@ class MergedBackbone:
             scale, shift = scale_and_shift(plain, merge) if merge else (None, None)
             if part == "bias" and shift is not None:
                 folded[name] = cast_to(shift, dtype)
-            elif site not in plan.layout.sites and scale is None:
+            elif part != "weight" or (site not in plan.layout.sites and scale is None):
                 folded[name] = cast_to(plain[name], dtype)
             else:
                 kernel = self.kernel(site, plan)
@@ -185,22 +190,50 @@ class MergedBackbone:
             folded[place] = cast_to(self.widen(given[name]), dtype)
         return folded
 
-    def model(self, labels: int, *, dtype: torch.dtype) -> nn.Module:
-        """Build the merged model with the backbone's own weights and a head drawn from a seed."""
-        model = copy_structure(self._structure)
-        _replace_on_meta(model, labels)
+    def model(
+        self,
+        labels: int,
+        *,
+        dtype: torch.dtype,
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> nn.Module:
+        """Build the merged model with the backbone's own weights and a head drawn from a seed.
+
+        Args:
+            labels: number of classes.
+            dtype: of its parameters and buffers.
+            memory_format: of its kernels, channels-last or contiguous.
+
+        Returns:
+            A frozen model in evaluation mode: (B, C, H, W) → (B, labels).
+        """
         heads = dict(self.heads(labels).values())
+        with self._planning:
+            model = copy_structure(self._resize(labels))
         generator = torch.Generator().manual_seed(0)
         device = self._like.device
         tensors = {}
         for name, _ in named_tensors(model):
             if name in heads:
+                # Above 0, since some heads hold a variance; their rows still differ.
                 drawn = torch.rand(heads[name], generator=generator) / 8 + 0.1
                 tensors[name] = drawn.to(device=device, dtype=dtype)
             else:
-                tensors[name] = self.weight(name, dtype=dtype)
+                tensors[name] = lay_out(self.weight(name, dtype=dtype), memory_format)
         install_tensors(model, tensors)
         return model.eval().requires_grad_(False)
+
+    def _find_merges(self, size: tuple[int, int, int]) -> tuple[NormMerge, ...]:
+        try:
+            return find_merges(self._plain, input_size=size)
+        except GateError:
+            return ()
+
+    def _resize(self, labels: int) -> nn.Module:
+        """Give the structure a classifier for so many labels. Only while planning is locked."""
+        with torch.random.fork_rng(devices=[]):
+            replace_classifier(self._structure, labels)
+        return self._structure
 
     def _make_plan(self, layout: GateLayout) -> LayoutPlan:
         model, exclude = self.backbone.model, self.backbone.heads
@@ -266,51 +299,9 @@ class MergedBackbone:
         return tensor.to(device=self._like.device, dtype=dtype)
 
 
-def multiply(kernel: Tensor, factor: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Multiply a kernel by what broadcasts against it, and round the product once to `dtype`.
-
-    Returns:
-        A new tensor, laid out in memory as the kernel is.
-    """
-    if dtype == kernel.dtype:
-        return kernel * factor
-    product = torch.empty_like(kernel, dtype=dtype)
-    rows = max(1, _CHUNK_VALUES // max(1, kernel[0].numel()))
-    for start in range(0, len(kernel), rows):
-        chunk = slice(start, start + rows)
-        product[chunk].copy_(kernel[chunk] * (factor[chunk] if len(factor) > 1 else factor))
-    return product
-
-
-def lay_out(tensor: Tensor) -> Tensor:
-    """Return a kernel over two dimensions as channels-last, and any other tensor contiguous."""
-    if tensor.ndim == 4:
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor.contiguous()
-
-
-def cast_to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a tensor in `dtype`, but leave integers, which count, as they are."""
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
-
-
-def _copy_to_meta(model: nn.Module) -> nn.Module:
-    memo: dict[int, object] = {}
-    for tensor in _tensors_of(model):
-        empty = torch.empty_like(tensor, device="meta")
-        kept = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if kept else empty
-    return copy.deepcopy(model, memo)
-
-
-def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
-
-
-def _replace_on_meta(model: nn.Module, labels: int) -> None:
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        replace_classifier(model, labels)
+def _runs(structure: nn.Module, size: tuple[int, int, int]) -> bool:
+    try:
+        trace_forward(structure, size)
+    except GateError:
+        return False
+    return True

@@ -80,14 +80,13 @@ def trace_forward(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
     try:
         # In inference mode operators arrive whole, before they become those that are known here.
         with torch.inference_mode(False), torch.no_grad():
-            probe, stand_ins = _copy_to_meta(model)
-            probe.eval()
+            probe = copy_to_meta(model).eval()
             dtype = next(probe.parameters()).dtype
             image = torch.empty(1, *input_size, dtype=dtype, device="meta")
             with recorder:
                 answer = probe(image)
-    # Operators without a meta form, and branches on values, say so in one of these.
-    except (RuntimeError, TypeError, ValueError) as error:
+    # Operators without a meta form, branches on values, and modules that are missed.
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GateError(
             f"{type(model).__name__} cannot be traced on an input of {input_size}: {reason}",
@@ -99,7 +98,7 @@ def trace_forward(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
         for tensor in tensors:
             readers[id(tensor)] = readers.get(id(tensor), 0) + 1
     names: dict[int, tuple[str, ...]] = {}
-    for name, tensor in stand_ins:
+    for name, tensor in named_tensors(probe):
         names[id(tensor)] = (*names.get(id(tensor), ()), name)
     return Trace(operations=tuple(recorder.operations), names=names, readers=readers)
 
@@ -107,7 +106,8 @@ def trace_forward(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
 class Recorder(TorchDispatchMode):
     """Records the operations that run in its `with` block, in order.
 
-    It keeps every tensor that it has seen alive, so that an id names one tensor only.
+    It keeps every tensor that it has seen alive, so that an id names one tensor only. Literals,
+    which a pass may change like any other tensor, are copied: what it has seen of them stays.
     """
 
     def __init__(self) -> None:
@@ -118,6 +118,8 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.lift_fresh.default:
+            result = result.clone()
         self.operations.append(
             Operation(
                 name=str(func.overloadpacket),
@@ -131,15 +133,14 @@ class Recorder(TorchDispatchMode):
         return result
 
 
-def _copy_to_meta(model: nn.Module) -> tuple[nn.Module, tuple[tuple[str, Tensor], ...]]:
-    """Return the same structure without values, and the tensor that stands for each name."""
+def copy_to_meta(model: nn.Module) -> nn.Module:
+    """Return the same structure with parameters and buffers that have shapes and no values."""
     stand_ins: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         empty = torch.empty_like(tensor, device="meta")
         is_parameter = isinstance(tensor, nn.Parameter)
         stand_ins[id(tensor)] = nn.Parameter(empty, requires_grad=False) if is_parameter else empty
-    probe = copy.deepcopy(model, stand_ins)
-    return probe, tuple(named_tensors(probe))
+    return copy.deepcopy(model, stand_ins)
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

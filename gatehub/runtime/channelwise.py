@@ -10,25 +10,24 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from gatehub.gates.fold import GateState
 from gatehub.gates.merged import LayoutPlan, MergedBackbone
 from gatehub.runtime.kernels import convolve
-from gatehub.runtime.program import Program
-from gatehub.runtime.segments import Run, Stem, count_rows, find_rest, split
-from gatehub.runtime.vectors import TaskVectors
-
-Source = Callable[["TaskVectors"], Tensor]
+from gatehub.runtime.program import Program, Run, compile_graph
+from gatehub.runtime.segments import Stem, count_rows, find_rest, split
+from gatehub.runtime.vectors import Source, TaskVectors
 
 _ELEMENTWISE = frozenset({"mul", "mul_", "add", "add_"})
-_RESHAPES = frozenset({"reshape", "view"})
+_COMMUTATIVE = frozenset({"mul", "add"})
+_RESHAPES = frozenset({"reshape", "view", "unsqueeze", "squeeze"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,25 +35,25 @@ class OnePass:
     """A network in which each image has factors of its own.
 
     Args:
-        body: (images, weights, labels, factors: (B, V)) → what crosses over to the heads.
+        body: (images, weights, factors: (B, V)) → what crosses over to the heads.
         heads: the rest of the program, which depends on each task's head.
         sources: how each run of factors is read from a task, in their order within V.
         length: V.
-        weights: names of the weights that the body reads.
+        weights: names of the weights that it reads, but for the heads'.
         plan: of the tasks' layout.
     """
 
     body: Run
     heads: Stem
-    sources: Sequence[Source]
+    sources: tuple[Source, ...]
     length: int
     weights: frozenset[str]
     plan: LayoutPlan
 
     def factors(self, merged: MergedBackbone, task: GateState, *, dtype: torch.dtype) -> Tensor:
         """Return a task's factors: (V,)."""
-        values = TaskVectors(merged, task, self.plan)
-        return torch.cat([source(values).reshape(-1) for source in self.sources]).to(dtype)
+        vectors = TaskVectors(merged, task, self.plan)
+        return torch.cat([source.read(vectors).reshape(-1) for source in self.sources]).to(dtype)
 
 
 def build_one_pass(
@@ -85,7 +84,7 @@ def build_one_pass(
     return OnePass(
         body=body,
         heads=stem,
-        sources=writer.sources,
+        sources=tuple(writer.sources),
         length=writer.length,
         weights=frozenset(writer.weights),
         plan=plan,
@@ -105,32 +104,34 @@ class _Writer:
         self._program, self._merged, self._plan, self._rest = program, merged, plan, rest
         self._graph = fx.Graph()
         self._copies: dict[fx.Node, fx.Node] = {}
-        self.length = 0
         self._reshaped: dict[fx.Node, str] = {}
+        self.length = 0
         self.sources: list[Source] = []
         self.weights: set[str] = set()
 
     def write(self, crossing: Sequence[fx.Node]) -> Run:
         graph = self._graph
-        for name in ("images", "weights", "labels"):
+        for name in ("images", "weights"):
             self._copies[self._program.inputs[name]] = graph.placeholder(name)
         self._weights = self._copies[self._program.inputs["weights"]]
         self._factors = graph.placeholder("factors")
-        own = self._plan.own
         for node in self._program.graph.nodes:
-            if node in self._copies or node.op == "output" or node in self._rest:
+            own = any(self._vector(source) is not None for source in node.all_input_nodes)
+            if node in self._rest:
+                if own:
+                    raise _NoRule  # behind the heads, weights are the backbone's and the heads'
+            elif node in self._copies or node.op == "output" or self._vector(node) is not None:
                 continue
-            if node.meta.get("weight") in own:
-                continue
-            if any(self._vector(source) is not None for source in node.all_input_nodes):
+            elif own:
                 self._rewrite(node)
             else:
                 self._copies[node] = graph.node_copy(node, self._copies.__getitem__)
                 if "weight" in node.meta:
                     self.weights.add(node.meta["weight"])
+        if not self._copies.keys() >= {*crossing}:
+            raise _NoRule
         graph.output(tuple(self._copies[node] for node in crossing))
-        graph.eliminate_dead_code()
-        return fx.GraphModule(nn.Module(), graph)
+        return compile_graph(graph)
 
     def _vector(self, node: Any) -> str | None:
         """Return the name of the task's own tensor that a node stands for, in whatever shape."""
@@ -141,15 +142,20 @@ class _Writer:
 
     def _rewrite(self, node: fx.Node) -> None:
         name = getattr(node.target, "__name__", "").split(".")[0]
-        first = _arguments(node)[0]
+        first, *_ = (*_arguments(node), None)
         own = self._vector(first)
         if own is not None and name in _RESHAPES:
             self._reshaped[node] = own
             return
-        if own is not None or not isinstance(first, fx.Node) or count_rows(first) != 1:
-            raise _NoRule  # factors meet values that lie image by image
-        if node.target is convolve:
-            value = self._rewrite_layer(node, convolve, channels=1)
+        if own is not None and name in _COMMUTATIVE:
+            _, first, *_ = (*_arguments(node), None)
+        # Factors meet values that lie image by image, by operations that say all they do.
+        if self._vector(first) is not None or node.kwargs or not isinstance(first, fx.Node):
+            raise _NoRule
+        if count_rows(first) != 1:
+            raise _NoRule
+        if node.target is convolve or name == "conv2d":  # the latter with a padding by name
+            value = self._rewrite_layer(node, node.target, channels=1)
         elif name == "linear":
             value = self._rewrite_layer(node, F.linear, channels=-1)
         elif name == "batch_norm":
@@ -157,90 +163,105 @@ class _Writer:
         elif name in ("layer_norm", "group_norm"):
             value = self._rewrite_norm(node, channels=-1 if name == "layer_norm" else 1)
         elif name in _ELEMENTWISE and len(_arguments(node)) == 2:
-            value = self._rewrite_elementwise(node)
+            vector = next(other for other in _arguments(node) if other is not first)
+            value = self._rewrite_elementwise(node, first, vector)
         else:
             raise _NoRule
+        value.meta |= node.meta
         self._copies[node] = value
 
     def _rewrite_layer(self, node: fx.Node, target: Any, *, channels: int) -> fx.Node:
         """y = out · K(in · x) + shift, with vectors of each image."""
-        images, kernel, bias, *others = (*_arguments(node), None, None)[: max(3, len(node.args))]
-        if self._vector(kernel) is None or kernel in self._reshaped:
+        images, kernel, *others = _arguments(node)
+        bias, *others = others or [None]
+        site = self._find_site(kernel, "weight")
+        if bias is not None and self._find_site(bias, "bias") != site:
             raise _NoRule
-        site = kernel.meta["weight"].removesuffix(".weight")
         gate = self._plan.layout.sites.get(site)
-        value = self._copies[images]
-        ndim = len(images.meta["shapes"][0])
+        if gate is None and site not in self._merged.merges:
+            raise _NoRule  # a vector that is used as a kernel
+        value, shape = self._copies[images], images.meta["shapes"][0]
         if gate is not None and gate.shape[1] > 1:
-            groups = images.meta["shapes"][0][channels] // gate.shape[1]
-            entering = self._factor(
-                lambda v: v.entering(site, groups), gate.shape[1] * groups, ndim, channels
-            )
-            value = self._call(operator.mul, (value, entering))
-        size = len(self._merged.kernels[f"{site}.weight"])
+            groups = shape[channels] // gate.shape[1]
+            entering = Source("entering", (site, groups))
+            factor = self._factor(entering, shape[channels], len(shape), channels)
+            value = self._call(operator.mul, (value, factor))
+        size = self._merged.shape(f"{site}.weight")[0]
         self.weights.add(f"{site}.weight")
         raw = self._call(operator.getitem, (self._weights, f"{site}.weight"))
         value = self._call(target, (value, raw, None, *others))
-        leaving = self._factor(lambda v: v.leaving(site), size, ndim, channels)
+        leaving = self._factor(Source("leaving", (site,)), size, len(shape), channels)
         value = self._call(torch.Tensor.mul_, (value, leaving))
         if bias is None:
             return value
-        shift = self._factor(lambda v: v.shift(site), size, ndim, channels)
+        shift = self._factor(Source("shift", (site,)), size, len(shape), channels)
         return self._call(torch.Tensor.add_, (value, shift))
 
+    def _find_site(self, node: Any, part: str) -> str:
+        """Return the layer whose weight or bias a node looks up as it stands."""
+        name = node.meta.get("weight", "") if isinstance(node, fx.Node) else ""
+        site, _, found = name.rpartition(".")
+        if found != part:
+            raise _NoRule
+        return site
+
     def _rewrite_batch_norm(self, node: fx.Node) -> fx.Node:
-        images, *parts = _arguments(node)[:5]
-        eps = float(_arguments(node)[7])
-        if any(part is not None and "weight" not in part.meta for part in parts):
+        images, *parts, training, _, eps = _arguments(node)[:8]
+        weight, bias, mean, variance = (self._find_name(part) for part in parts)
+        if training or mean is None or variance is None:
             raise _NoRule
-        names = [None if part is None else part.meta["weight"] for part in parts]
-        weight, bias, mean, variance = names
-        if mean is None or variance is None:
-            raise _NoRule
-        size, ndim = images.meta["shapes"][0][1], len(images.meta["shapes"][0])
-
-        def scale(values: TaskVectors) -> Tensor:
-            factor = torch.rsqrt(values.plain(variance) + eps)
-            return factor if weight is None else factor * values.plain(weight)
-
-        def shift(values: TaskVectors) -> Tensor:
-            moved = -values.plain(mean) * scale(values)
-            return moved if bias is None else moved + values.plain(bias)
-
-        return self._affine(self._copies[images], scale, shift, size, ndim, 1)
+        scale = Source("norm_scale", (weight, variance, eps))
+        shift = Source("norm_shift", (weight, bias, mean, variance, eps))
+        return self._affine(self._copies[images], scale, shift, images.meta["shapes"][0], 1)
 
     def _rewrite_norm(self, node: fx.Node, *, channels: int) -> fx.Node:
-        images, shape, weight, bias, *others = _arguments(node)
-        vectors = [None if part is None else part.meta.get("weight") for part in (weight, bias)]
-        sizes = images.meta["shapes"][0]
-        if None in vectors or (channels == -1 and len(shape) != 1):
+        images, groups, *parts = _arguments(node)
+        weight, bias, *others = (*parts, None, None)[: max(2, len(parts))]
+        if channels == -1 and len(groups) != 1:
             raise _NoRule
-        value = self._call(node.target, (self._copies[images], shape, None, None, *others))
-        scale, shift = ((lambda v, name=name: v.plain(name)) for name in vectors)
-        return self._affine(value, scale, shift, sizes[channels], len(sizes), channels)
+        scale, shift = (
+            None if name is None else Source("plain", (name,))
+            for name in map(self._find_name, (weight, bias))
+        )
+        value = self._call(node.target, (self._copies[images], groups, None, None, *others))
+        return self._affine(value, scale, shift, images.meta["shapes"][0], channels)
+
+    def _find_name(self, node: Any) -> str | None:
+        """Return the name of the weight that a node looks up, None for no node."""
+        if node is None:
+            return None
+        if not isinstance(node, fx.Node) or "weight" not in node.meta:
+            raise _NoRule
+        return str(node.meta["weight"])
 
     def _affine(
-        self, value: fx.Node, scale: Source, shift: Source, size: int, ndim: int, channels: int
+        self,
+        value: fx.Node,
+        scale: Source | None,
+        shift: Source | None,
+        shape: Sequence[int],
+        channels: int,
     ) -> fx.Node:
-        factor = self._factor(scale, size, ndim, channels)
-        value = self._call(operator.mul, (value, factor))
-        offset = self._factor(shift, size, ndim, channels)
-        return self._call(torch.Tensor.add_, (value, offset))
+        # Whatever is added to has just been made, so it can be added to in place.
+        for source, combine in ((scale, operator.mul), (shift, torch.Tensor.add_)):
+            if source is not None:
+                factor = self._factor(source, shape[channels], len(shape), channels)
+                value = self._call(combine, (value, factor))
+        return value
 
-    def _rewrite_elementwise(self, node: fx.Node) -> fx.Node:
+    def _rewrite_elementwise(self, node: fx.Node, images: fx.Node, vector: Any) -> fx.Node:
         """A vector that meets the images by broadcasting, such as a layer scale."""
-        images, vector = _arguments(node)
         name = self._vector(vector)
         if name is None:
             raise _NoRule
-        small, _ = images.meta["shapes"]
+        ndim = len(images.meta["shapes"][0])
         shape = vector.meta["shapes"][0] if vector in self._reshaped else self._merged.shape(name)
-        if len(shape) == len(small) and shape[0] == 1:
+        if len(shape) == ndim and shape[0] == 1:
             shape = shape[1:]
-        if len(shape) >= len(small):
+        if len(shape) >= ndim:
             raise _NoRule
-        spread = (-1, *(1,) * (len(small) - 1 - len(shape)), *shape)
-        factor = self._slice(lambda v: v.plain(name), math.prod(shape), spread)
+        spread = (-1, *(1,) * (ndim - 1 - len(shape)), *shape)
+        factor = self._slice(Source("plain", (name,)), math.prod(shape), spread)
         return self._call(node.target, (self._copies[images], factor))
 
     def _call(self, target: Any, arguments: tuple[Any, ...]) -> fx.Node:

@@ -47,7 +47,6 @@ class Engine:
 
     Raises:
         EngineError: no such dtype.
-        GateError: the backbone cannot be traced.
     """
 
     def __init__(
@@ -89,6 +88,7 @@ class Engine:
             AdapterFormatError: the folder is not a sound adapter.
             BackboneMismatchError: it was trained on another backbone.
             SelfCheckError: it does not answer its probe here as it did where it was made.
+            ExecutionError: the backbone cannot be recorded, such as one that branches on values.
             SiteError: it does not fit the backbone.
             MemoryBudgetError: it does not fit the memory that tasks may take.
             HubError: it is on a hub that cannot give it.

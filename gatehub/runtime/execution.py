@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from gatehub.gates.merged import LayoutPlan, MergedBackbone, cast_to
+from gatehub.gates.dense import cast_to, lay_out
+from gatehub.gates.merged import LayoutPlan, MergedBackbone
 from gatehub.runtime.channelwise import OnePass, build_one_pass
-from gatehub.runtime.heap import return_free_memory
 from gatehub.runtime.kernels import Kernel, pack
+from gatehub.runtime.memo import Memo
 from gatehub.runtime.packed import PackedTask
-from gatehub.runtime.program import Program, record
-from gatehub.runtime.segments import Run, Stem, compile_whole, split
-
-T = TypeVar("T")
-
-Size = tuple[int, int, int]
+from gatehub.runtime.segments import Stem, keeps_images_apart, split
+from gatehub.runtime.sizes import Recorded, Size, Sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,10 +38,28 @@ class FoldedTask:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChannelTask:
+    """What a task has of its own in a pass that it shares with others.
+
+    Args:
+        factors: (V,).
+        head: its head's tensors, by name in the model.
+        labels: number of classes.
+        bytes: of all of them.
+    """
+
+    factors: Tensor
+    head: Mapping[str, Tensor]
+    labels: int
+    bytes: int
+
+
 class Execution:
     """A backbone in one dtype: what it runs for any task, and how a task's weights are formed.
 
-    Everything is safe to call from any number of threads, and inference takes no lock.
+    Everything is safe to call from any number of threads, and inference takes no lock. The first
+    images of a size cost several passes, since the network is recorded on them.
 
     Args:
         merged: the backbone.
@@ -56,8 +69,8 @@ class Execution:
     def __init__(self, merged: MergedBackbone, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self._merged = merged
-        self._memo: dict[object, Any] = {}
-        self._recording = threading.RLock()
+        self._sizes = Sizes(merged, dtype)
+        self._weights = Memo()
 
     def fold(self, task: PackedTask) -> FoldedTask:
         """Form a task's weights.
@@ -65,15 +78,15 @@ class Execution:
         Raises:
             BackboneMismatchError: it was trained on another backbone.
             SiteError: it does not fit this one.
+            ExecutionError: the backbone cannot be recorded; see `record`.
         """
-        program = self._program(task.preprocessing.input_size)
+        home = self._sizes.home()
         with torch.inference_mode():
             own = self._merged.fold(task, dtype=self.dtype)
-        weights: dict[str, Tensor | Kernel] = {
-            name: self._base(name, program) for name in program.weights - own.keys()
-        }
-        for name in program.weights & own.keys():
-            weights[name] = pack(own[name]) if name in program.kernels else own[name]
+            weights = {name: _place(tensor, name, home) for name, tensor in own.items()}
+        # Of the bare backbone's own classifier nothing is left.
+        alone = self._merged.names - self._head_places(len(task.labels)) - own.keys()
+        weights |= {name: self._base(name) for name in alone}
         return FoldedTask(
             weights=weights,
             own=frozenset(own),
@@ -91,8 +104,13 @@ class Execution:
         return self.dtype.itemsize * shared.length + self._head_bytes(labels)
 
     def stem_key(self, plan: LayoutPlan, labels: int) -> Hashable:
-        """Return what tasks have in common that leave the same layers alone."""
-        return id(self), frozenset(plan.own | self._head_places(labels)), plan.is_scale
+        """Return what tasks have in common that can run together.
+
+        That is which layers they leave alone; and, where they could share a pass of factors, what
+        these factors are.
+        """
+        own = frozenset(plan.own | self._head_places(labels))
+        return self, own, plan if plan.is_scale else None
 
     def run(self, task: FoldedTask, images: Tensor) -> Tensor:
         """Answer for one task.
@@ -103,12 +121,13 @@ class Execution:
 
         Returns:
             (B, classes) float32, on the CPU.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
         """
-        size = _size(images)
-        whole: Run = self._once(("whole", size), lambda: compile_whole(self._program(size)))
+        at = self._sizes.at(_size(images))
         with torch.inference_mode():
-            answer = whole(self._enter(images, size), task.weights, task.labels)
-            return _leave(answer)
+            return _leave(at.whole(at.enter(images), task.weights, task.labels))
 
     def run_rows(self, tasks: Sequence[tuple[FoldedTask, int]], images: Tensor) -> list[Tensor]:
         """Answer for several tasks, each for its own images, with one pass over what they share.
@@ -119,19 +138,17 @@ class Execution:
 
         Returns:
             For each task (its images, classes) float32, on the CPU.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
         """
-        size = _size(images)
-        stem = self._stem([task for task, _ in tasks], size)
+        at = self._sizes.at(_size(images))
+        stem = self._stem([task for task, _ in tasks], at)
+        if stem is None:
+            parts = torch.split(images, [count for _, count in tasks])
+            return [self.run(task, part) for part, (task, _) in zip(parts, tasks, strict=True)]
         with torch.inference_mode():
-            given = self._enter(images, size)
-            if stem is None:
-                parts = torch.split(given, [count for _, count in tasks])
-                whole = self._once(("whole", size), lambda: compile_whole(self._program(size)))
-                return [
-                    _leave(whole(part, task.weights, task.labels))
-                    for part, (task, _) in zip(parts, tasks, strict=True)
-                ]
-            values = stem.stem(given, tasks[0][0].weights, 0)
+            values = stem.stem(at.enter(images), tasks[0][0].weights)
             answers, start = [], 0
             for task, count in tasks:
                 taken = stem.take(values, start, start + count)
@@ -144,24 +161,35 @@ class Execution:
 
         Returns:
             For each task (B, classes) float32, on the CPU.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
         """
-        size = _size(images)
-        stem = self._stem(tasks, size)
+        at = self._sizes.at(_size(images))
+        stem = self._stem(tasks, at)
         if stem is None:
             return [self.run(task, images) for task in tasks]
         with torch.inference_mode():
-            values = stem.stem(self._enter(images, size), tasks[0].weights, 0)
+            values = stem.stem(at.enter(images), tasks[0].weights)
             return [
                 _leave(stem.rest(stem.protect(values), task.weights, task.labels, len(images)))
                 for task in tasks
             ]
 
     def one_pass(self, plan: LayoutPlan, labels: int, size: Size) -> OnePass | None:
-        """Return how tasks of a layout share a pass, or None where they cannot."""
-        heads = self._head_places(labels)
-        build = partial(build_one_pass, self._program(size), self._merged, plan, heads=heads)
-        found: OnePass | None = self._once(("one pass", size, id(plan), heads), build)
-        return found
+        """Return how tasks of a layout share a pass, or None where they cannot.
+
+        A task's factors are the same for images of every size.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
+        """
+        at, home = self._sizes.at(size), self._sizes.home()
+        found = at.memo.get(plan, partial(self._build_one_pass, plan, labels, at))
+        if found is None or at is home:
+            return found
+        usual = home.memo.get(plan, partial(self._build_one_pass, plan, labels, home))
+        return found if usual is not None and usual.sources == found.sources else None
 
     def factors(self, shared: OnePass, task: PackedTask) -> ChannelTask:
         """Form what a task has of its own in a shared pass."""
@@ -194,12 +222,12 @@ class Execution:
         Returns:
             For each task (its images, classes) float32, on the CPU.
         """
-        size = _size(images)
+        at = self._sizes.at(_size(images))
+        weights = at.memo.get(("weights", shared.plan), partial(self._shared_weights, shared))
         with torch.inference_mode():
             table = torch.stack([task.factors for task in tasks])
             factors = table[torch.as_tensor(rows, device=table.device)]
-            weights = self._shared_weights(shared, size)
-            values = shared.body(self._enter(images, size), weights, 0, factors)
+            values = shared.body(at.enter(images), weights, factors)
             answers, start = [], 0
             for index, task in enumerate(tasks):
                 count = rows.count(index)
@@ -209,20 +237,28 @@ class Execution:
                 start += count
         return answers
 
-    def _shared_weights(self, shared: OnePass, size: Size) -> Mapping[str, Tensor | Kernel]:
+    def _build_one_pass(self, plan: LayoutPlan, labels: int, at: Recorded) -> OnePass | None:
+        shared = build_one_pass(at.program, self._merged, plan, heads=self._head_places(labels))
+        if shared is None:
+            return None
+        weights = self._shared_weights(shared)
+        generator = torch.Generator().manual_seed(0)
+        factors = torch.rand(3, shared.length, generator=generator).to(at.draw([0])) + 0.5
+
+        def run(chosen: list[int]) -> Sequence[Tensor]:
+            with torch.inference_mode():
+                values: Sequence[Tensor] = shared.body(at.draw(chosen), weights, factors[chosen])
+            return values
+
+        return shared if keeps_images_apart(run, shared.heads.rows) else None
+
+    def _shared_weights(self, shared: OnePass) -> Mapping[str, Tensor | Kernel]:
         """Return the weights of a shared pass: kernels without any task's part in them."""
-
-        def form() -> dict[str, Tensor | Kernel]:
-            program, own = self._program(size), shared.plan.own
-            weights = {name: self._base(name, program) for name in shared.weights - own}
-            for name in shared.weights & own:
-                kernel = self._merged.kernel(name.removesuffix(".weight"), shared.plan)
-                dense = cast_to(kernel, self.dtype)
-                weights[name] = pack(dense) if name in program.kernels else dense
-            return weights
-
-        found: Mapping[str, Tensor | Kernel] = self._once(("shared", id(shared)), form)
-        return found
+        own = shared.plan.own
+        return {
+            name: self._raw(name, shared.plan) if name in own else self._base(name)
+            for name in shared.weights
+        }
 
     def _head_places(self, labels: int) -> frozenset[str]:
         return frozenset(place for place, _ in self._merged.heads(labels).values())
@@ -231,72 +267,49 @@ class Execution:
         shapes = (shape for _, shape in self._merged.heads(labels).values())
         return self.dtype.itemsize * sum(map(math.prod, shapes))
 
-    def _stem(self, tasks: Sequence[FoldedTask], size: Size) -> Stem | None:
+    def _stem(self, tasks: Sequence[FoldedTask], at: Recorded) -> Stem | None:
         own = frozenset().union(*(task.own for task in tasks))
-        build = partial(split, self._program(size), own)
-        found: Stem | None = self._once(("stem", size, own), build)
-        return found
+        return at.memo.get(own, partial(self._split, own, tasks[0], at))
 
-    def _program(self, size: Size) -> Program:
-        def make() -> Program:
-            program = record(
-                lambda labels: self._merged.model(labels, dtype=self.dtype),
-                input_size=size,
-                device=self._merged.device,
-                dtype=self.dtype,
-            )
-            return_free_memory()
-            return program
+    def _split(self, own: frozenset[str], task: FoldedTask, at: Recorded) -> Stem | None:
+        stem = split(at.program, own)
+        if stem is None:
+            return None
 
-        program: Program = self._once(("program", size), make)
-        return program
+        def run(chosen: list[int]) -> Sequence[Tensor]:
+            with torch.inference_mode():
+                values: Sequence[Tensor] = stem.stem(at.draw(chosen), task.weights)
+            return values
 
-    def _base(self, name: str, program: Program) -> Tensor | Kernel:
+        return stem if keeps_images_apart(run, stem.rows) else None
+
+    def _base(self, name: str) -> Tensor | Kernel:
         """Return a weight of the bare backbone; every task that leaves it alone reads this one."""
 
         def form() -> Tensor | Kernel:
             with torch.inference_mode():
                 weight = self._merged.weight(name, dtype=self.dtype)
-            return pack(weight) if name in program.kernels else weight
+                return _place(weight, name, self._sizes.home())
 
-        base: Tensor | Kernel = self._once(("base", name), form)
-        return base
+        return self._weights.get(name, form)
 
-    def _once(self, key: object, make: Callable[[], T]) -> T:
-        """Make something that depends on its key alone, once."""
-        try:
-            return self._memo[key]  # type: ignore[no-any-return]
-        except KeyError:
-            pass
-        with self._recording:
-            if key not in self._memo:
-                self._memo[key] = make()
-            return self._memo[key]  # type: ignore[no-any-return]
+    def _raw(self, name: str, plan: LayoutPlan) -> Tensor | Kernel:
+        """Return a kernel without a gate, a norm that is merged, or a gain of the tasks' own."""
+        site = name.removesuffix(".weight")
 
-    def _enter(self, images: Tensor, size: Size) -> Tensor:
-        """Bring images to where and how the network computes."""
-        given = images.to(device=self._merged.device, dtype=self.dtype)
-        given = given.contiguous(memory_format=torch.channels_last)
-        if self._program(size).changes_images and given is images:
-            return given.clone(memory_format=torch.preserve_format)
-        return given
+        def form() -> Tensor | Kernel:
+            with torch.inference_mode():
+                kernel = cast_to(self._merged.kernel(site, plan), self.dtype)
+                return _place(kernel, name, self._sizes.home())
+
+        return self._weights.get((name, site in plan.gains), form)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ChannelTask:
-    """What a task has of its own in a pass that it shares with others.
-
-    Args:
-        factors: (V,).
-        head: its head's tensors, by name in the model.
-        labels: number of classes.
-        bytes: of all of them.
-    """
-
-    factors: Tensor
-    head: Mapping[str, Tensor]
-    labels: int
-    bytes: int
+def _place(weight: Tensor, name: str, home: Recorded) -> Tensor | Kernel:
+    """Bring a weight into the form in which programs read it."""
+    if home.memory_format is not torch.channels_last:
+        return lay_out(weight, home.memory_format)
+    return pack(weight) if name in home.program.kernels else weight
 
 
 def _size(images: Tensor) -> Size:

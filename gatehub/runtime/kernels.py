@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import cast
 
 import torch
@@ -16,8 +17,13 @@ class Kernel:
     """A large convolution kernel on a CPU, reordered at its first use instead of at every use.
 
     oneDNN computes with kernels in blocks of channels, and torch reorders a dense one on every
-    call, which at a batch of one takes as long as the convolution. The numbers that come out are
-    the same to the bit, so it does not matter which thread does it first.
+    call, which at a batch of one takes as long as the convolution. The answers are those of
+    `torch.nn.functional.conv2d` but for rounding, and lie channels-last in memory, as its do with
+    a kernel that lies so. Any thread may be the first: all would reorder it alike.
+
+    Args:
+        dense: (O, I/groups, kH, kW) float32 or bfloat16, channels-last. It is let go of at the
+            first use, and every use has to be with the same groups.
     """
 
     __slots__ = ("_dense", "_packed")
@@ -35,7 +41,7 @@ class Kernel:
         dilation: list[int],
         groups: int,
     ) -> Tensor:
-        """Convolve as `torch.nn.functional.conv2d` does."""
+        """Convolve (B, I, H, W) → (B, O, H', W'), as `torch.nn.functional.conv2d` does."""
         packed = self._packed
         if packed is None:
             packed = self._pack(images, stride, padding, dilation, groups)
@@ -64,15 +70,37 @@ class Kernel:
 
 
 def pack(tensor: Tensor) -> Tensor | Kernel:
-    """Wrap a kernel that nothing but convolutions reads, if that makes it faster."""
+    """Wrap a channels-last kernel that nothing but convolutions reads, if that is faster."""
     worthwhile = (
         tensor.ndim == 4
         and tensor.device.type == "cpu"
         and tensor.numel() >= PACKED_VALUES
-        and tensor.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()
+        and can_pack(tensor.dtype)
     )
     return Kernel(tensor) if worthwhile else tensor
+
+
+@functools.cache
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this build of torch convolves with packed kernels of a dtype on this processor.
+
+    The operators are torch's own and private: they could change, and some processors lack what
+    they need. So it is tried.
+    """
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(1, 16, 5, 5, generator=generator).to(dtype)
+    kernel = torch.randn(16, 16, 3, 3, generator=generator).to(dtype)
+    images, kernel = (t.contiguous(memory_format=torch.channels_last) for t in (images, kernel))
+    try:
+        with torch.inference_mode():
+            found = Kernel(kernel).convolve(images, None, [1, 1], [1, 1], [1, 1], 1)
+            expected = F.conv2d(images, kernel, padding=1)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    same_layout = found.stride() == expected.stride()
+    return same_layout and torch.allclose(found, expected, rtol=0.02, atol=0.1)
 
 
 def convolve(

@@ -10,7 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 import torch
 
 from gatehub.adapter.probe import check_probe, draw_images
-from gatehub.errors import SelfCheckError, TaskUnavailableError
+from gatehub.errors import ExecutionError, SelfCheckError, TaskUnavailableError
 from gatehub.gates.fold import check_backbone
 from gatehub.gates.merged import MergedBackbone
 from gatehub.runtime.catalogue import Catalogue
@@ -112,7 +112,7 @@ class Loader:
                     if before is not None:
                         self._tiers.succeed(before, served)
                     return current
-            except SelfCheckError:
+            except (ExecutionError, SelfCheckError):
                 if last:
                     raise
         raise AssertionError("the last dtype is published or refused")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from torch import Tensor, fx, nn
+import torch
+from torch import Tensor, fx
 
-from gatehub.runtime.program import Program
-
-Run = Callable[..., Any]
+from gatehub.runtime.program import RECORDED_BATCHES, Program, Run, compile_graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,12 +18,11 @@ class Stem:
 
     Args:
         crossing: the nodes of the program whose values cross from one part to the other.
-        stem: (images, weights, labels) → those values.
+        stem: (images, weights) → those values.
         rest: (crossing values, weights, labels, batch) → logits.
         rows: for each crossing value, how many rows it has for each image; 0 for a value that
             the images play no part in.
         changed: for each crossing value, whether the rest changes it in place.
-        operations: how many operations the stem runs.
     """
 
     crossing: Sequence[fx.Node]
@@ -33,14 +30,19 @@ class Stem:
     rest: Run
     rows: tuple[int, ...]
     changed: tuple[bool, ...]
-    operations: int
 
     def take(self, values: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
-        """Return what belongs to the images from `start` to `stop`."""
-        return [
-            value[rows * start : rows * stop] if rows else value
-            for value, rows in zip(values, self.rows, strict=True)
-        ]
+        """Return what belongs to the images from `start` to `stop`, for the rest to use up.
+
+        No two calls may take the same image: the rest may change its rows.
+        """
+        taken = []
+        for value, rows, changed in zip(values, self.rows, self.changed, strict=True):
+            if rows:
+                taken.append(value[rows * start : rows * stop])
+            else:
+                taken.append(value.clone() if changed else value)
+        return taken
 
     def protect(self, values: Sequence[Tensor]) -> list[Tensor]:
         """Copy those that the rest would change, so that another task can read them too."""
@@ -50,17 +52,12 @@ class Stem:
         ]
 
 
-def compile_whole(program: Program) -> Run:
-    """Return the whole program as a function (images, weights, labels) → logits."""
-    return fx.GraphModule(nn.Module(), program.graph)
-
-
 def split(program: Program, own: Collection[str]) -> Stem | None:
     """Split a program in what is the same for all tasks and what each task does with it.
 
-    An operation belongs to the rest if it depends on one of the task's own weights, reads or
-    changes memory that the rest has changed, or changes memory that the rest reads. Everything
-    else can run before, in its order.
+    An operation belongs to the rest if it depends on one of the task's own weights or on its
+    number of labels, reads or changes memory that the rest has changed, or changes memory that the
+    rest reads. Everything else can run before, in its order.
 
     Args:
         program: stays as it is.
@@ -68,21 +65,26 @@ def split(program: Program, own: Collection[str]) -> Stem | None:
 
     Returns:
         None where nothing can be shared: the first operation on the images depends on the task,
-        or a value that crosses over does not lie image by image.
+        or a value that crosses over does not have its rows image by image. Whether the rows that
+        it has for each image lie together has to be tried; see `keeps_images_apart`.
     """
     rest = find_rest(program, own)
-    computing = [n for n in program.graph.nodes if "reads" in n.meta]
-    operations = sum(node not in rest for node in computing)
     crossing = _find_crossing(program, rest)
-    if not operations or program.answer not in rest or not crossing:
+    if program.answer not in rest or not crossing:
         return None
     rows = [count_rows(node) for node in crossing]
     storages = [node.meta["storage"] for node in crossing]
-    written = frozenset().union(*(node.meta["writes"] for node in computing if node in rest))
+    written = {
+        storage
+        for node in program.graph.nodes
+        if node in rest
+        for storage in node.meta.get("writes", ())
+    }
     changed = [storage in written for storage in storages]
-    if None in rows or (any(changed) and len(set(storages)) < len(storages)):
+    # Copies of two views of one memory would not see each other's changes.
+    if None in rows or not any(rows) or (any(changed) and len(set(storages)) < len(storages)):
         return None
-    if not any(rows):
+    if all(node is program.inputs["images"] for node in crossing):
         return None
     return Stem(
         crossing=crossing,
@@ -90,13 +92,12 @@ def split(program: Program, own: Collection[str]) -> Stem | None:
         rest=_extract_rest(program, crossing, rest),
         rows=tuple(row for row in rows if row is not None),
         changed=tuple(changed),
-        operations=operations,
     )
 
 
 def find_rest(program: Program, own: Collection[str]) -> set[fx.Node]:
     """Return the nodes that cannot run before a task is known; see `split`."""
-    rest: set[fx.Node] = set()
+    rest = {program.inputs["labels"]}
     read: set[int] = set()
     written: set[int] = set()
     for node in program.graph.nodes:
@@ -116,6 +117,43 @@ def find_rest(program: Program, own: Collection[str]) -> set[fx.Node]:
     return rest
 
 
+def count_rows(node: fx.Node) -> int | None:
+    """Return how many rows of a value there are for each image, 0 for none, None if unclear."""
+    if "shapes" not in node.meta:
+        return None
+    small, large = node.meta["shapes"]
+    if small == large:
+        return 0
+    if len(small) != len(large) or tuple(small[1:]) != tuple(large[1:]):
+        return None
+    first, second = RECORDED_BATCHES
+    return (
+        small[0] // first
+        if small[0] % first == 0 and small[0] // first * second == large[0]
+        else None
+    )
+
+
+def keeps_images_apart(run: Callable[[list[int]], Sequence[Tensor]], rows: Sequence[int]) -> bool:
+    """Try whether each image's rows lie together, in the images' order, and depend on it alone.
+
+    Sizes do not tell: a network may put a second copy of all images behind the first, or their
+    mean in a value of its own. So one image of two is replaced by a third, and what belongs to the
+    other must not change by a bit.
+
+    Args:
+        run: computes values for two of three images, given by their indices.
+        rows: for each value, how many rows it has for each image.
+    """
+    values, second_replaced, first_replaced = run([0, 1]), run([0, 2]), run([2, 1])
+    return all(
+        torch.equal(a[:count], b[:count]) and torch.equal(a[count:], c[count:])
+        if count
+        else torch.equal(a, b) and torch.equal(a, c)
+        for count, a, b, c in zip(rows, values, second_replaced, first_replaced, strict=True)
+    )
+
+
 def _find_crossing(program: Program, rest: set[fx.Node]) -> list[fx.Node] | None:
     """Return the values of the stem that the rest reads, but for weights and sizes.
 
@@ -131,19 +169,6 @@ def _find_crossing(program: Program, rest: set[fx.Node]) -> list[fx.Node] | None
     return crossing if all("shapes" in node.meta for node in crossing) else None
 
 
-def count_rows(node: fx.Node) -> int | None:
-    """Return how many rows of a value belong to each image, 0 if none does, None if unclear."""
-    if "shapes" not in node.meta:
-        return None
-    small, large = node.meta["shapes"]
-    if small == large:
-        return 0
-    if len(small) != len(large) or tuple(small[1:]) != tuple(large[1:]):
-        return None
-    # The two recorded batches are of two and of three images.
-    return small[0] // 2 if small[0] % 2 == 0 and small[0] // 2 * 3 == large[0] else None
-
-
 def _extract_stem(program: Program, crossing: Sequence[fx.Node], rest: set[fx.Node]) -> Run:
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
@@ -151,7 +176,7 @@ def _extract_stem(program: Program, crossing: Sequence[fx.Node], rest: set[fx.No
         if node.op != "output" and node not in rest:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(tuple(copies[value] for value in crossing))
-    return _compile(graph)
+    return compile_graph(graph)
 
 
 def _extract_rest(program: Program, crossing: Sequence[fx.Node], rest: set[fx.Node]) -> Run:
@@ -173,9 +198,4 @@ def _extract_rest(program: Program, crossing: Sequence[fx.Node], rest: set[fx.No
         ):
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(copies[program.answer])
-    return _compile(graph)
-
-
-def _compile(graph: fx.Graph) -> Run:
-    graph.eliminate_dead_code()
-    return fx.GraphModule(nn.Module(), graph)
+    return compile_graph(graph)

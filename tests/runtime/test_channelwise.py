@@ -1,0 +1,131 @@
+"""Tasks of kind `scale` share one pass where there is a rule for each operation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from gatehub.gates.fold import fold
+from gatehub.gates.merged import MergedBackbone
+from gatehub.runtime.channelwise import OnePass, build_one_pass
+from gatehub.runtime.execution import Execution
+from gatehub.runtime.packed import PackedTask, Packer
+from gatehub.runtime.vectors import Source, TaskVectors
+from tests.parity import assert_parity
+from tests.runtime.networks import NETWORKS, SIDE, Wired, in_a_row, make_task, wire
+from tests.tiny import random_images
+
+# In these, an operation reads a task's values in a way for which there is no rule, or mixes images.
+WITHOUT = {
+    "adds_twice_a_vector",
+    "borrows_a_bias",
+    "changes_a_literal_late",
+    "changes_a_position",
+    "convolves_answers",
+    "counts_labels_early",
+    "doubles_the_batch",
+    "doubles_the_batch_side_by_side",
+    "folds_channels_into_the_batch",
+    "moves_positions_into_the_batch",
+    "reads_a_kernel_itself",
+    "scales_answers",
+    "scales_by_a_convolution",
+    "turns_the_batch_around",
+}
+
+
+def build(name: str, **choices: object) -> tuple[Execution, PackedTask, OnePass | None]:
+    backbone = NETWORKS[name]()
+    merged = MergedBackbone(backbone)
+    execution = Execution(merged, torch.float32)
+    task = Packer().pack(make_task(backbone, "task", **{"gates": "scale", **choices}))
+    plan = merged.plan(task.layout)
+    return execution, task, execution.one_pass(plan, len(task.labels), (3, SIDE, SIDE))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_pass_is_shared_wherever_there_is_a_rule(name: str) -> None:
+    _, _, shared = build(name)
+    assert (shared is None) == (name in WITHOUT)
+
+
+@pytest.mark.parametrize("gates", ["full", "lowrank:2", "auto"])
+def test_other_gates_have_kernels_of_their_own(gates: str) -> None:
+    _, _, shared = build("in_a_row", gates=gates)
+    assert shared is None
+
+
+def test_factors_are_counted_before_they_are_formed() -> None:
+    execution, task, shared = build("grouped", norm="stats")
+    assert shared is not None
+    factors = execution.factors(shared, task).factors
+    assert factors.shape == (shared.length,)
+    assert "layers.2.weight" in shared.weights
+    assert "layers.1.weight" not in shared.weights  # merged, so its values are factors
+
+
+def test_kernels_of_a_shared_pass_are_the_backbones() -> None:
+    execution, _, shared = build("standard")
+    assert shared is not None
+    weights = execution._shared_weights(shared)
+    again = execution._shared_weights(shared)
+    assert all(weights[name] is again[name] for name in weights)
+
+
+def norms_without_kernels(net: Wired, x: Tensor) -> Tensor:
+    return net.end(net.norm3(net.body(net.begin(x)).relu()))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("norm", ["affine", "stats"])
+def test_a_norm_that_is_not_merged_becomes_factors(affine: bool, norm: str) -> None:
+    backbone = wire(norms_without_kernels, norm3=torch.nn.BatchNorm2d(8, affine=affine))
+    merged = MergedBackbone(backbone)
+    assert "body" not in merged.merges
+    execution = Execution(merged, torch.float32)
+    adapters = [make_task(backbone, "t", seed=s, gates="scale", norm=norm) for s in (1, 2)]
+    tasks = [Packer().pack(adapter) for adapter in adapters]
+    shared = execution.one_pass(merged.plan(tasks[0].layout), 3, (3, SIDE, SIDE))
+    assert shared is not None
+    images = random_images(3, SIDE)
+    own = [execution.factors(shared, task) for task in tasks]
+    found = execution.run_channelwise(shared, own, [0, 0, 1], images)
+    for adapter, answer, rows in zip(adapters, found, ([0, 1], [2]), strict=True):
+        assert_parity(answer, fold(backbone, adapter)(images[rows]))
+
+
+def test_nothing_is_built_where_heads_come_first() -> None:
+    backbone = wire(in_a_row)
+    merged = MergedBackbone(backbone)
+    execution = Execution(merged, torch.float32)
+    plan = merged.plan(make_task(backbone, "task", gates="scale").layout)
+    program = execution._sizes.home().program
+    assert build_one_pass(program, merged, plan, heads={"stem.weight"}) is None
+    assert build_one_pass(program, merged, plan, heads={"norm2.weight"}) is None
+
+
+def test_vectors_by_hand() -> None:
+    """W' = a bᵀ W, then the norm: scale = weight / sqrt(var + eps), shift = bias - mean * scale."""
+    backbone = NETWORKS["grouped"]()
+    task = make_task(backbone, "task", gates="scale", norm="stats")
+    merged = MergedBackbone(backbone)
+    vectors = TaskVectors(merged, task, merged.plan(task.layout))
+    own = task.tensors
+    scale = own["layers.1.weight"] / (own["layers.1.running_var"] + 1e-5).sqrt()
+    bias = backbone.model.layers[0].bias
+    shift = own["layers.1.bias"] + (bias - own["layers.1.running_mean"]) * scale
+    leaving = own["layers.0.gate_a"] * scale
+    read = {
+        Source("entering", ("layers.0", 4)): own["layers.0.gate_b"].repeat(4),
+        Source("leaving", ("layers.0",)): leaving,
+        Source("shift", ("layers.0",)): shift,
+        # One input channel in each group: b is one number.
+        Source("leaving", ("layers.2",)): own["layers.2.gate_a"]
+        * own["layers.2.gate_b"]
+        * own["layers.3.weight"]
+        / (own["layers.3.running_var"] + 1e-5).sqrt(),
+        Source("plain", ("layers.4.bias",)): backbone.model.layers[4].bias,
+    }
+    for source, expected in read.items():
+        assert_parity(source.read(vectors), expected)
