@@ -169,11 +169,15 @@ class MergedBackbone:
         given = task.tensors
         self._check(task, given, plan, heads)
         plain = {**self._tensors, **{name: self.widen(given[name]) for name in plan.norms}}
+        norms = {
+            site: scale_and_shift(plain, merge)
+            for site, merge in self._merges.items()
+            if f"{site}.weight" in plan.own
+        }
         folded: dict[str, Tensor] = {}
         for name in sorted(plan.own):
             site, _, part = name.rpartition(".")
-            merge = self._merges.get(site)
-            scale, shift = scale_and_shift(plain, merge) if merge else (None, None)
+            scale, shift = norms.get(site, (None, None))
             if part == "bias" and shift is not None:
                 folded[name] = cast_to(shift, dtype)
             elif part != "weight" or (site not in plan.layout.sites and scale is None):
