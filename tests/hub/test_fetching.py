@@ -330,10 +330,10 @@ def test_a_pinned_file_that_the_hub_no_longer_lists_is_found_out(
     fewer = {name: blob for name, blob in old.files.items() if name != "README.md"}
     repository.commits[commit] = replace(old, files=fewer)
     (folder / "README.md").unlink()
-    with pytest.raises(HubIntegrityError, match="has other files .* than were pulled before"):
+    with pytest.raises(HubIntegrityError, match=r"has other files .* than were pulled before"):
         pull(REPO, hub=test_hub.url)
     monkeypatch.setenv("GATEHUB_CACHE", str(cache))
-    with pytest.raises(HubIntegrityError, match="has other files .* than the lock file pins"):
+    with pytest.raises(HubIntegrityError, match=r"has other files .* than the lock file pins"):
         pull(REPO, lock=lock)
     assert not list(cache.rglob("*.safetensors"))
 
@@ -349,7 +349,7 @@ def test_a_lock_file_that_pins_more_than_an_adapter_is_refused(
     files = record["adapters"][REPO]["files"]
     files["training.png"] = files["README.md"]
     lock.write_text(json.dumps(record))
-    with pytest.raises(HubIntegrityError, match="has other files .* than the lock file pins"):
+    with pytest.raises(HubIntegrityError, match=r"has other files .* than the lock file pins"):
         pull(REPO, lock=lock, out=tmp_path / "out")
     files["evil.pkl"] = files["README.md"]
     lock.write_text(json.dumps(record))
