@@ -16,12 +16,11 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from fsspec import AbstractFileSystem
 
 from gatehub._hf import first_line, redact
 from gatehub.errors import HubError, HubIntegrityError
-from gatehub.hub._outages import ask_twice, reaching
+from gatehub.hub._outages import ask_twice, open_store, reaching
 from gatehub.hub.contents import MAX_FILE_BYTES
 from gatehub.hub.manifest import StoredFile
 from gatehub.hub.names import is_component
@@ -46,7 +45,7 @@ class Objects:
 
     def __init__(self, place: str) -> None:
         try:
-            self._fs, root = fsspec.core.url_to_fs(place, use_listings_cache=False)
+            self._fs, root = open_store(place)
         except ImportError as error:
             raise HubError(
                 f"'{redact(place)}' needs a package that is not installed: {first_line(error)}.",
