@@ -230,7 +230,7 @@ def explain(
 
 def _explain_status(error: HfHubHTTPError, what: str, repository: str, hub: str) -> HubError:
     status = error.response.status_code
-    said = redact(error.server_message or "").strip(". ")[:200]
+    said = _one_line(error.server_message or "")
     told = f" and said: {said}" if said else ""
     if status == 401:
         if get_token() is None:
@@ -264,5 +264,10 @@ def redact(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line that holds no secret."""
-    return redact(" ".join(str(error).split()))[:200].rstrip(". ") or type(error).__name__
+    """What an error says, in one line that holds no secret and nothing that a terminal obeys."""
+    return _one_line(str(error)) or type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    plain = "".join(c if c.isprintable() else "?" for c in " ".join(redact(text).split()))
+    return plain[:200].rstrip(". ")

@@ -89,6 +89,21 @@ def test_tables_fit_their_terminal_and_stay_whole_in_pipes(
     assert piped[1].split()[:2] == [repo, "birds"]
 
 
+def test_nothing_that_a_stranger_wrote_reaches_the_terminal_as_a_command(
+    run: Run, test_hub: TestHub, adapter_folder: Path
+) -> None:
+    run("push", adapter_folder, REPO)
+    repository = test_hub.state.repositories[REPO]
+    head = repository.commits[repository.branches["main"]]
+    repository.add("main", head.files, "wipe\x1b[2J the screen")
+    (shown,) = [line for line in run("list", REPO).out.splitlines() if "wipe" in line]
+    assert "wipe?[2J the screen" in shown
+    test_hub.faults.append(
+        Fault("/api/", status=403, headers={"X-Error-Message": "\x1b[2Jno"}, times=FOREVER)
+    )
+    assert "\x1b" not in run("pull", REPO).err
+
+
 def test_list_shows_the_cache_where_no_hub_is_named(run: Run, adapter_folder: Path) -> None:
     assert "The cache holds no adapters" in run("list").out
     run("push", adapter_folder, REPO)
