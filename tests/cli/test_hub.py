@@ -36,7 +36,8 @@ def run(gatehub: Gatehub, test_hub: TestHub) -> Run:
 def test_push_search_pull(
     run: Run, test_hub: TestHub, adapter_folder: Path, tmp_path: Path
 ) -> None:
-    plan = run("push", adapter_folder, REPO, "--dry-run")
+    plan = run("push", adapter_folder, REPO, "--dry-run", "--tag", "v1")
+    assert ["tag", "v1"] in [line.split() for line in plan.out.splitlines()]
     assert "README.md, config.json, gates.safetensors" in plan.out
     assert "nothing yet" in plan.out
     assert test_hub.state.repositories == {}
