@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 
 def main() -> None:
     """Run the command on this process's arguments, and exit with its status."""
+    # The Hub's client would tell of each of its own attempts; what came of them is told anyway.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+
     from gatehub.cli.app import app
 
     app()

@@ -67,7 +67,7 @@ class Output:
         elif self.format is Format.quiet:
             sys.stdout.write(quiet + "\n" if quiet else "")
         elif isinstance(human, str):
-            self._results.print(escape(human), soft_wrap=True)
+            self._results.print(escape(_printable(human)), soft_wrap=True)
         else:
             for column in human.columns if self._results.width < _NARROW else ():
                 column.no_wrap = False
@@ -76,7 +76,7 @@ class Output:
 
     def note(self, text: str) -> None:
         """Say something on the way, on stderr."""
-        self._notes.print(escape(text), soft_wrap=True)
+        self._notes.print(escape(_printable(text)), soft_wrap=True)
 
     def govern_client_bars(self) -> None:
         """Turn the Hub client's own progress bars off where nobody looks."""
@@ -142,7 +142,7 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: i
             no_wrap=longest <= _SHORT_CHARACTERS,
         )
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(_printable(cell)) for cell in row))
     return table
 
 
@@ -159,3 +159,8 @@ def format_bytes(count: int) -> str:
 def format_percent(share: float) -> str:
     """Return a fraction in percent, with one decimal."""
     return f"{100 * share:.1f} %"
+
+
+def _printable(text: str) -> str:
+    """Take out what a terminal would obey: strangers write messages, cards and file names."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)

@@ -58,4 +58,5 @@ def card(
     for sentence in (*report.problems, *report.advice):
         output.note(sentence)
     if report.problems:
+        output.note("--write writes the card anew, over what was edited by hand.")
         raise typer.Exit(1)

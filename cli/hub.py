@@ -64,7 +64,7 @@ def push(
     output = Output(format)
     output.govern_client_bars()
     if dry_run:
-        _show_plan(output, folder, name, hub=hub, revision=revision)
+        _show_plan(output, folder, name, hub=hub, revision=revision, tag=tag)
         return
     pushed = push(
         folder,
@@ -85,14 +85,17 @@ def push(
     )
 
 
-def _show_plan(output: Output, folder: Path, name: str, *, hub: str | None, revision: str) -> None:
+def _show_plan(
+    output: Output, folder: Path, name: str, *, hub: str | None, revision: str, tag: str | None
+) -> None:
     from gatehub.hub import plan_push
 
-    plan = plan_push(folder, name, hub=hub, revision=revision, report=output.note)
+    plan = plan_push(folder, name, hub=hub, revision=revision, tag=tag, report=output.note)
     onto = f"commit {plan.parent[:12]}" if plan.parent else "nothing yet"
     rows = [
         ("to", f"{plan.repo}@{plan.revision} on {plan.place}"),
         ("on top of", onto),
+        ("tag", plan.tag or ""),
         ("add", ", ".join(plan.added)),
         ("change", ", ".join(plan.changed)),
         ("remove", ", ".join(plan.removed)),

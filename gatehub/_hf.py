@@ -8,15 +8,15 @@ password of a URL is ever in it.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from huggingface_hub import constants, get_session, get_token
+from huggingface_hub import constants, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.errors import RepositoryNotFoundError as HfRepositoryNotFoundError
 from huggingface_hub.errors import RevisionNotFoundError as HfRevisionNotFoundError
 
+from gatehub._patience import PATIENCE_S, httpx, patient, refuse_more
 from gatehub.errors import (
     GatehubError,
     HubAccessError,
@@ -40,11 +41,6 @@ from gatehub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-
-try:
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-except ImportError:  # the first versions do not say which HTTP library is theirs
-    httpx = import_module("httpx")
 
 __all__ = [
     "CLIENT_ERRORS",
@@ -59,9 +55,7 @@ __all__ = [
 ]
 
 LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may."
-TIMEOUT_S = 60.0
 RETRY_AFTER_S = 1.0
-CONNECT_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
 
@@ -80,7 +74,6 @@ CLIENT_ERRORS = (
 
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{4,}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-_RESET = re.compile(r"\bt=(\d+)")
 _DISK = {
     errno.ENOSPC: "Free some space",
     errno.EDQUOT: "Free some space",
@@ -88,6 +81,19 @@ _DISK = {
     errno.EACCES: "Make it writable",
     errno.EPERM: "Make it writable",
 }
+
+
+class _Redacting(logging.Filter):
+    """Takes secrets out of what the client logs: it writes down the addresses that it asks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+for _room in ("utils._http", "file_download", "hf_api", "lfs"):
+    logging.getLogger(f"huggingface_hub.{_room}").addFilter(_Redacting())
+logging.getLogger(httpx.__name__).addFilter(_Redacting())
 
 
 def current_endpoint() -> str:
@@ -113,13 +119,9 @@ def asking(
         revision: the one asked for, if any.
         filename: the one asked for, if any.
     """
-    session = get_session()
-    # Version 2 of the client has none, and a Hub that never answers would be waited for for ever.
-    had_none = session.timeout == httpx.Timeout(None)
-    if had_none:
-        session.timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     try:
-        yield
+        with patient(what, redact(endpoint)):
+            yield
     except GatehubError:
         raise
     except CLIENT_ERRORS as error:
@@ -131,17 +133,17 @@ def asking(
             revision=revision,
             filename=filename,
         ) from error
-    finally:
-        if had_none:
-            session.timeout = httpx.Timeout(None)
 
 
 def persist(ask: Callable[[], T]) -> T:
     """Ask once more where the Hub did not answer, for requests that change nothing twice."""
+    began = time.monotonic()
     try:
         return ask()
     except HubUnreachableError as error:
         if isinstance(error, HubBusyError) or isinstance(error.__cause__, OfflineModeIsEnabled):
+            raise
+        if time.monotonic() - began > PATIENCE_S:
             raise
     time.sleep(RETRY_AFTER_S)
     return ask()
@@ -160,6 +162,8 @@ def explain(
     error = find_cause(error)
     hub = redact(endpoint)
     match error:
+        case HubError():  # of `patient`, wrapped by the client
+            return error
         case GatedRepoError():
             return HubAccessError(
                 f"{repository} on {hub} is gated, and you have not been let in.",
@@ -226,7 +230,7 @@ def explain(
 
 def _explain_status(error: HfHubHTTPError, what: str, repository: str, hub: str) -> HubError:
     status = error.response.status_code
-    said = redact(error.server_message or "").strip(". ")[:200]
+    said = _one_line(error.server_message or "")
     told = f" and said: {said}" if said else ""
     if status == 401:
         if get_token() is None:
@@ -234,14 +238,8 @@ def _explain_status(error: HfHubHTTPError, what: str, repository: str, hub: str)
         return HubAccessError(f"{hub} does not know the token that was sent.", hint=LOGIN)
     if status == 403:
         return HubAccessError(f"{what} is not allowed to this token: {hub} answered 403{told}.")
-    if status == 429:
-        wait = read_wait(error)
-        when = f"Wait {wait} s" if wait is not None else "Wait a while"
-        return HubBusyError(
-            f"{what} failed: {hub} says there were too many requests.",
-            hint=f"{when}, and run the same again.",
-            retry_after_s=wait,
-        )
+    if status == 429:  # of an upload, which runs in a thread of its own
+        return refuse_more(what, hub, error.response.headers)
     if status >= 500:
         return HubUnreachableError(
             f"{what} failed: {hub} answered {status}{told}.", hint="Try again later."
@@ -257,15 +255,6 @@ def find_cause(error: BaseException) -> BaseException:
     return error
 
 
-def read_wait(error: HfHubHTTPError) -> int | None:
-    """Seconds until a refused request may come again, where the answer says so."""
-    headers: Any = error.response.headers
-    if (after := headers.get("Retry-After", "")).isdecimal():
-        return int(after)
-    found = _RESET.search(headers.get("RateLimit", ""))
-    return None if found is None else int(found[1])
-
-
 def redact(text: str) -> str:
     """The text without tokens and without the user's part of URLs."""
     token = get_token()
@@ -275,5 +264,10 @@ def redact(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line that holds no secret."""
-    return redact(" ".join(str(error).split()))[:200].rstrip(". ") or type(error).__name__
+    """What an error says, in one line that holds no secret and nothing that a terminal obeys."""
+    return _one_line(str(error)) or type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    plain = "".join(c if c.isprintable() else "?" for c in " ".join(redact(text).split()))
+    return plain[:200].rstrip(". ")

@@ -11,17 +11,17 @@ import hashlib
 import posixpath
 import secrets
 import threading
+from contextlib import suppress
 from datetime import datetime, timezone
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from fsspec import AbstractFileSystem
 
 from gatehub._hf import first_line, redact
 from gatehub.errors import HubError, HubIntegrityError
-from gatehub.hub._outages import ask_twice, reaching
+from gatehub.hub._outages import ask_twice, open_store, reaching
 from gatehub.hub.contents import MAX_FILE_BYTES
 from gatehub.hub.manifest import StoredFile
 from gatehub.hub.names import is_component
@@ -46,7 +46,7 @@ class Objects:
 
     def __init__(self, place: str) -> None:
         try:
-            self._fs, root = fsspec.core.url_to_fs(place, use_listings_cache=False)
+            self._fs, root = open_store(place)
         except ImportError as error:
             raise HubError(
                 f"'{redact(place)}' needs a package that is not installed: {first_line(error)}.",
@@ -197,7 +197,7 @@ class Objects:
                 return
 
     def sweep(self, *, older_than_s: float) -> tuple[int, int]:
-        """See `Storage.sweep`: the probes of pushes that were killed just then."""
+        """See `Storage.sweep`: probes, and on S3 uploads in parts, of pushes that were killed."""
 
         def ask() -> list[dict[str, Any]]:
             self._fs.invalidate_cache()
@@ -211,7 +211,25 @@ class Objects:
                     if _seconds_since(self._fs.modified(path)) >= older_than_s:
                         self._fs.rm_file(path)
                         count, size = count + 1, size + int(entry["size"] or 0)
-        return count, size
+        return count + self._abort_uploads(older_than_s), size
+
+    def _abort_uploads(self, older_than_s: float) -> int:
+        """Give up uploads in parts (s3fs: from 100 MiB on) that nobody finishes; how many.
+
+        They are no objects, and no listing shows them; but they are kept, and paid for.
+        """
+        if "s3" not in self._protocols():
+            return 0
+        bucket, _, folder = self._root.partition("/")
+        count = 0
+        with reaching(self.where), suppress(PermissionError):  # who may not list them leaves them
+            found = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{folder}/")
+            for upload in found.get("Uploads", []):
+                if _seconds_since(upload["Initiated"]) >= older_than_s:
+                    name = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+                    self._fs.call_s3("abort_multipart_upload", Bucket=bucket, **name)
+                    count += 1
+        return count
 
     def _create(self, path: str, data: bytes) -> bool:
         with reaching(self.where, writing=True):

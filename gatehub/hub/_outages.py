@@ -1,11 +1,14 @@
-"""What object stores raise, as sentences; and what only asks is asked once more."""
+"""Object stores that fail: how long they are waited for, and what they raise as sentences."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import fsspec
 
 from gatehub._hf import first_line
 from gatehub.errors import GatehubError, HubAccessError, HubUnreachableError
@@ -14,6 +17,29 @@ T = TypeVar("T")
 
 _RETRY_AFTER_S = 1.0
 _PATIENCE_S = 10.0
+
+# Of one request to S3. By default five attempts of 15 s each are all made five times over.
+S3_TIMEOUT_S = 10.0
+S3_ATTEMPTS = 3
+
+
+def open_store(place: str) -> tuple[Any, str]:
+    """The file system behind a URL, and the path in it.
+
+    S3 gets limits of time, unless fsspec's configuration or AWS_MAX_ATTEMPTS sets other ones.
+    Other stores keep their own.
+    """
+    options: dict[str, Any] = {}
+    if is_s3 := place.partition("://")[0].lower() in ("s3", "s3a"):
+        limits: dict[str, Any] = {"connect_timeout": S3_TIMEOUT_S, "read_timeout": S3_TIMEOUT_S}
+        if "AWS_MAX_ATTEMPTS" not in os.environ:
+            limits["retries"] = {"mode": "standard", "total_max_attempts": S3_ATTEMPTS}
+        given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+        options["config_kwargs"] = {**limits, **given}
+    fs, root = fsspec.core.url_to_fs(place, use_listings_cache=False, **options)
+    if is_s3:
+        fs.retries = 1  # its own, around those; the options make this instance gatehub's alone
+    return fs, root
 
 
 def ask_twice(where: str, ask: Callable[[], T]) -> T:

@@ -123,17 +123,24 @@ def _find_problems(metadata: dict[str, Any], config: AdapterConfig, size: int) -
         "pipeline_tag": "image-classification",
         "base_model": base,
         "base_model_relation": base and "adapter",
-        "gatehub": describe_adapter(config, size),
     }
-    found = [
-        f"Its {key} is {metadata.get(key)!r}; expected {value!r}."
-        for key, value in expected.items()
-        if metadata.get(key) != value
-    ]
+    found = _compare("", metadata, expected)
+    block = metadata.get("gatehub")
+    told: dict[str, Any] = block if isinstance(block, dict) else {}
+    right = describe_adapter(config, size)
+    found += _compare("gatehub.", told, {**dict.fromkeys(told), **right})
     tags = metadata.get("tags")
     if not isinstance(tags, list) or "gatehub" not in tags:
         found.append("Its tags are no list with 'gatehub', so `gatehub search` would not find it.")
     return found
+
+
+def _compare(prefix: str, found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    return [
+        f"Its {prefix}{key} is {found.get(key)!r}; expected {value!r}."
+        for key, value in expected.items()
+        if found.get(key) != value
+    ]
 
 
 def _advise(metadata: dict[str, Any], config: AdapterConfig) -> list[str]:

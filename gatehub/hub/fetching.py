@@ -199,6 +199,9 @@ class _Pull:
     def _bring(
         self, folder: Path, commit: str, files: Mapping[str, KnownFile], source: Path | None
     ) -> None:
+        # A Hub lists what it likes, and a lock file may have been edited.
+        if source is None and files.keys() - self._store.files(self._repo, commit).keys():
+            raise self._changed(commit)
         with staged(folder) as stage:
             for name in files:
                 if source is not None:
@@ -207,12 +210,7 @@ class _Pull:
                 else:
                     self._store.fetch(self._repo, commit, name, stage / name)
             if not holds(stage, files):
-                before = "were pulled before" if self._pin is None else "the lock file pins"
-                raise HubIntegrityError(
-                    f"{self._store.place} has other bytes for commit {commit[:12]} of {self._repo} "
-                    f"than {before}; nothing was kept.",
-                    hint="Find out who changed it before you trust that hub again.",
-                )
+                raise self._changed(commit)
             sync_folder(stage)
             _verify(stage)
             in_cache = folder == self._cache.folder(self._repo, commit)
@@ -227,6 +225,14 @@ class _Pull:
                 if not holds(folder, files):
                     raise self._exists(folder) from None
             sync_folder(folder.parent)
+
+    def _changed(self, commit: str) -> HubIntegrityError:
+        before = "were pulled before" if self._pin is None else "the lock file pins"
+        return HubIntegrityError(
+            f"{self._store.place} has other files for commit {commit[:12]} of {self._repo} "
+            f"than {before}; nothing was kept.",
+            hint="Find out who changed it before you trust that hub again.",
+        )
 
     def _exists(self, folder: Path) -> AdapterExistsError:
         return AdapterExistsError(

@@ -209,7 +209,7 @@ class FolderHub:
 
     def _check_root(self) -> None:
         if not self._disk.exists():
-            raise HubError(
+            raise RepositoryNotFoundError(
                 f"There is no hub at {self.place}.",
                 hint="Check the path, and that the drive is mounted; the first push makes a hub.",
             )

@@ -27,8 +27,10 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 
 from gatehub._hf import asking, current_endpoint, explain, persist, redact
+from gatehub._patience import PATIENCE_S
 from gatehub._sync import sync_file
 from gatehub.errors import (
+    HubBusyError,
     HubError,
     HubIntegrityError,
     HubNameError,
@@ -159,7 +161,7 @@ class HuggingFaceHub:
         """See `Hub.fetch`."""
         known = self.files(repo, commit)[name]
         for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
+            last, began = attempt == ATTEMPTS - 1, time.monotonic()
             # Not the client's own cache: what lies there is believed by its size.
             with TemporaryDirectory(dir=target.parent, prefix=".fetching-") as place:
                 try:
@@ -176,7 +178,10 @@ class HuggingFaceHub:
                             )
                         )
                 except HubUnreachableError as error:
-                    if last or isinstance(error.__cause__, OfflineModeIsEnabled):
+                    vain = isinstance(error, HubBusyError) or isinstance(
+                        error.__cause__, OfflineModeIsEnabled
+                    )
+                    if last or vain or time.monotonic() - began > PATIENCE_S:
                         raise
                     time.sleep(2**attempt)
                     continue

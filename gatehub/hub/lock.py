@@ -20,6 +20,7 @@ from typing import Any
 
 from gatehub.errors import HubError, HubNameError
 from gatehub.hub.cache import parse_files, write_whole
+from gatehub.hub.contents import MAX_FILE_BYTES
 from gatehub.hub.manifest import StoredFile
 from gatehub.hub.names import check_repository, is_commit, split_name
 
@@ -81,4 +82,7 @@ def _pin(name: str, entry: Any) -> Pin:
         raise ValueError(f"its entry {name[:100]!r} is not a pin") from error
     if not is_commit(commit):
         raise ValueError(f"its entry {name!r} has no commit")
-    return Pin(hub=hub, repo=repo, commit=commit, files=parse_files(entry.get("files")))
+    files = parse_files(entry.get("files"))
+    if foreign := sorted(files.keys() - MAX_FILE_BYTES.keys()):
+        raise ValueError(f"its entry {name!r} pins {foreign[0]!r}, which no adapter has")
+    return Pin(hub=hub, repo=repo, commit=commit, files=files)

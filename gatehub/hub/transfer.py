@@ -1,4 +1,4 @@
-"""Adapters between a folder here and a hub: push, plan, list and search."""
+"""An adapter from a folder here to a hub: push, and the plan of a push."""
 
 from __future__ import annotations
 
@@ -24,16 +24,14 @@ from gatehub.errors import (
 from gatehub.hub._privacy import without_paths
 from gatehub.hub.contents import MAX_FILE_BYTES, KnownFile, is_same, select_files
 from gatehub.hub.manifest import AdapterSummary, StoredFile, digest_file
-from gatehub.hub.names import DEFAULT_BRANCH, check_ref, check_repository
-from gatehub.hub.store import (
-    Hub,
-    ListedAdapter,
-    ListedRevision,
-    PushResult,
-    Query,
-    Report,
-    open_hub,
+from gatehub.hub.names import (
+    DEFAULT_BRANCH,
+    check_ref,
+    check_repository,
+    tag_is_branch,
+    tag_is_taken,
 )
+from gatehub.hub.store import Hub, PushResult, Report, open_hub
 
 if TYPE_CHECKING:
     from gatehub.adapter.config import AdapterConfig
@@ -48,6 +46,7 @@ class PushPlan:
     Attributes:
         repo: `org/name`.
         revision: the branch.
+        tag: the tag that the commit would get, if any.
         place: the hub.
         parent: the branch's head now, None if the push would make the branch or the repository.
         added: files that the head lacks.
@@ -59,6 +58,7 @@ class PushPlan:
 
     repo: str
     revision: str
+    tag: str | None
     place: str
     parent: str | None
     added: tuple[str, ...]
@@ -140,6 +140,7 @@ def plan_push(
     *,
     hub: str | Path | None = None,
     revision: str = DEFAULT_BRANCH,
+    tag: str | None = None,
     report: Report | None = None,
 ) -> PushPlan:
     """Say what `push` would do, and change nothing; arguments and errors are those of `push`."""
@@ -153,9 +154,13 @@ def plan_push(
         }
         added = tuple(sorted(files.keys() - there.keys()))
         changed = tuple(sorted((files.keys() & there.keys()) - same))
+        if tag is not None:
+            tagged = parent if same == files.keys() == there.keys() else None
+            _check_tag(store, repo, tag, revision, tagged)
         return PushPlan(
             repo=store.present_name(repo),
             revision=revision,
+            tag=tag,
             place=store.place,
             parent=parent,
             added=added,
@@ -164,54 +169,6 @@ def plan_push(
             unchanged=tuple(sorted(same)),
             bytes=sum(files[name].bytes for name in (*added, *changed)),
         )
-
-
-def search(
-    *,
-    backbone: str | None = None,
-    task: str | None = None,
-    author: str | None = None,
-    limit: int = 1_000,
-    hub: str | Path | None = None,
-    report: Report | None = None,
-) -> list[ListedAdapter]:
-    """The adapters of a hub that are for a backbone, a task or of an author, by name.
-
-    Args:
-        backbone: its name as `load_backbone` takes it, with or without its tag, or its
-            repository on the Hub.
-        task: a part of the task's name.
-        author: the `org` of `org/name`.
-        limit: at most so many adapters are looked at.
-        hub: see `open_hub`.
-        report: told of each repository that cannot be shown; None issues `HubWarning`.
-    """
-    query = Query(backbone=backbone, task=task, author=author, limit=limit)
-    with told("Searching the hub"):
-        return open_hub(hub).list_adapters(query, report or warn)
-
-
-def list_adapters(
-    hub: str | Path | None = None, *, report: Report | None = None
-) -> list[ListedAdapter]:
-    """Every adapter of a hub in its newest state, by name; see `search`."""
-    with told("Listing the hub"):
-        return open_hub(hub).list_adapters(Query(), report or warn)
-
-
-def list_revisions(repo: str, hub: str | Path | None = None) -> list[ListedRevision]:
-    """The history of one adapter: `main` first, each branch from its head backwards.
-
-    Args:
-        repo: `org/name`.
-        hub: see `open_hub`.
-
-    Raises:
-        RepositoryNotFoundError: no such repository.
-    """
-    check_repository(repo)
-    with told(f"Listing {repo}"):
-        return open_hub(hub).list_revisions(repo)
 
 
 def warn(sentence: str) -> None:
@@ -274,6 +231,18 @@ def _look(store: Hub, repo: str, revision: str) -> tuple[str | None, Mapping[str
         return None, {}
     repo = store.present_name(repo)
     return commit, select_files(repo, store.files(repo, commit))[0]
+
+
+def _check_tag(store: Hub, repo: str, tag: str, branch: str, commit: str | None) -> None:
+    """Refuse a tag as a push would; `commit` is the one to be tagged, None for one to be made."""
+    if check_ref(tag) == branch:
+        raise tag_is_branch(repo, tag)
+    try:
+        found = store.resolve(repo, tag)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return
+    if found != commit:
+        raise tag_is_taken(repo, tag, expected=commit, found=found)
 
 
 def _summarise(config: AdapterConfig) -> AdapterSummary:

@@ -36,7 +36,8 @@ def run(gatehub: Gatehub, test_hub: TestHub) -> Run:
 def test_push_search_pull(
     run: Run, test_hub: TestHub, adapter_folder: Path, tmp_path: Path
 ) -> None:
-    plan = run("push", adapter_folder, REPO, "--dry-run")
+    plan = run("push", adapter_folder, REPO, "--dry-run", "--tag", "v1")
+    assert ["tag", "v1"] in [line.split() for line in plan.out.splitlines()]
     assert "README.md, config.json, gates.safetensors" in plan.out
     assert "nothing yet" in plan.out
     assert test_hub.state.repositories == {}
@@ -87,6 +88,21 @@ def test_tables_fit_their_terminal_and_stay_whole_in_pipes(
             assert "".join(line.split(" ")[0] for line in lines[1:]) == repo  # folded, not cut
     piped = gatehub("list", "--hub", hub, env={"COLUMNS": ""}).out.splitlines()
     assert piped[1].split()[:2] == [repo, "birds"]
+
+
+def test_nothing_that_a_stranger_wrote_reaches_the_terminal_as_a_command(
+    run: Run, test_hub: TestHub, adapter_folder: Path
+) -> None:
+    run("push", adapter_folder, REPO)
+    repository = test_hub.state.repositories[REPO]
+    head = repository.commits[repository.branches["main"]]
+    repository.add("main", head.files, "wipe\x1b[2J the screen")
+    (shown,) = [line for line in run("list", REPO).out.splitlines() if "wipe" in line]
+    assert "wipe?[2J the screen" in shown
+    test_hub.faults.append(
+        Fault("/api/", status=403, headers={"X-Error-Message": "\x1b[2Jno"}, times=FOREVER)
+    )
+    assert "\x1b" not in run("pull", REPO).err
 
 
 def test_list_shows_the_cache_where_no_hub_is_named(run: Run, adapter_folder: Path) -> None:

@@ -68,7 +68,9 @@ def test_prose_may_be_edited(adapter_folder: Path) -> None:
     ("old", "new", "problem"),
     [
         ("library_name: gatehub", "library_name: timm", "library_name is 'timm'"),
-        ("classes: 3", "classes: 4", "'classes': 4"),
+        ("classes: 3", "classes: 4", "Its gatehub.classes is 4; expected 3."),
+        ('backbone: "resnet18"', 'backbone: "demo"', "gatehub.backbone is 'demo'; expected 'resn"),
+        ("  classes: 3", "  classes: 3\n  more: 1", "Its gatehub.more is 1; expected None."),
         ("- gatehub\n", "", "no list with 'gatehub'"),
         ("tags:", "tags: [", "is not YAML"),
         ("---\nlibrary", "library", "no front matter"),

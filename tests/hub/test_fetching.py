@@ -314,8 +314,46 @@ def test_a_hub_that_serves_other_bytes_than_pinned_is_found_out(
     forged = replace(card, data=card.data[:-2] + b"!\n")
     repository.commits[commit] = replace(old, files={**old.files, "README.md": forged})
     with pytest.raises(
-        HubIntegrityError, match=r"has other bytes for commit .* the lock file pins"
+        HubIntegrityError, match=r"has other files for commit .* the lock file pins"
     ):
+        pull(REPO, lock=lock, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pinned_file_that_the_hub_no_longer_lists_is_found_out(
+    test_hub: TestHub, commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, cache = tmp_path / "gatehub.lock", tmp_path / "another"
+    folder = pull(REPO, hub=test_hub.url, lock=lock)
+    repository = test_hub.state.repositories[REPO]
+    old = repository.commits[commit]
+    fewer = {name: blob for name, blob in old.files.items() if name != "README.md"}
+    repository.commits[commit] = replace(old, files=fewer)
+    (folder / "README.md").unlink()
+    with pytest.raises(HubIntegrityError, match=r"has other files .* than were pulled before"):
+        pull(REPO, hub=test_hub.url)
+    monkeypatch.setenv("GATEHUB_CACHE", str(cache))
+    with pytest.raises(HubIntegrityError, match=r"has other files .* than the lock file pins"):
+        pull(REPO, lock=lock)
+    assert not list(cache.rglob("*.safetensors"))
+
+
+def test_a_lock_file_that_pins_more_than_an_adapter_is_refused(
+    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
+    hub, lock = tmp_path / "hub", tmp_path / "gatehub.lock"
+    push(adapter_folder, REPO, hub=hub)
+    pull(REPO, hub=hub, lock=lock)
+    record = json.loads(lock.read_text())
+    files = record["adapters"][REPO]["files"]
+    files["training.png"] = files["README.md"]
+    lock.write_text(json.dumps(record))
+    with pytest.raises(HubIntegrityError, match=r"has other files .* than the lock file pins"):
+        pull(REPO, lock=lock, out=tmp_path / "out")
+    files["evil.pkl"] = files["README.md"]
+    lock.write_text(json.dumps(record))
+    with pytest.raises(HubError, match=r"pins 'evil\.pkl', which no adapter has"):
         pull(REPO, lock=lock, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -132,7 +132,23 @@ def test_a_plan_changes_nothing(test_hub: TestHub, folders: list[Path]) -> None:
     assert plan.parent == commit
     assert plan.changed == ("README.md", "config.json", "gates.safetensors")
     assert plan_push(folders[0], REPO, hub=test_hub.url).bytes == 0
+    assert test_hub.state.repositories[REPO].tags == {}
     assert titles(test_hub)[1:] == ["initial commit"]
+
+
+def test_a_plan_refuses_the_tag_that_a_push_would(
+    test_hub: TestHub, folders: list[Path], tmp_path: Path
+) -> None:
+    for hub in (test_hub.url, tmp_path / "hub"):
+        first = push(folders[0], REPO, hub=hub, tag="v1").commit
+        with pytest.raises(HubTagError, match="The tag 'v1'") as caught:
+            plan_push(folders[1], REPO, hub=hub, tag="v1")
+        assert (caught.value.expected, caught.value.found) == (None, first)
+        with pytest.raises(HubNameError, match="'main' is a branch"):
+            plan_push(folders[0], REPO, hub=hub, tag="main")
+        assert plan_push(folders[0], REPO, hub=hub, tag="v1").tag == "v1"
+        assert plan_push(folders[1], REPO, hub=hub, tag="v2").tag == "v2"
+        assert plan_push(folders[1], "acme/new", hub=hub, tag="v1").tag == "v1"
 
 
 @pytest.mark.parametrize(

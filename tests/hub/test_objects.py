@@ -166,6 +166,31 @@ def test_what_a_killed_push_left_beside_the_keys_is_collected(where: str, tmp_pa
     assert verify_hub(hub).problems == ()
 
 
+def test_uploads_in_parts_that_nobody_finishes_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # This S3 says of each that it was begun in 2010.
+    monkeypatch.setattr("gatehub.hub._objects._seconds_since", lambda moment: 3600.0)
+    hub = open_folder(place("s3", tmp_path))
+    plain.push(hub, write_folder(tmp_path / "one", 1))
+    assert isinstance(hub.storage, Objects)
+    fs = hub.storage._fs
+
+    def begin(key: str) -> None:
+        fs.call_s3("create_multipart_upload", Bucket=BUCKET, Key=key)
+
+    def under_way() -> list[str]:
+        return [row["Key"] for row in fs.list_multipart_uploads(BUCKET)]
+
+    ours = f"{hub.storage._root.partition('/')[2]}/blobs/ab/ab"
+    for key in (ours, "another/hub/blobs/ab/ab"):
+        begin(key)
+    assert collect_garbage(hub).temporary == 0  # it may be at work
+    assert collect_garbage(hub, older_than_s=0).temporary == 1
+    assert under_way() == ["another/hub/blobs/ab/ab"]
+    assert verify_hub(hub).problems == ()
+
+
 def test_a_push_that_lands_during_a_collection_keeps_its_bytes(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

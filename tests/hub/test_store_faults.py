@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,9 @@ from threading import Event
 import fsspec
 import pytest
 
+import gatehub.hub._outages
 from gatehub.adapter import Adapter
-from gatehub.errors import GatehubError, HubError
+from gatehub.errors import GatehubError, HubError, HubUnreachableError
 from gatehub.hub import list_adapters, list_revisions, open_hub, pull, push
 from gatehub.hub.upkeep import verify_hub
 from tests.hub.faulty_store import stand_before
@@ -26,7 +29,6 @@ REFS, BLOBS, MANIFESTS = "/refs/heads/", "/blobs/", "/manifests/"
 @pytest.fixture
 def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Fault]]:
     monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
     with serve_s3(monkeypatch), stand_before(os.environ["AWS_ENDPOINT_URL"]) as (url, faults):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
@@ -72,7 +74,7 @@ PULL_FAULTS = [
 
 def name(fault: Fault) -> str:
     what = [k for k in ("lose", "drop", "cut", "flip", "status", "slow_s") if getattr(fault, k)]
-    return f"{fault.method}-{fault.path}-{what[0]}"
+    return "-".join((fault.method, fault.path, *what[:1]))
 
 
 @pytest.mark.parametrize("fault", PUSH_FAULTS, ids=name)
@@ -149,3 +151,35 @@ def test_one_repository_that_cannot_be_read_does_not_hide_the_others(
     assert [row.repo for row in list_adapters(where, report=told.append)] == ["acme/sound"]
     (sentence,) = told
     assert sentence.startswith(f"{REPO} is left out: ")
+
+
+@pytest.mark.parametrize("fault", [Fault(BLOBS, method="GET"), Fault(REFS, method="PUT")], ids=name)
+def test_a_request_that_is_never_answered_is_sent_again(
+    faults: list[Fault],
+    where: str,
+    adapter_folder: Path,
+    other: Path,
+    fault: Fault,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gatehub.hub._outages, "S3_TIMEOUT_S", 1.0)
+    push(adapter_folder, REPO, hub=where)
+    faults.append(fault := replace(fault, hit=Event(), slow_s=4))
+    push(other, REPO, hub=where)
+    assert contents(pull(REPO, hub=where)) == contents(other)
+    assert fault.hit.wait(5)
+    assert len(list_revisions(REPO, where)) == 2
+
+
+def test_a_store_that_never_answers_is_given_up(
+    faults: list[Fault], where: str, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gatehub.hub._outages, "S3_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(gatehub.hub._outages, "_PATIENCE_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        for ask in (lambda: pull(REPO, hub=where), lambda: push(adapter_folder, REPO, hub=where)):
+            began = time.monotonic()
+            with pytest.raises(HubUnreachableError, match="Read timeout on endpoint"):
+                ask()
+            assert time.monotonic() - began < 10

@@ -26,7 +26,7 @@ from gatehub.errors import (
     RepositoryNotFoundError,
     UnexpectedFileError,
 )
-from gatehub.hub import list_adapters, list_revisions, pull, push
+from gatehub.hub import list_adapters, list_revisions, plan_push, pull, push
 from gatehub.hub.folder import FolderHub
 from tests.hub import plain
 from tests.hub.plain import REPO, contents, digests
@@ -376,6 +376,14 @@ def test_the_environment_names_the_hub(
 
     assert pull(REPO).name == list_adapters()[0].commit == commit
     assert list_revisions(REPO)[0].commit == commit
+
+
+def test_the_first_push_is_planned_where_there_is_no_hub_yet(
+    hub: Path, adapter_folder: Path
+) -> None:
+    plan = plan_push(adapter_folder, REPO, hub=hub, tag="v1")
+    assert (plan.parent, plan.added) == (None, tuple(sorted(contents(adapter_folder))))
+    assert not hub.exists()
 
 
 def test_names_are_checked_first(hub: Path, adapter_folder: Path, tmp_path: Path) -> None:
