@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.runtime_load import draw_plot, run_loads
 from benchmarks.runtime_memory import measure
 from benchmarks.runtime_mixed import measure_mixed
-from benchmarks.runtime_peers import Checkpoint, PeftTasks, onnx_session, timm_eager
+from benchmarks.runtime_peers import Checkpoint, PeftTasks, onnx_sessions, timm_eager
 from benchmarks.runtime_table import Report, render
 from benchmarks.runtime_tasks import (
     MAIN,
@@ -50,7 +50,8 @@ def measure_speed(report: Report, backbone: Backbone, rounds: int) -> None:
     """One task, against a model of timm and a session of ONNX Runtime."""
     adapter = make_adapter(backbone, seed=0)
     images = random_images(8, backbone)
-    eager, session = timm_eager(backbone, adapter), onnx_session(backbone, adapter)
+    eager = timm_eager(backbone, adapter)
+    (session,) = onnx_sessions(backbone, adapter, 1)
     engines = {
         dtype: make_engine(backbone, dtype, task=adapter) for dtype in ("float32", "bfloat16")
     }
@@ -99,16 +100,22 @@ def measure_swap(report: Report, backbone: Backbone, rounds: int) -> None:
     for number in range(64):
         engine.load(f"task{number}", make_adapter(backbone, seed=number))
         engine.predict(f"task{number}", images)  # its kernels are reordered here
+    adapter = make_adapter(backbone, seed=0)
+    models = [timm_eager(backbone, adapter) for _ in range(8)]
+    sessions = onnx_sessions(backbone, adapter, 8)
     turn = iter(range(10**9))
-    times = report.time(
-        {
-            "one resident task, batch 8": _predict(engine, "task0", images),
-            "64 resident tasks in turn, batch 8": lambda: engine.predict(
-                f"task{next(turn) % 64}", images
-            ),
-        },
-        rounds=max(64, 4 * rounds),
-    )
+    runs: dict[str, Callable[[], object]] = {
+        "one resident task, batch 8": _predict(engine, "task0", images),
+        "64 resident tasks in turn, batch 8": lambda: engine.predict(
+            f"task{next(turn) % 64}", images
+        ),
+        "8 models of timm in turn, batch 8": lambda: models[next(turn) % 8](images),
+        "8 sessions of ONNX Runtime in turn, batch 8": lambda: sessions[next(turn) % 8](images),
+    }
+    if find_spec("peft") is not None:
+        peft = PeftTasks(backbone)
+        runs["PEFT set_adapter, there and back"] = peft.switch
+    times = report.time(runs, rounds=max(64, 4 * rounds))
     report.ratio(
         "64 resident tasks in turn, against one task",
         times["one resident task, batch 8"],

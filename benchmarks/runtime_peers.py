@@ -28,23 +28,27 @@ def timm_eager(backbone: Backbone, adapter: Adapter) -> Callable[[Tensor], Tenso
     return run
 
 
-def onnx_session(backbone: Backbone, adapter: Adapter) -> Callable[[Tensor], Tensor]:
-    """An ONNX Runtime session over the task's export."""
+def onnx_sessions(
+    backbone: Backbone, adapter: Adapter, count: int
+) -> list[Callable[[Tensor], Tensor]]:
+    """Sessions of ONNX Runtime over the task's export, each with weights of its own."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.onnx"
         export_onnx(backbone, adapter, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        data = path.read_bytes()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    sessions = [
+        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        for _ in range(count)
+    ]
 
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    def serve(session: onnxruntime.InferenceSession) -> Callable[[Tensor], Tensor]:
+        return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
-    return run
+    return [serve(session) for session in sessions]
 
 
 class PeftTasks:

@@ -190,6 +190,11 @@ class Engine:
         return answer_mixed([found[task] for task in tasks], images, self._tiers)
 
     def predict_all(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Return logits (B, classes) of each task, by its name; see `run_all`."""
+        answers = self.run_all(images, tasks)
+        return {task: answer.logits for task, answer in answers.items()}
+
+    def run_all(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Answer]:
         """Answer for many tasks with the same images; layers that they share run once.
 
         Args:
@@ -197,7 +202,7 @@ class Engine:
             tasks: names of the tasks.
 
         Returns:
-            Logits (B, classes) float32 of each task, by its name.
+            By the task's name, logits (B, classes) float32, and its task.
 
         Raises:
             TaskNotFoundError: no task of a name is served.
@@ -206,7 +211,7 @@ class Engine:
         self._check_images(images, "A batch for many tasks")
         found = {task: self._find(task) for task in tasks}
         answers = answer_all(list(found.values()), images, self._tiers)
-        return {task: answer.logits for task, answer in zip(found, answers, strict=True)}
+        return dict(zip(found, answers, strict=True))
 
     def stem(self, task: str) -> object:
         """Return what a task's first layers are known by: equal ones can share a pass over them."""
