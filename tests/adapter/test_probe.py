@@ -158,7 +158,11 @@ def test_the_images_are_the_same_everywhere_and_for_ever() -> None:
     [
         ([[0, 2]] * 3, [[0, 2]] * 3, 0),
         ([[0, 2]] * 3, [[0, 2], [0.5, 2], [0, 2]], 0.5),  # they lie 1 from their mean
-        ([[10, 12]] * 3, [[10, 12], [10, 12], [10, 11]], 1),  # what is alike decides nothing
+        (
+            [[0, 2], [10, 12], [50, 52]],
+            [[0, 2], [10, 12], [50, 51]],
+            1,
+        ),  # what is alike decides nothing
         ([[4], [4], [4]], [[4], [5], [4]], 0.25),
         ([[0, 0]] * 3, [[0, 0], [0, 0.25], [0, 0]], 0.25),
         ([[0, 2]] * 3, [[0, 2], [float("nan"), 2], [0, 2]], float("inf")),

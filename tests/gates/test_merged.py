@@ -135,7 +135,7 @@ def test_a_layout_says_what_its_tasks_have_of_their_own() -> None:
 def test_norms_that_are_read_elsewhere_stay() -> None:
     backbone = NETWORKS["scales_answers"]()
     merged = MergedBackbone(backbone)
-    assert "body" not in merged.merges
+    assert merged.merges.keys() == {"stem"}
     assert {"norm2.weight", "norm2.running_var"} <= merged.names
     task = make_task(backbone, "task", norm="stats")
     assert "norm2.running_var" in merged.fold(task, dtype=torch.float32)

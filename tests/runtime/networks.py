@@ -16,13 +16,13 @@ from tests.tiny import make_trained, settle_norms
 
 SIDE = 12
 
+Wiring = Callable[["Wired", Tensor], Tensor]
+
 
 class Wired(nn.Module):
     """A stem, a body and a classifier, wired by a function; stages "stem", "norm", "body", …"""
 
-    def __init__(
-        self, wiring: Callable[[Wired, Tensor], Tensor], *, width: int = 8, **layers: nn.Module
-    ) -> None:
+    def __init__(self, wiring: Wiring, *, width: int = 8, **layers: nn.Module) -> None:
         super().__init__()
         self.pretrained_cfg = {"input_size": (3, SIDE, SIDE), "crop_pct": 1.0}
         self.wiring, self.width = wiring, width
@@ -60,9 +60,18 @@ class Vector(nn.Module):
         return value * self.gamma
 
 
-def wire(
-    wiring: Callable[[Wired, Tensor], Tensor], *, width: int = 8, seed: int = 0, **layers: nn.Module
-) -> Backbone:
+class Channelwise(nn.Module):
+    """A learned vector that works as a depthwise convolution's kernel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(channels, 1, 1, 1) + 0.5)
+
+    def forward(self, value: Tensor) -> Tensor:
+        return F.conv2d(value, self.weight, groups=len(self.weight))
+
+
+def wire(wiring: Wiring, *, width: int = 8, seed: int = 0, **layers: nn.Module) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Wired(wiring, width=width, **layers)
@@ -245,11 +254,6 @@ def scales_in_place(net: Wired, x: Tensor) -> Tensor:
 
 def scales_channels(net: Wired, x: Tensor) -> Tensor:
     return net.end(net.scale(net.body(net.begin(x))))
-
-
-def scales_by_a_convolution(net: Wired, x: Tensor) -> Tensor:
-    y = net.body(net.begin(x))
-    return net.end(F.conv2d(y, net.scale.gamma, groups=8))
 
 
 def scales_features_last(net: Wired, x: Tensor) -> Tensor:
@@ -507,7 +511,7 @@ NETWORKS: dict[str, Callable[[], Backbone]] = {
     "scales_in_place": lambda: wire(scales_in_place, scale=Vector(1, 8, 1, 1)),
     "scales_channels": lambda: wire(scales_channels, scale=Vector(8, 1, 1)),
     "scales_all": lambda: wire(scales_channels, scale=Vector()),
-    "scales_by_a_convolution": lambda: wire(scales_by_a_convolution, scale=Vector(8, 1, 1, 1)),
+    "scales_by_a_convolution": lambda: wire(scales_channels, scale=Channelwise(8)),
     "scales_features_last": lambda: wire(
         scales_features_last, scale=Vector(8), layer_norm=nn.LayerNorm(8)
     ),

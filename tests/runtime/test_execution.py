@@ -25,7 +25,7 @@ from gatehub.runtime.program import Program
 from gatehub.runtime.recording import record
 from gatehub.runtime.sizes import OTHER_SIZES, Size
 from tests.parity import Tolerance, assert_parity
-from tests.runtime.networks import NETWORKS, SIDE, Vector, Wired, in_a_row, make_task, wire
+from tests.runtime.networks import NETWORKS, SIDE, Vector, Wired, Wiring, in_a_row, make_task, wire
 from tests.tiny import random_images
 
 # Merged norms and factors around a kernel round once more each.
@@ -240,12 +240,18 @@ def test_sizes_that_do_not_fit_are_refused_by_name() -> None:
 
 
 def reads_a_kernel_on_large_images(net: Wired, x: Tensor) -> Tensor:
-    y = in_a_row(net, x)
+    y = net.end(net.body(net.begin(x)))
     return y if x.shape[2] == SIDE else y * net.body.weight.mean()
 
 
-def test_a_size_on_which_weights_are_used_otherwise_is_refused() -> None:
-    backbone = wire(reads_a_kernel_on_large_images)
+def reads_a_norm_on_large_images(net: Wired, x: Tensor) -> Tensor:
+    y = net.body(net.begin(x))
+    return net.end(net.norm2(y)) + (0 if x.shape[2] == SIDE else y.mean((2, 3))[:, :1])
+
+
+@pytest.mark.parametrize("wiring", [reads_a_kernel_on_large_images, reads_a_norm_on_large_images])
+def test_a_size_on_which_weights_are_used_otherwise_is_refused(wiring: Wiring) -> None:
+    backbone = wire(wiring)
     engine = make_engine(backbone, [make_task(backbone, "birds")])
     with pytest.raises(InputError, match=r"uses its weights in another way on images of 3 x 20"):
         engine.predict("birds", random_images(1, 20))
