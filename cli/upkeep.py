@@ -37,14 +37,15 @@ def verify(place: PlaceArgument, format: FormatOption = Format.human) -> None:
     from gatehub.hub.upkeep import verify_hub
 
     output = Output(format)
-    report = verify_hub(open_hub(place))
+    hub = open_hub(place)
+    report = verify_hub(hub)
     read = (
         f"{report.repositories} repositories, {report.commits} commits, {report.blobs} files "
         f"({format_bytes(report.bytes)})"
     )
     output.result(
-        {"path": place, "sound": not report.problems, **asdict(report)},
-        human=f"{place}: read {read}: "
+        {"path": hub.place, "sound": not report.problems, **asdict(report)},
+        human=f"{hub.place}: read {read}: "
         + (f"{len(report.problems)} problems." if report.problems else "all sound."),
         quiet="\n".join(report.problems),
     )
@@ -68,10 +69,11 @@ def gc(
     from gatehub.hub.upkeep import collect_garbage
 
     output = Output(format)
-    done = collect_garbage(open_hub(place), older_than_s=older_than_h * 3600)
+    hub = open_hub(place)
+    done = collect_garbage(hub, older_than_s=older_than_h * 3600)
     output.result(
         asdict(done),
-        human=f"{place}: removed {done.blobs} files, {done.manifests} commits and "
+        human=f"{hub.place}: removed {done.blobs} files, {done.manifests} commits and "
         f"{done.temporary} temporary files.",
         quiet="",
     )

@@ -225,7 +225,10 @@ def explain(
                 f"{what} failed: {os.strerror(error.errno)}{where}.",
                 hint=f"Nothing half-written is visible. {do}, and run the same again.",
             )
-    return HubError(f"{what} failed: {hub} gave no valid answer ({first_line(error)}).")
+    return HubError(
+        f"{what} failed: {hub} gave no valid answer ({first_line(error)}).",
+        hint="Check that the address is that of a Hub.",
+    )
 
 
 def _explain_status(error: HfHubHTTPError, what: str, repository: str, hub: str) -> HubError:
@@ -237,14 +240,20 @@ def _explain_status(error: HfHubHTTPError, what: str, repository: str, hub: str)
             return HubAccessError(f"{what} needs a token, and none is set.", hint=LOGIN)
         return HubAccessError(f"{hub} does not know the token that was sent.", hint=LOGIN)
     if status == 403:
-        return HubAccessError(f"{what} is not allowed to this token: {hub} answered 403{told}.")
+        return HubAccessError(
+            f"{what} is not allowed to this token: {hub} answered 403{told}.",
+            hint="Use a token with that permission (`hf auth login`, or HF_TOKEN), or another ORG.",
+        )
     if status == 429:  # of an upload, which runs in a thread of its own
         return refuse_more(what, hub, error.response.headers)
     if status >= 500:
         return HubUnreachableError(
             f"{what} failed: {hub} answered {status}{told}.", hint="Try again later."
         )
-    return HubError(f"{what} failed: {hub} answered {status}{told}.")
+    return HubError(
+        f"{what} failed: {hub} answered {status}{told}.",
+        hint="Check the name and the revision, and that the address is that of a Hub.",
+    )
 
 
 def find_cause(error: BaseException) -> BaseException:

@@ -34,6 +34,7 @@ from gatehub.errors import (
 _PICKLE = "pytorch_model.bin"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PLACE = re.compile(r"/([\w.-]+/[\w.-]+)/resolve/.*")
 _ATTEMPTS = 3
 
 
@@ -93,8 +94,7 @@ def _find_revision(repository: str, filename: str, revision: str | None) -> str 
         return revision
     try:
         with _asking(repository, filename, revision):
-            _head(repository, filename, revision)
-            return revision
+            present = _head(repository, filename, revision)
     except HubUnreachableError as error:
         cached = try_to_load_from_cache(repository, filename, revision=revision)
         if not isinstance(cached, str):
@@ -110,13 +110,22 @@ def _find_revision(repository: str, filename: str, revision: str | None) -> str 
             HubWarning,
             stacklevel=5,
         )
-    return commit
+        return commit
+    if present != repository:
+        warnings.warn(f"{repository} is called {present} now.", HubWarning, stacklevel=5)
+    return revision
 
 
-def _head(repository: str, filename: str, revision: str | None) -> None:
+def _head(repository: str, filename: str, revision: str | None) -> str:
+    """Ask for a file without its bytes, and return what its repository is called now.
+
+    A large file lies at a place that does not tell.
+    """
     endpoint = current_endpoint()
     url = hf_hub_url(repository, filename, revision=revision, endpoint=endpoint)
-    get_hf_file_metadata(url, endpoint=endpoint)
+    place = get_hf_file_metadata(url, endpoint=endpoint).location
+    found = _PLACE.fullmatch(place.removeprefix(endpoint))
+    return repository if found is None else found[1]
 
 
 def _asking(

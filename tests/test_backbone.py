@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gatehub.backbone import Backbone, BackboneIdentity, digest_tensors, load_backbone
 from gatehub.classifier import copy_structure, is_inside, replace_classifier
 from gatehub.errors import BackboneError, BackboneNotFoundError, HubWarning, UnsafeWeightsError
+from tests.hub_server.serve import TestHub
 from tests.tiny import OneLayer, changed, make_backbone, random_images, snapshot
 from tests.weights_hub import MAIN, WeightsHub, serve_weights
 
@@ -292,6 +293,17 @@ def test_config_and_weights_are_of_one_commit(hub: WeightsHub, tmp_path: Path) -
     paths = [path for _, path in hub.asked if path.startswith("/org/net/")]
     assert paths[0] == "/org/net/resolve/main/config.json"
     assert paths[-1] == f"/org/net/resolve/{MAIN}/model.safetensors"
+
+
+def test_a_moved_repository_is_followed_and_named(
+    test_hub: TestHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", test_hub.url)
+    test_hub.state.put("org/net", read_files(save_folder(tmp_path / "net", make_net(5))))
+    commit = load_backbone("hf-hub:org/net").identity.revision
+    test_hub.state.move("org/net", "org/wider")
+    with pytest.warns(HubWarning, match=r"org/net is called org/wider now"):
+        assert load_backbone("hf-hub:org/net").identity.revision == commit
 
 
 def test_a_timm_name_comes_from_the_hub(hub: WeightsHub) -> None:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import errno
 
+import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
-from gatehub._hf import explain, find_cause, redact
-from gatehub.errors import HubAccessError, HubError, HubUnreachableError
+from gatehub._hf import explain, find_cause, httpx, redact
+from gatehub.errors import (
+    HubAccessError,
+    HubBusyError,
+    HubError,
+    HubFileNotFoundError,
+    HubUnreachableError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 
 def test_no_token_of_any_form_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +43,46 @@ def test_each_is_one_sentence_and_a_hint(error: Exception, kind: type[HubError],
     with pytest.raises(kind, match=text):
         raise told
     assert "\n" not in str(told)
+    assert told.hint
+
+
+def answer(status: int, **headers: str) -> httpx.Response:
+    asked = httpx.Request("GET", "https://hub.example/api")
+    return httpx.Response(status, headers=headers, request=asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "kind"),
+    [
+        ("GatedRepoError", 403, HubAccessError),
+        ("RepositoryNotFoundError", 404, RepositoryNotFoundError),
+        ("RevisionNotFoundError", 404, RevisionNotFoundError),
+        ("RemoteEntryNotFoundError", 404, HubFileNotFoundError),
+        ("BadRequestError", 400, HubError),
+        ("HfHubHTTPError", 401, HubAccessError),
+        ("HfHubHTTPError", 403, HubAccessError),
+        ("HfHubHTTPError", 413, HubError),
+        ("HfHubHTTPError", 429, HubBusyError),
+        ("HfHubHTTPError", 503, HubUnreachableError),
+        ("LocalEntryNotFoundError", None, HubUnreachableError),
+        ("IncompleteSnapshotError", None, HubUnreachableError),
+    ],
+)
+def test_each_class_of_the_client_has_a_sentence_and_a_hint(
+    name: str, status: int | None, kind: type[HubError]
+) -> None:
+    raised = getattr(huggingface_hub.errors, name, None)
+    if raised is None:
+        pytest.skip("this version of the client has no such class")
+    if status is not None:
+        error = raised("x", response=answer(status))
+    else:
+        error = raised("x", *(["/cache"] if name == "IncompleteSnapshotError" else []))
+    told = explain(error, "Pulling acme/birds", "acme/birds", endpoint="https://hub.example")
+    assert type(told) is kind
+    assert told.message.endswith(".")
+    assert "\n" not in told.message
+    assert told.hint
 
 
 def test_what_lies_behind_a_failed_upload_is_found() -> None:

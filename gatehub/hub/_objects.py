@@ -53,10 +53,10 @@ class Objects:
                 hint="For s3://, pip install 'gatehub[s3]'.",
             ) from error
         except Exception as error:  # each store refuses a URL in a way of its own
-            raise not_a_hub(redact(place)) from error
+            raise not_a_hub(place) from error
         self._root: str = root.rstrip("/")
         if not self._root.strip("/") or ".." in place.split("/"):
-            raise not_a_hub(redact(place))
+            raise not_a_hub(place)
         self._may_create: bool | None = None
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gatehub._sync import sync_file, sync_folder
 from gatehub.errors import (
+    AdapterError,
     AdapterExistsError,
     AdapterFormatError,
     HubError,
@@ -212,7 +213,11 @@ class _Pull:
             if not holds(stage, files):
                 raise self._changed(commit)
             sync_folder(stage)
-            _verify(stage)
+            try:
+                _verify(stage)
+            except AdapterError as error:  # it names the stage, which is gone when it is read
+                error.message = error.message.replace(str(stage), self._name)
+                raise
             in_cache = folder == self._cache.folder(self._repo, commit)
             if in_cache and not holds(folder, files):  # another pull may use a sound one
                 set_aside(folder, stage.parent / "old")

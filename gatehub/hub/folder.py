@@ -218,15 +218,14 @@ class FolderHub:
         """A repository that has a branch.
 
         Raises:
-            RepositoryNotFoundError: it has none, or was never there.
-            HubError: there is no hub.
+            RepositoryNotFoundError: it has none, or was never there, or there is no hub.
         """
         repository = Repository(self._disk, repo)
         self._check_root()
         if not repository.branches():
             raise RepositoryNotFoundError(
                 f"The hub {self.place} has no {repo}.",
-                hint="Check the name: list_adapters shows what the hub has.",
+                hint=f"Check the name: `gatehub list --hub {self.place}` shows what the hub has.",
             )
         return repository
 

@@ -249,8 +249,10 @@ def open_hub(hub: str | Path | None = None) -> Hub:
 
 def not_a_hub(place: str) -> HubError:
     """The refusal of what nobody here speaks to."""
+    from gatehub._hf import redact
+
     return HubError(
-        f"'{place}' is not a hub that this version of gatehub speaks to.",
+        f"'{redact(place)}' is not a hub that this version of gatehub speaks to.",
         hint="Give the URL of a Hub (https://…), a folder, or the URL of a store that fsspec knows "
         "(s3://bucket/hub).",
     )

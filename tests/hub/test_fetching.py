@@ -192,8 +192,12 @@ def test_what_is_no_adapter_is_not_pulled(test_hub: TestHub, tmp_path: Path) -> 
     ):
         pull(REPO, hub=test_hub.url, out=tmp_path / "out")
     test_hub.state.put(REPO, {"config.json": b"{}", "gates.safetensors": b"x", "README.md": b""})
-    with pytest.raises(AdapterFormatError), pytest.warns(HubWarning):
-        pull(REPO, hub=test_hub.url, out=tmp_path / "out")
+    for out in (tmp_path / "out", None):
+        with (
+            pytest.raises(AdapterFormatError, match=r"^acme/birds/config\.json lacks"),
+            pytest.warns(HubWarning),
+        ):
+            pull(REPO, hub=test_hub.url, out=out)
     assert not (tmp_path / "out").exists()
 
 

@@ -76,6 +76,10 @@ def test_no_name_is_the_hugging_face_hub(
 def test_no_secret_of_a_url_is_shown() -> None:
     hub = open_hub("https://ada:secret@hub.acme.example")
     assert "secret" not in f"{hub!r} {hub.place} {hub.key}"
+    for place in ("file://ada:secret@server/share", "nosuch://ada:secret@server/share"):
+        with pytest.raises(HubError) as caught:
+            open_hub(place)
+        assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
