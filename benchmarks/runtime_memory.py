@@ -87,7 +87,7 @@ def _hold(name: str, gates: str, tasks: int, folded: int) -> None:
         engine.load(f"task{number}", adapter.as_stored("float16"))
     for number in range(folded):
         engine.predict(f"task{number}", images)
-    time.sleep(1.1)  # a server at rest: freed memory goes back at most once a second
+    time.sleep(5.1)  # a server at rest: freed memory goes back once in five seconds
     engine.predict("task0", images)
     _wait(*(tier.bytes for tier in engine.memory()))
 

@@ -59,7 +59,7 @@ class Tiers:
         with self._folded.lease(wanted) as values:
             yield values  # type: ignore[misc]
         # What was evicted, and the kernels that were reordered at their first use.
-        if self._stirred and return_free_memory(every_s=1.0):
+        if self._stirred and return_free_memory(every_s=5.0):
             self._stirred = False
 
     @contextmanager
