@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 import gatehub
 from gatehub.adapter import Adapter
+from gatehub.adapter.probe import Probe
 from gatehub.backbone import Backbone, digest_tensors
 from gatehub.classifier import replace_classifier
-from gatehub.errors import BackboneMismatchError, ExportError, ParityError
+from gatehub.errors import BackboneMismatchError, ExportError, ParityError, SelfCheckError
 from gatehub.export import export_onnx
 from tests.export.exports import LABELS, Exported, export, make_depthwise, make_resnet
 from tests.parity import Tolerance, assert_parity
@@ -241,6 +242,19 @@ def test_another_backbone_is_refused(exported: Exported, tmp_path: Path) -> None
     with pytest.raises(BackboneMismatchError, match="Adapter 'birds' was trained on"):
         export_onnx(make_depthwise(), exported.adapter, tmp_path / "task.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_that_answers_otherwise_than_its_probe_is_refused(
+    exported: Exported, tmp_path: Path
+) -> None:
+    probed = exported.adapter.with_probe(exported.backbone, dtype="float32")
+    assert export_onnx(exported.backbone, probed, tmp_path / "task.onnx").max_abs_diff < 1e-4
+    assert probed.probe is not None
+    rows = [[value + index for index, value in enumerate(row)] for row in probed.probe.logits]
+    other = replace(probed, config=replace(probed.config, probe=Probe.of(rows, dtype="float32")))
+    with pytest.raises(SelfCheckError, match=r"answers its probe differently on .*, folded: it dr"):
+        export_onnx(exported.backbone, other, tmp_path / "other.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["task.onnx"]
 
 
 def test_an_adapter_that_answers_nan_is_refused_and_the_backbone_keeps_its_dtype(
