@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import GitCommitInfo
 
-from gatehub._hf import find_cause, httpx
+from gatehub._hf import find_cause, httpx, persist
 from gatehub.errors import HubConflictError, HubError, HubUnreachableError
 from gatehub.hub.contents import MAX_FILE_BYTES
 from gatehub.hub.manifest import StoredFile
@@ -101,8 +102,7 @@ class Landing:
     def _look_again(self, error: HubError) -> tuple[str, bool] | None:
         """What became of the commit; None if the branch is where it was, so it did not land."""
         try:
-            with self._hub.asking(f"Reading {self._repo}", self._repo, self._branch):
-                history = self._api.list_repo_commits(self._repo, revision=self._branch)
+            history = persist(self._read_history)
         except HubError as unreadable:
             raise HubUnreachableError(
                 f"{error.message} Whether the push landed cannot be seen now: {unreadable.message}",
@@ -125,6 +125,10 @@ class Landing:
             expected=self._head,
             found=found,
         )
+
+    def _read_history(self) -> list[GitCommitInfo]:
+        with self._hub.asking(f"Reading {self._repo}", self._repo, self._branch):
+            return self._api.list_repo_commits(self._repo, revision=self._branch)
 
 
 def is_ambiguous(error: BaseException) -> bool:

@@ -187,6 +187,15 @@ def test_one_fault_does_not_stop_a_push(
     assert test_hub.state.repositories[REPO].tags == {"v1": result.commit}
 
 
+def test_a_lost_answer_and_a_lost_look_at_the_branch_are_still_success(
+    test_hub: TestHub, folders: list[Path]
+) -> None:
+    push(folders[0], REPO, hub=test_hub.url)
+    test_hub.faults += [Fault("/commit/", lose=True), Fault("/commits/", drop=True)]
+    assert push(folders[1], REPO, hub=test_hub.url, message="mine").created
+    assert titles(test_hub) == ["mine", "Push birds", "initial commit"]
+
+
 def test_a_lost_answer_under_a_later_push_is_still_success(
     test_hub: TestHub, folders: list[Path]
 ) -> None:
