@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -116,11 +116,6 @@ def draw_plot(points: Sequence[LoadPoint], path: Path) -> None:
         axes.legend(frameon=False)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
-
-
-def as_rows(points: Sequence[LoadPoint]) -> list[dict[str, object]]:
-    """Return the points as plain values."""
-    return [asdict(point) for point in points]
 
 
 def _draw(pattern: str, tasks: int) -> Iterator[str]:

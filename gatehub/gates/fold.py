@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gatehub.backbone import Backbone, BackboneIdentity
 from gatehub.classifier import is_inside, replace_classifier
 from gatehub.errors import BackboneMismatchError, SiteError
-from gatehub.gates.layout import GateLayout
+from gatehub.gates.layout import GateLayout, SiteGate
 from gatehub.gates.merge import merge_norms
 from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
 from gatehub.gates.sites import copy_plain
@@ -131,17 +131,34 @@ def gate_kernels(
     """
     gated = {}
     for site, gate in layout.sites.items():
-        kernel = kernels.get(f"{site}.weight")
-        if kernel is None or tuple(kernel.shape[:2]) != gate.shape:
-            found = "no such layer" if kernel is None else f"a kernel {tuple(kernel.shape)}"
-            raise SiteError(
-                f"Task '{task}' has a gate {gate.shape} for '{site}', where the backbone has "
-                f"{found}.",
-                hint="Train the adapter on this backbone.",
-            )
+        kernel = find_kernel(kernels, site, gate, subject=f"Task '{task}'")
         spread = spread_gate(site, layout, tensors, kernel=kernel, gains=gains)
         gated[f"{site}.weight"] = (spread * kernel).to(kernel.dtype)
     return gated
+
+
+def find_kernel(
+    kernels: Mapping[str, Tensor], site: str, gate: SiteGate, *, subject: str
+) -> Tensor:
+    """Return the kernel that a gate is for.
+
+    Args:
+        kernels: `K(W)` of each site as "SITE.weight".
+        site: name of the layer.
+        gate: its gate.
+        subject: whose gate it is, for the error.
+
+    Raises:
+        SiteError: the layer is missing, or its kernel does not fit the gate.
+    """
+    kernel = kernels.get(f"{site}.weight")
+    if kernel is None or tuple(kernel.shape[:2]) != gate.shape:
+        found = "no such layer" if kernel is None else f"a kernel {tuple(kernel.shape)}"
+        raise SiteError(
+            f"{subject} has a gate {gate.shape} for '{site}', where the backbone has {found}.",
+            hint="Train the adapter on this backbone.",
+        )
+    return kernel
 
 
 def spread_gate(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from gatehub.backbone import Backbone
 from gatehub.classifier import copy_structure, replace_classifier
-from gatehub.errors import GateError, SiteError
+from gatehub.errors import GateError
 from gatehub.gates.dense import cast_to, lay_out, multiply
 from gatehub.gates.fold import (
     GateState,
@@ -22,33 +22,10 @@ from gatehub.gates.fold import (
 )
 from gatehub.gates.layout import GateLayout
 from gatehub.gates.merge import NormMerge, apply_merges, find_merges, scale_and_shift
-from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
+from gatehub.gates.norms import form_gainless
+from gatehub.gates.plans import Heads, LayoutPlan, check_tensors, plan_layout
 from gatehub.gates.sites import copy_plain
 from gatehub.gates.trace import copy_to_meta, named_tensors, trace_forward
-
-_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LayoutPlan:
-    """What tasks of one layout have of their own on a backbone with merged norms.
-
-    Args:
-        layout: gates and normalisation.
-        gains: from `find_gains`.
-        norms: names of the task's normalisation values in the plain model.
-        own: names of the merged model's tensors that differ from task to task, but for the head.
-    """
-
-    layout: GateLayout
-    gains: Mapping[str, str]
-    norms: frozenset[str]
-    own: frozenset[str]
-
-    @property
-    def is_scale(self) -> bool:
-        """Whether all gates are of kind `scale`, so that tasks can share their kernels."""
-        return all(gate.kind.name == "scale" for gate in self.layout.sites.values())
 
 
 class MergedBackbone:
@@ -79,7 +56,7 @@ class MergedBackbone:
         self._like = next(backbone.model.parameters())
         self._gainless: dict[str, Tensor] = {}
         self._plans: dict[str, LayoutPlan] = {}
-        self._heads: dict[int, Mapping[str, tuple[str, tuple[int, ...]]]] = {}
+        self._heads: dict[int, Heads] = {}
         self._planning = threading.Lock()
 
     @property
@@ -122,13 +99,17 @@ class MergedBackbone:
             SiteError: a gate has no place in the backbone.
         """
         key = str(layout)
+        if (known := self._plans.get(key)) is not None:
+            return known
         with self._planning:
             if key not in self._plans:
-                self._plans[key] = self._make_plan(layout)
+                self._plans[key] = plan_layout(self.backbone, self._tensors, self._merges, layout)
             return self._plans[key]
 
-    def heads(self, labels: int) -> Mapping[str, tuple[str, tuple[int, ...]]]:
+    def heads(self, labels: int) -> Heads:
         """Return a classifier's tensors: name in an adapter → name in the model, and shape."""
+        if (known := self._heads.get(labels)) is not None:
+            return known
         with self._planning:
             if labels not in self._heads:
                 present = self._resize(labels).state_dict()
@@ -137,6 +118,14 @@ class MergedBackbone:
                     name: (place, tuple(present[place].shape)) for name, place in places.items()
                 }
             return self._heads[labels]
+
+    def head_places(self, labels: int) -> frozenset[str]:
+        """Return the names of a classifier's tensors in the model."""
+        return frozenset(place for place, _ in self.heads(labels).values())
+
+    def head_numel(self, labels: int) -> int:
+        """Return how many values a classifier has."""
+        return sum(math.prod(shape) for _, shape in self.heads(labels).values())
 
     def weight(self, name: str, *, dtype: torch.dtype) -> Tensor:
         """Return a tensor of the merged model as the bare backbone has it."""
@@ -167,7 +156,7 @@ class MergedBackbone:
         plan = self.plan(task.layout)
         heads = self.heads(len(task.labels))
         given = task.tensors
-        self._check(task, given, plan, heads)
+        check_tensors(self.backbone, self._tensors, plan, heads, task=task.task, given=given)
         plain = {**self._tensors, **{name: self.widen(given[name]) for name in plan.norms}}
         norms = {
             site: scale_and_shift(plain, merge)
@@ -238,55 +227,6 @@ class MergedBackbone:
         with torch.random.fork_rng(devices=[]):
             replace_classifier(self._structure, labels)
         return self._structure
-
-    def _make_plan(self, layout: GateLayout) -> LayoutPlan:
-        model, exclude = self.backbone.model, self.backbone.heads
-        for site, gate in layout.sites.items():
-            kernel = self._tensors.get(f"{site}.weight")
-            if kernel is None or tuple(kernel.shape[:2]) != gate.shape:
-                found = "no such layer" if kernel is None else f"a kernel {tuple(kernel.shape)}"
-                raise SiteError(
-                    f"A task has a gate {gate.shape} for '{site}', where the backbone has {found}.",
-                    hint="Train the adapter on this backbone.",
-                )
-        values = find_norm_tensors(model, norm=layout.norm, start=layout.start, exclude=exclude)
-        norms = frozenset(name for name in values if name in self._tensors)
-        own = {f"{site}.weight" for site in layout.sites}
-        consumed: set[str] = set()
-        for merge in self._merges.values():
-            parts = {f"{merge.norm}.{part}" for part in _NORM_PARTS}
-            consumed |= parts
-            if parts & norms:
-                own |= {f"{merge.convolution}.weight", f"{merge.convolution}.bias"}
-        return LayoutPlan(
-            layout=layout,
-            gains=find_gains(model, norm=layout.norm, sites=layout.sites),
-            norms=norms,
-            own=frozenset(own | (norms - consumed)),
-        )
-
-    def _check(
-        self,
-        task: GateState,
-        given: Mapping[str, Tensor],
-        plan: LayoutPlan,
-        heads: Mapping[str, tuple[str, tuple[int, ...]]],
-    ) -> None:
-        """Hold a task's tensors against those that its layout has on this backbone."""
-        expected = plan.layout.gate_shapes()
-        expected |= {name: tuple(self._tensors[name].shape) for name in plan.norms}
-        gains = plan.gains.values()
-        expected |= {name: tuple(self.backbone.model.get_parameter(name).shape) for name in gains}
-        expected |= {name: shape for name, (_, shape) in heads.items()}
-        for name in expected.keys() | given.keys():
-            got = tuple(given[name].shape) if name in given else None
-            if got != expected.get(name):
-                raise SiteError(
-                    f"Task '{task.task}' has '{name}' of shape {got or 'none'}, where this "
-                    f"backbone with norm '{plan.layout.norm}' takes "
-                    f"{expected.get(name) or 'no such tensor'}.",
-                    hint="Train the adapter on this backbone.",
-                )
 
     def kernel(self, site: str, plan: LayoutPlan) -> Tensor:
         """Return `K(W)` of a layer, without the gain where the layout's tasks have their own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -44,7 +44,6 @@ class Batcher:
         engine: tasks may be loaded, replaced and unloaded meanwhile.
         settings: see `BatchSettings`; None for the defaults.
         threads: batches that run at the same time.
-        clock: seconds, never going back.
     """
 
     def __init__(
@@ -53,10 +52,8 @@ class Batcher:
         *,
         settings: BatchSettings | None = None,
         threads: int = 1,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
-        self._clock = clock
         self._scheduler: Scheduler[_Job] = Scheduler(settings or BatchSettings())
         self._changed = threading.Condition()
         self._closed = False
@@ -91,7 +88,7 @@ class Batcher:
                 "expected (3, H, W) float32."
             )
         stem = (self._engine.stem(task), image.shape)
-        now = self._clock()
+        now = time.monotonic()
         job = _Job(image=image, future=Future())
         request = Request(
             task=task,
@@ -148,7 +145,7 @@ class Batcher:
         """Wait for a batch; None once the batcher is closed and nothing waits any more."""
         while True:
             with self._changed:
-                now = self._clock()
+                now = time.monotonic()
                 late = self._scheduler.expire(now)
                 # Once closed, nothing can join: there is no use in waiting for a batch to fill.
                 batch = self._scheduler.take(math.inf if self._closed else now)

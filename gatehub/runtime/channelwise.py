@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from gatehub.gates.fold import GateState
-from gatehub.gates.merged import LayoutPlan, MergedBackbone
+from gatehub.gates.merged import MergedBackbone
+from gatehub.gates.plans import LayoutPlan
 from gatehub.runtime.kernels import convolve
 from gatehub.runtime.program import Program, Run, compile_graph
 from gatehub.runtime.segments import Stem, count_rows, find_rest, split
-from gatehub.runtime.vectors import Source, TaskVectors
+from gatehub.runtime.vectors import FactorSource, TaskVectors
 
 _ELEMENTWISE = frozenset({"mul", "mul_", "add", "add_"})
 _COMMUTATIVE = frozenset({"mul", "add"})
@@ -45,7 +46,7 @@ class OnePass:
 
     body: Run
     heads: Stem
-    sources: tuple[Source, ...]
+    sources: tuple[FactorSource, ...]
     length: int
     weights: frozenset[str]
     plan: LayoutPlan
@@ -106,7 +107,7 @@ class _Writer:
         self._copies: dict[fx.Node, fx.Node] = {}
         self._reshaped: dict[fx.Node, str] = {}
         self.length = 0
-        self.sources: list[Source] = []
+        self.sources: list[FactorSource] = []
         self.weights: set[str] = set()
 
     def write(self, crossing: Sequence[fx.Node]) -> Run:
@@ -183,18 +184,18 @@ class _Writer:
         value, shape = self._copies[images], images.meta["shapes"][0]
         if gate is not None and gate.shape[1] > 1:
             groups = shape[channels] // gate.shape[1]
-            entering = Source("entering", (site, groups))
+            entering = FactorSource("entering", (site, groups))
             factor = self._factor(entering, shape[channels], len(shape), channels)
             value = self._call(operator.mul, (value, factor))
         size = self._merged.shape(f"{site}.weight")[0]
         self.weights.add(f"{site}.weight")
         raw = self._call(operator.getitem, (self._weights, f"{site}.weight"))
         value = self._call(target, (value, raw, None, *others))
-        leaving = self._factor(Source("leaving", (site,)), size, len(shape), channels)
+        leaving = self._factor(FactorSource("leaving", (site,)), size, len(shape), channels)
         value = self._call(torch.Tensor.mul_, (value, leaving))
         if bias is None:
             return value
-        shift = self._factor(Source("shift", (site,)), size, len(shape), channels)
+        shift = self._factor(FactorSource("shift", (site,)), size, len(shape), channels)
         return self._call(torch.Tensor.add_, (value, shift))
 
     def _find_site(self, node: Any, part: str) -> str:
@@ -210,8 +211,8 @@ class _Writer:
         weight, bias, mean, variance = (self._find_name(part) for part in parts)
         if training or mean is None or variance is None:
             raise _NoRule
-        scale = Source("norm_scale", (weight, variance, eps))
-        shift = Source("norm_shift", (weight, bias, mean, variance, eps))
+        scale = FactorSource("norm_scale", (weight, variance, eps))
+        shift = FactorSource("norm_shift", (weight, bias, mean, variance, eps))
         return self._affine(self._copies[images], scale, shift, images.meta["shapes"][0], 1)
 
     def _rewrite_norm(self, node: fx.Node, *, channels: int) -> fx.Node:
@@ -220,7 +221,7 @@ class _Writer:
         if channels == -1 and len(groups) != 1:
             raise _NoRule
         scale, shift = (
-            None if name is None else Source("plain", (name,))
+            None if name is None else FactorSource("plain", (name,))
             for name in map(self._find_name, (weight, bias))
         )
         value = self._call(node.target, (self._copies[images], groups, None, None, *others))
@@ -237,8 +238,8 @@ class _Writer:
     def _affine(
         self,
         value: fx.Node,
-        scale: Source | None,
-        shift: Source | None,
+        scale: FactorSource | None,
+        shift: FactorSource | None,
         shape: Sequence[int],
         channels: int,
     ) -> fx.Node:
@@ -261,18 +262,18 @@ class _Writer:
         if len(shape) >= ndim:
             raise _NoRule
         spread = (-1, *(1,) * (ndim - 1 - len(shape)), *shape)
-        factor = self._slice(Source("plain", (name,)), math.prod(shape), spread)
+        factor = self._slice(FactorSource("plain", (name,)), math.prod(shape), spread)
         return self._call(node.target, (self._copies[images], factor))
 
     def _call(self, target: Any, arguments: tuple[Any, ...]) -> fx.Node:
         return self._graph.call_function(target, arguments)
 
-    def _factor(self, source: Source, size: int, ndim: int, channels: int) -> fx.Node:
+    def _factor(self, source: FactorSource, size: int, ndim: int, channels: int) -> fx.Node:
         spread = [-1] + [1] * (ndim - 1)
         spread[channels] = size
         return self._slice(source, size, tuple(spread))
 
-    def _slice(self, source: Source, size: int, shape: tuple[int, ...]) -> fx.Node:
+    def _slice(self, source: FactorSource, size: int, shape: tuple[int, ...]) -> fx.Node:
         start, self.length = self.length, self.length + size
         self.sources.append(source)
         return self._call(_read_factors, (self._factors, start, size, shape))

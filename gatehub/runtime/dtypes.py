@@ -47,3 +47,8 @@ def has_matrix_units(device: torch.device) -> bool:
 def tolerance(dtype: torch.dtype) -> float:
     """Return how far a task's answers may drift from its probe in a dtype."""
     return _TOLERANCES[dtype]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return "float32" for torch.float32."""
+    return str(dtype).removeprefix("torch.")

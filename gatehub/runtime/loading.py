@@ -14,10 +14,10 @@ from gatehub.errors import ExecutionError, SelfCheckError, TaskUnavailableError
 from gatehub.gates.fold import check_backbone
 from gatehub.gates.merged import MergedBackbone
 from gatehub.runtime.catalogue import Catalogue
-from gatehub.runtime.dtypes import tolerance
+from gatehub.runtime.dtypes import dtype_name, tolerance
 from gatehub.runtime.execution import Execution, FoldedTask
 from gatehub.runtime.packed import PackedTask, Packer
-from gatehub.runtime.serving import Served, TaskInfo, dtype_name
+from gatehub.runtime.serving import Served, TaskInfo
 from gatehub.runtime.sources import Source
 from gatehub.runtime.tiers import Tiers
 
@@ -103,9 +103,11 @@ class Loader:
             served = self._describe(task, packed, source, execution, generation)
             try:
                 # Held until it is published: nothing of it is visible, and nothing of it can go.
+                # Folded weights come first, as for requests: who waits for them holds no gates
+                # that another who holds folded weights waits for.
                 with (
-                    self._tiers.gates(served, packed=packed),
                     self._tiers.folded([served], packed=packed) as (folded,),
+                    self._tiers.gates(served, packed=packed),
                 ):
                     self._check(packed, execution, folded, task)
                     current, before = self._catalogue.publish(served)

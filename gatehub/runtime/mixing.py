@@ -62,22 +62,22 @@ def _answer_group(
     """Answer for tasks of one stem, each for its own images, which stand side by side."""
     execution = tasks[0].execution
     size = (images.shape[1], images.shape[2], images.shape[3])
+    shared = None
     if (
         len(tasks) > 1
         and tasks[0].plan.is_scale
         and len(images) < _IMAGES_WORTH_FOLDING * len(tasks)
     ):
-        shared = execution.one_pass(tasks[0].plan, len(tasks[0].info.labels), size)
-        if shared is not None:
-            rows = [index for index, count in enumerate(counts) for _ in range(count)]
-            with tiers.channels(tasks, shared) as own:
-                return execution.run_channelwise(shared, own, rows, images)
+        shared = execution.shared.find(tasks[0].plan, len(tasks[0].info.labels), size)
     parts = dict(zip(tasks, torch.split(images, list(counts)), strict=True))
 
     def run(some: Sequence[Served]) -> list[Tensor]:
+        given, rows = torch.cat([parts[task] for task in some]), [len(parts[task]) for task in some]
+        if shared is not None:
+            with tiers.channels(some, shared) as own:
+                return execution.shared.run(shared, list(zip(own, rows, strict=True)), given)
         with tiers.folded(some) as folded:
-            given = [(task, len(parts[s])) for task, s in zip(folded, some, strict=True)]
-            return execution.run_rows(given, torch.cat([parts[s] for s in some]))
+            return execution.run_rows(list(zip(folded, rows, strict=True)), given)
 
     return _in_parts(tasks, run)
 

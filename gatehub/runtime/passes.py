@@ -32,7 +32,7 @@ class Pass:
     names: Mapping[int, str]
 
 
-def draw_images(
+def draw_noise(
     count: int,
     size: tuple[int, int, int],
     *,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gatehub.errors import ExecutionError
 from gatehub.gates.trace import named_tensors
-from gatehub.runtime.passes import draw_images, record_pass, run_network
+from gatehub.runtime.passes import draw_noise, record_pass, run_network
 from gatehub.runtime.program import RECORDED_BATCHES, RECORDED_LABELS, Program, compile_graph
 from gatehub.runtime.unification import write_program
 
@@ -48,7 +48,7 @@ def record(
             for an image by what else is in the batch; or it changes its own weights.
     """
     draw = partial(
-        draw_images, size=input_size, device=device, dtype=dtype, memory_format=memory_format
+        draw_noise, size=input_size, device=device, dtype=dtype, memory_format=memory_format
     )
     program = write_program(
         *(

@@ -212,7 +212,7 @@ class Tier(Generic[V]):
         )
         if need + pinned > self._budget:
             raise MemoryBudgetError(
-                f"{_names(distinct).capitalize()} would take {need:,} bytes {self._name}, of "
+                f"{_begin(_names(distinct))} would take {need:,} bytes {self._name}, of "
                 f"{self._budget - pinned:,} that are not pinned by other tasks.",
                 hint="Raise the budget, or unpin a task.",
             )
@@ -265,7 +265,7 @@ class Tier(Generic[V]):
                     raise entry.error
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise TaskUnavailableError(
-                        f"{want.name.capitalize()} was not ready within {self._wait_s:g} s; it is "
+                        f"{_begin(want.name)} was not ready within {self._wait_s:g} s; it is "
                         "being loaded.",
                         hint="Try again.",
                     )
@@ -288,3 +288,8 @@ class Tier(Generic[V]):
 def _names(distinct: dict[Hashable, Wanted[V]]) -> str:
     names = [want.name for want in distinct.values()]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _begin(name: str) -> str:
+    """Begin a sentence with a name, whose own capitals stay."""
+    return name[:1].upper() + name[1:]

@@ -68,7 +68,6 @@ class Request(Generic[P]):
     payload: P
     arrived: float
     deadline: float = math.inf
-    cancelled: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -129,7 +128,6 @@ class Scheduler(Generic[P]):
         queue = self._queues.get(request.task)
         if queue is None or request not in queue.waiting:
             return False
-        request.cancelled = True
         queue.waiting.remove(request)
         self._forget(1)
         return True

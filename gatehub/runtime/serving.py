@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from gatehub.gates.merged import LayoutPlan
+from gatehub.gates.plans import LayoutPlan
 from gatehub.preprocessing import Preprocessing
 from gatehub.runtime.execution import Execution
 from gatehub.runtime.packed import PackedTask
@@ -74,8 +73,3 @@ class Served:
     stem: Hashable
     packed_bytes: int
     folded_bytes: int
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return "float32" for torch.float32."""
-    return str(dtype).removeprefix("torch.")

@@ -13,7 +13,7 @@ from gatehub.errors import ExecutionError, InputError
 from gatehub.gates.merged import MergedBackbone
 from gatehub.runtime.heap import return_free_memory
 from gatehub.runtime.memo import Memo
-from gatehub.runtime.passes import draw_images
+from gatehub.runtime.passes import draw_noise
 from gatehub.runtime.program import Program, Run, compile_graph
 from gatehub.runtime.recording import record
 
@@ -22,6 +22,17 @@ Size = tuple[int, int, int]
 # Programs are kept for the backbone's own image size and for so many others. Each takes megabytes,
 # and callers choose what sizes they send.
 OTHER_SIZES = 4
+
+
+def size_of(images: Tensor) -> Size:
+    """Return (channels, height, width) of images (B, C, H, W)."""
+    _, channels, height, width = images.shape
+    return channels, height, width
+
+
+def leave(answer: Tensor) -> Tensor:
+    """Bring logits to where callers expect them: float32, on the CPU."""
+    return answer.float().cpu()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,7 +71,7 @@ class Recorded:
 
     def draw(self, chosen: Sequence[int]) -> Tensor:
         """Return some of three images of noise, by their indices, as the network takes them."""
-        images = draw_images(
+        images = draw_noise(
             3,
             self.size,
             seed=0,

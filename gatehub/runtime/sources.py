@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gatehub._places import find_folder
 from gatehub.adapter import Adapter
 from gatehub.errors import TaskUnavailableError
 from gatehub.runtime.packed import PackedTask
@@ -61,7 +60,7 @@ class PlaceSource:
         return True
 
     def read(self) -> Adapter:
-        return Adapter.load(find_folder(self.place))
+        return Adapter.load(self.place)
 
 
 def open_source(adapter: Adapter | str | Path) -> Source:

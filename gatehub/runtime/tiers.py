@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import TypeVar, cast
 
 from gatehub.adapter import Adapter
 from gatehub.runtime.channelwise import OnePass
-from gatehub.runtime.execution import ChannelTask, FoldedTask
+from gatehub.runtime.execution import FoldedTask
 from gatehub.runtime.heap import return_free_memory
 from gatehub.runtime.packed import PackedTask
 from gatehub.runtime.residency import Tier, TierReport, Wanted
 from gatehub.runtime.serving import Served
+from gatehub.runtime.shared import ChannelTask
 from gatehub.runtime.sources import read_again
+
+V = TypeVar("V")
 
 
 class Tiers:
@@ -54,7 +57,6 @@ class Tiers:
             tasks: any; several are taken together or not at all.
             packed: the gates of the only task, if they have just been read.
         """
-        self._stirred |= not all(self._folded.holds(task) for task in tasks)
         wanted = [self._want_folded(task, packed) for task in tasks]
         with self._folded.lease(wanted) as values:
             yield values  # type: ignore[misc]
@@ -110,29 +112,19 @@ class Tiers:
         self, task: Served, packed: PackedTask | None
     ) -> Wanted[FoldedTask | ChannelTask]:
         def make() -> FoldedTask:
+            self._stirred = True
             with self.gates(task, packed=packed) as gates:
                 return task.execution.fold(gates)
 
-        return Wanted(
-            key=task,
-            bytes=task.folded_bytes,
-            make=make,
-            alive=lambda: self._is_current(task),
-            name=f"task '{task.info.task}'",
-        )
+        return self._want(task, key=task, size=task.folded_bytes, make=make)
 
     def _want_channels(self, task: Served, shared: OnePass) -> Wanted[FoldedTask | ChannelTask]:
         def make() -> ChannelTask:
             with self.gates(task) as gates:
-                return task.execution.factors(shared, gates)
+                return task.execution.shared.factors(shared, gates)
 
-        return Wanted(
-            key=("channels", task),
-            bytes=task.execution.count_factor_bytes(shared, len(task.info.labels)),
-            make=make,
-            alive=lambda: self._is_current(task),
-            name=f"task '{task.info.task}'",
-        )
+        size = task.execution.shared.count_bytes(shared, len(task.info.labels))
+        return self._want(task, key=("channels", task), size=size, make=make)
 
     def _want_gates(self, task: Served, packed: PackedTask | None) -> Wanted[PackedTask]:
         def make() -> PackedTask:
@@ -142,9 +134,12 @@ class Tiers:
             info = task.info
             return read_again(task.source, task=info.task, digest=info.digest, pack=self._pack)
 
+        return self._want(task, key=task, size=task.packed_bytes, make=make)
+
+    def _want(self, task: Served, *, key: Hashable, size: int, make: Callable[[], V]) -> Wanted[V]:
         return Wanted(
-            key=task,
-            bytes=task.packed_bytes,
+            key=key,
+            bytes=size,
             make=make,
             alive=lambda: self._is_current(task),
             name=f"task '{task.info.task}'",

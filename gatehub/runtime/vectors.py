@@ -9,11 +9,12 @@ from torch import Tensor
 
 from gatehub.gates.fold import GateState
 from gatehub.gates.merge import scale_and_shift
-from gatehub.gates.merged import LayoutPlan, MergedBackbone
+from gatehub.gates.merged import MergedBackbone
+from gatehub.gates.plans import LayoutPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FactorSource:
     """Which of a task's vectors is meant.
 
     Args:

@@ -11,7 +11,7 @@ from gatehub.gates.merged import MergedBackbone
 from gatehub.runtime.channelwise import OnePass, build_one_pass
 from gatehub.runtime.execution import Execution
 from gatehub.runtime.packed import PackedTask, Packer
-from gatehub.runtime.vectors import Source, TaskVectors
+from gatehub.runtime.vectors import FactorSource, TaskVectors
 from tests.parity import assert_parity
 from tests.runtime.networks import NETWORKS, SIDE, Wired, in_a_row, make_task, wire
 from tests.tiny import random_images
@@ -41,7 +41,7 @@ def build(name: str, **choices: object) -> tuple[Execution, PackedTask, OnePass 
     execution = Execution(merged, torch.float32)
     task = Packer().pack(make_task(backbone, "task", **{"gates": "scale", **choices}))
     plan = merged.plan(task.layout)
-    return execution, task, execution.one_pass(plan, len(task.labels), (3, SIDE, SIDE))
+    return execution, task, execution.shared.find(plan, len(task.labels), (3, SIDE, SIDE))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -59,7 +59,7 @@ def test_other_gates_have_kernels_of_their_own(gates: str) -> None:
 def test_factors_are_counted_before_they_are_formed() -> None:
     execution, task, shared = build("grouped", norm="stats")
     assert shared is not None
-    factors = execution.factors(shared, task).factors
+    factors = execution.shared.factors(shared, task).factors
     assert factors.shape == (shared.length,)
     assert "layers.2.weight" in shared.weights
     assert "layers.1.weight" not in shared.weights  # merged, so its values are factors
@@ -68,8 +68,8 @@ def test_factors_are_counted_before_they_are_formed() -> None:
 def test_kernels_of_a_shared_pass_are_the_backbones() -> None:
     execution, _, shared = build("standard")
     assert shared is not None
-    weights = execution._shared_weights(shared)
-    again = execution._shared_weights(shared)
+    weights = execution.shared._read_weights(shared)
+    again = execution.shared._read_weights(shared)
     assert all(weights[name] is again[name] for name in weights)
 
 
@@ -86,11 +86,11 @@ def test_a_norm_that_is_not_merged_becomes_factors(affine: bool, norm: str) -> N
     execution = Execution(merged, torch.float32)
     adapters = [make_task(backbone, "t", seed=s, gates="scale", norm=norm) for s in (1, 2)]
     tasks = [Packer().pack(adapter) for adapter in adapters]
-    shared = execution.one_pass(merged.plan(tasks[0].layout), 3, (3, SIDE, SIDE))
+    shared = execution.shared.find(merged.plan(tasks[0].layout), 3, (3, SIDE, SIDE))
     assert shared is not None
     images = random_images(3, SIDE)
-    own = [execution.factors(shared, task) for task in tasks]
-    found = execution.run_channelwise(shared, own, [0, 0, 1], images)
+    own = [execution.shared.factors(shared, task) for task in tasks]
+    found = execution.shared.run(shared, list(zip(own, (2, 1), strict=True)), images)
     for adapter, answer, rows in zip(adapters, found, ([0, 1], [2]), strict=True):
         assert_parity(answer, fold(backbone, adapter)(images[rows]))
 
@@ -117,15 +117,15 @@ def test_vectors_by_hand() -> None:
     shift = own["layers.1.bias"] + (bias - own["layers.1.running_mean"]) * scale
     leaving = own["layers.0.gate_a"] * scale
     read = {
-        Source("entering", ("layers.0", 4)): own["layers.0.gate_b"].repeat(4),
-        Source("leaving", ("layers.0",)): leaving,
-        Source("shift", ("layers.0",)): shift,
+        FactorSource("entering", ("layers.0", 4)): own["layers.0.gate_b"].repeat(4),
+        FactorSource("leaving", ("layers.0",)): leaving,
+        FactorSource("shift", ("layers.0",)): shift,
         # One input channel in each group: b is one number.
-        Source("leaving", ("layers.2",)): own["layers.2.gate_a"]
+        FactorSource("leaving", ("layers.2",)): own["layers.2.gate_a"]
         * own["layers.2.gate_b"]
         * own["layers.3.weight"]
         / (own["layers.3.running_var"] + 1e-5).sqrt(),
-        Source("plain", ("layers.4.bias",)): backbone.model.layers[4].bias,
+        FactorSource("plain", ("layers.4.bias",)): backbone.model.layers[4].bias,
     }
     for source, expected in read.items():
         assert_parity(source.read(vectors), expected)

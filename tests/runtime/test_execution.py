@@ -171,11 +171,11 @@ def test_bytes_are_known_before_anything_is_formed(
     execution = Execution(merged, dtype)
     plan = merged.plan(task.layout)
     assert execution.count_bytes(plan, len(task.labels)) == execution.fold(task).bytes
-    shared = execution.one_pass(plan, len(task.labels), (3, SIDE, SIDE))
+    shared = execution.shared.find(plan, len(task.labels), (3, SIDE, SIDE))
     assert (shared is not None) == plan.is_scale
     if shared is not None:
-        known = execution.count_factor_bytes(shared, len(task.labels))
-        assert known == execution.factors(shared, task).bytes
+        known = execution.shared.count_bytes(shared, len(task.labels))
+        assert known == execution.shared.factors(shared, task).bytes
 
 
 def test_only_tasks_with_the_same_factors_share_a_pass() -> None:

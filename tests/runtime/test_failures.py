@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from gatehub.errors import (
 )
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.execution import Execution
+from gatehub.runtime.residency import Tier, Wanted
 from tests.tiny import make_trained, random_images
 
 
@@ -35,6 +39,15 @@ def sizes(backbone: Backbone, folder: Path) -> tuple[int, int]:
     engine.load("t", folder)
     folded, gates = engine.memory()
     return folded.bytes, gates.bytes
+
+
+def room_for_one(
+    backbone: Backbone, place: Path, **settings: float
+) -> tuple[Engine, dict[str, Path]]:
+    """An engine with room for one task, folded and as gates, and the folders of two."""
+    folders = {f"t{seed}": save(backbone, place / f"t{seed}", seed=seed) for seed in (1, 2)}
+    folded, gates = sizes(backbone, folders["t1"])
+    return Engine(backbone, folded_bytes=folded, gates_bytes=gates, **settings), folders
 
 
 def test_a_task_that_fits_no_budget_is_refused_and_others_go_on(
@@ -69,9 +82,7 @@ def test_gates_that_could_not_come_back_stay(
 
 
 def test_gates_come_back_from_their_folder(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    folders = {f"t{seed}": save(tiny_backbone, tmp_path / f"t{seed}", seed=seed) for seed in (1, 2)}
-    folded, gates = sizes(tiny_backbone, folders["t1"])
-    engine = Engine(tiny_backbone, folded_bytes=folded, gates_bytes=gates)
+    engine, folders = room_for_one(tiny_backbone, tmp_path)
     images = random_images()
     answers = {}
     for task, folder in folders.items():
@@ -80,16 +91,14 @@ def test_gates_come_back_from_their_folder(tiny_backbone: Backbone, tmp_path: Pa
     for _ in range(3):
         for task in folders:
             assert torch.equal(engine.predict(task, images), answers[task])
-            assert [tier.bytes for tier in engine.memory()] == [folded, gates]
+            assert [tier.entries for tier in engine.memory()] == [1, 1]
     assert engine.memory()[1].evictions >= 5
 
 
 def test_a_folder_that_vanished_is_named_and_others_go_on(
     tiny_backbone: Backbone, tmp_path: Path
 ) -> None:
-    folders = {f"t{seed}": save(tiny_backbone, tmp_path / f"t{seed}", seed=seed) for seed in (1, 2)}
-    folded, gates = sizes(tiny_backbone, folders["t1"])
-    engine = Engine(tiny_backbone, folded_bytes=folded, gates_bytes=gates)
+    engine, folders = room_for_one(tiny_backbone, tmp_path)
     for task, folder in folders.items():
         engine.load(task, folder)
     shutil.rmtree(folders["t1"])
@@ -104,9 +113,7 @@ def test_a_folder_that_vanished_is_named_and_others_go_on(
 def test_a_folder_that_holds_another_adapter_by_now_is_no_answer(
     tiny_backbone: Backbone, tmp_path: Path
 ) -> None:
-    folders = {f"t{seed}": save(tiny_backbone, tmp_path / f"t{seed}", seed=seed) for seed in (1, 2)}
-    folded, gates = sizes(tiny_backbone, folders["t1"])
-    engine = Engine(tiny_backbone, folded_bytes=folded, gates_bytes=gates)
+    engine, folders = room_for_one(tiny_backbone, tmp_path)
     for task, folder in folders.items():
         engine.load(task, folder)
     save(tiny_backbone, folders["t1"], seed=3)
@@ -114,6 +121,74 @@ def test_a_folder_that_holds_another_adapter_by_now_is_no_answer(
         engine.predict("t1", random_images())
     engine.load("t1", folders["t1"])
     engine.predict("t1", random_images())
+
+
+def test_a_load_and_a_request_never_wait_for_each_other(
+    tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request has room to fold and wants gates, while the load has gates and wants room."""
+    engine, folders = room_for_one(tiny_backbone, tmp_path, wait_s=5)
+    engine.load("t1", folders["t1"])
+    engine.load("t2", folders["t2"])  # t1 had to leave memory
+    folding, loading = threading.Event(), threading.Event()
+    take = Tier.lease
+
+    @contextmanager
+    def lease(self: Tier[object], wanted: Sequence[Wanted[object]]) -> Iterator[list[object]]:
+        is_gates, who = self.report().name == "gates", threading.current_thread().name
+        if is_gates and who == "request":
+            folding.set()  # its place among the folded tasks is taken
+            loading.wait(0.3)  # and the load comes first to the gates, if it ever does
+        with take(self, wanted) as values:
+            if is_gates and who == "load":
+                loading.set()
+            yield values
+
+    monkeypatch.setattr(Tier, "lease", lease)
+    request = threading.Thread(target=lambda: engine.predict("t1", random_images()), name="request")
+    request.start()
+    assert folding.wait(10)
+    told: list[Exception] = []
+
+    def load() -> None:
+        try:
+            engine.load("t2", folders["t2"])
+        except TaskUnavailableError as error:
+            told.append(error)
+
+    began = time.monotonic()
+    loader = threading.Thread(target=load, name="load")
+    loader.start()
+    loader.join()
+    request.join()
+    assert told == []
+    assert time.monotonic() - began < 4
+
+
+def test_factors_that_do_not_fit_together_are_taken_in_parts(tiny_backbone: Backbone) -> None:
+    adapters = [
+        Adapter.from_model(make_trained(tiny_backbone, seed=seed, gates="scale"), task=f"t{seed}")
+        for seed in range(4)
+    ]
+    images, tasks = random_images(4), [adapter.task for adapter in adapters]
+
+    def load(budget: int | None) -> Engine:
+        engine = Engine(tiny_backbone, folded_bytes=budget)
+        for adapter in adapters:
+            engine.load(adapter.task, adapter)
+        return engine
+
+    wide = load(None)
+    folded = wide.memory()[0].bytes // 4
+    for task in tasks:
+        wide.evict(task)
+    expected = wide.predict_mixed(tasks, images)
+    factors = wide.memory()[0].bytes
+    engine = load(folded + factors - 1)
+    engine.pin("t0")
+    for found, logits in zip(engine.predict_mixed(tasks, images), expected, strict=True):
+        assert torch.allclose(found, logits, rtol=1e-4, atol=1e-4)
+    assert engine.memory()[0].evictions > 4
 
 
 def test_a_hub_that_hangs_holds_up_nobody_else(

@@ -87,6 +87,12 @@ def test_a_value_larger_than_the_budget_is_refused_at_once() -> None:
     assert cache.holds("a")
 
 
+def test_a_name_keeps_its_capitals_in_a_sentence() -> None:
+    wanted = Wanted(key=1, bytes=31, make=str, alive=lambda: True, name="task 'Birds-EU'")
+    with pytest.raises(MemoryBudgetError, match=r"^Task 'Birds-EU' would"), tier().lease([wanted]):
+        pass
+
+
 def test_without_room_a_lease_waits_and_then_says_so() -> None:
     cache = tier(budget=20)
     with (
