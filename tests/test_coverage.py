@@ -12,11 +12,14 @@ from benchmarks.coverage import main
 from benchmarks.coverage_check import TOLERANCE, SizeLimits, check_name, draw_vectors, find_images
 from benchmarks.coverage_table import read_results, render_table
 from gatehub.classifier import replace_classifier
+from gatehub.gates.dense import lay_out
 from gatehub.gates.fold import fold
 from gatehub.gates.trace import named_tensors
+from gatehub.runtime.kernels import pack
 from gatehub.runtime.passes import record_pass
 from gatehub.runtime.program import RECORDED_BATCHES, RECORDED_LABELS, compile_graph
 from gatehub.runtime.unification import write_program
+from tests.parity import Tolerance, assert_parity
 from tests.source_tree import ROOT
 
 # The smallest name of each family in which convolutions hold half of the parameters.
@@ -109,12 +112,16 @@ def test_the_recorded_program_of_each_family_gives_the_modules_numbers(family: s
     for batch, labels in zip(RECORDED_BATCHES, RECORDED_LABELS, strict=True):
         replace_classifier(model, labels)
         passes.append(record_pass(model, images[:batch].clone(), labels=labels))
-    run = compile_graph(write_program(*passes).graph)
+    program = write_program(*passes)
+    run, weights = compile_graph(program.graph), dict(named_tensors(model))
+    packed = weights | {name: pack(lay_out(weights[name])) for name in program.kernels}
     with torch.inference_mode():
         expected = model(images)
-        found = run(images, dict(named_tensors(model)), RECORDED_LABELS[1])
+        found = run(images, weights, RECORDED_LABELS[1])
+        found_packed = run(images, packed, RECORDED_LABELS[1])
     assert torch.equal(found, expected)
     assert not torch.equal(expected[0], expected[1])
+    assert_parity(found_packed, expected, Tolerance(name="another order of sums", relative=1e-4))
 
 
 def test_the_committed_table_has_every_family_and_passes_98_percent() -> None:

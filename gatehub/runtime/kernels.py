@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Below this, reordering a kernel takes less time than the longer way into the operator.
-PACKED_VALUES = 2**17
+from gatehub.runtime.activations import Activation
 
 
 class Kernel:
-    """A large convolution kernel on a CPU, reordered at its first use instead of at every use.
+    """A convolution kernel on a CPU, reordered at its first use instead of at every use.
 
     oneDNN computes with kernels in blocks of channels, and torch reorders a dense one on every
     call, which at a batch of one takes as long as the convolution. The answers are those of
@@ -40,14 +39,36 @@ class Kernel:
         padding: list[int],
         dilation: list[int],
         groups: int,
+        *,
+        other: Tensor | None = None,
+        activation: Activation | None = None,
     ) -> Tensor:
-        """Convolve (B, I, H, W) → (B, O, H', W'), as `torch.nn.functional.conv2d` does."""
+        """Convolve (B, I, H, W) → (B, O, H', W'), as `torch.nn.functional.conv2d` does.
+
+        Args:
+            images: (B, I, H, W).
+            bias: (O,).
+            stride: of both dimensions, as are the next two.
+            padding: zeros.
+            dilation: of the kernel.
+            groups: of channels.
+            other: (B, O, H', W') in the images' dtype, added to the answer.
+            activation: applied to the sum.
+        """
         packed = self._packed
         if packed is None:
             packed = self._pack(images, stride, padding, dilation, groups)
-        answer = torch.ops.mkldnn._convolution_pointwise(
-            images, packed, bias, padding, stride, dilation, groups, "none", [], ""
-        )
+        operators = torch.ops.mkldnn._convolution_pointwise
+        setting = (packed, bias, padding, stride, dilation, groups)
+        after: tuple[object, ...] = (None, (), None)
+        if activation is not None:
+            after = (activation.name, activation.scalars, activation.algorithm)
+        if other is not None:
+            answer = operators.binary(images, other, *setting, "add", None, *after)
+        elif activation is not None:
+            answer = operators(images, *setting, *after)
+        else:
+            answer = operators(images, *setting, "none", (), "")
         return cast(Tensor, answer)
 
     def _pack(
@@ -71,32 +92,38 @@ class Kernel:
 
 def pack(tensor: Tensor) -> Tensor | Kernel:
     """Wrap a channels-last kernel that nothing but convolutions reads, if that is faster."""
-    worthwhile = (
-        tensor.ndim == 4
-        and tensor.device.type == "cpu"
-        and tensor.numel() >= PACKED_VALUES
-        and can_pack(tensor.dtype)
-    )
+    worthwhile = tensor.ndim == 4 and tensor.device.type == "cpu" and can_pack(tensor.dtype)
     return Kernel(tensor) if worthwhile else tensor
 
 
 @functools.cache
-def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this build of torch convolves with packed kernels of a dtype on this processor.
+def can_pack(
+    dtype: torch.dtype, activation: Activation | None = None, *, adds: bool = False
+) -> bool:
+    """Whether this build of torch convolves with packed kernels on this processor.
 
     The operators are torch's own and private: they could change, and some processors lack what
     they need. So it is tried.
+
+    Args:
+        dtype: of images and kernels.
+        activation: computed by the same operator.
+        adds: whether a sum is, too.
     """
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
         return False
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(1, 16, 5, 5, generator=generator).to(dtype)
-    kernel = torch.randn(16, 16, 3, 3, generator=generator).to(dtype)
+    kernel = torch.randn(16, 16, 3, 3, generator=generator).to(dtype) / 8
     images, kernel = (t.contiguous(memory_format=torch.channels_last) for t in (images, kernel))
+    other = images.flip(1) if adds else None
+    setting = ([1, 1], [1, 1], [1, 1], 1)
     try:
         with torch.inference_mode():
-            found = Kernel(kernel).convolve(images, None, [1, 1], [1, 1], [1, 1], 1)
-            expected = F.conv2d(images, kernel, padding=1)
+            found = Kernel(kernel).convolve(
+                images, None, *setting, other=other, activation=activation
+            )
+            expected = convolve(images, kernel, None, *setting, other=other, activation=activation)
     except (AttributeError, RuntimeError, TypeError):
         return False
     same_layout = found.stride() == expected.stride()
@@ -111,11 +138,36 @@ def convolve(
     padding: list[int] | int = 0,
     dilation: list[int] | int = 1,
     groups: int = 1,
+    *,
+    other: Tensor | None = None,
+    activation: Activation | None = None,
 ) -> Tensor:
-    """Convolve as `torch.nn.functional.conv2d` does, with a kernel of either kind."""
+    """Convolve as `torch.nn.functional.conv2d` does, with a kernel of either kind.
+
+    Args:
+        images: (B, I, H, W).
+        kernel: (O, I/groups, kH, kW), dense or packed.
+        bias: (O,).
+        stride: of both dimensions or of each, as are the next two.
+        padding: zeros.
+        dilation: of the kernel.
+        groups: of channels.
+        other: (B, O, H', W') in the images' dtype, added to the answer.
+        activation: applied to the sum.
+
+    Returns:
+        (B, O, H', W').
+    """
     if isinstance(kernel, Kernel):
-        return kernel.convolve(images, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
-    return F.conv2d(images, kernel, bias, stride, padding, dilation, groups)
+        setting = (_pair(stride), _pair(padding), _pair(dilation), groups)
+        if can_pack(images.dtype, activation, adds=other is not None):
+            return kernel.convolve(images, bias, *setting, other=other, activation=activation)
+        value = kernel.convolve(images, bias, *setting)
+    else:
+        value = F.conv2d(images, kernel, bias, stride, padding, dilation, groups)
+    if other is not None:
+        value = value.add_(other)
+    return value if activation is None else activation(value)
 
 
 def _pair(size: list[int] | int) -> list[int]:

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import fx, nn
 
+from gatehub.runtime.fusion import fuse
+
 # Two recorded passes tell a size that follows the batch or the labels from one that does not.
 # Both pairs are coprime, so that no size can follow both.
 RECORDED_BATCHES = (2, 3)
@@ -26,9 +28,9 @@ class Program:
     """A network's operations, as a graph whose inputs are `images`, `weights` and `labels`.
 
     The `meta` of an operation holds "reads" and "writes", ids of the memory that it reads and
-    changes. That of a value holds "shapes", its shapes in the two recorded passes, and "storage",
-    the id of its memory. That of a weight that is looked up holds "weight", its name; lookups and
-    sizes are no operations.
+    changes. That of a value holds "shapes", its shapes in the two recorded passes, "dtype", and
+    "storage", the id of its memory. That of a weight that is looked up holds "weight", its name;
+    lookups and sizes are no operations.
 
     Args:
         graph: nodes in the order in which they run.
@@ -58,4 +60,4 @@ def compile_graph(graph: fx.Graph) -> Run:
     graph.eliminate_dead_code(
         lambda node: node.op in ("placeholder", "output") or bool(node.meta.get("writes"))
     )
-    return fx.GraphModule(nn.Module(), graph)
+    return fx.GraphModule(nn.Module(), fuse(graph))

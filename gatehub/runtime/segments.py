@@ -188,6 +188,7 @@ def _extract_rest(program: Program, crossing: Sequence[fx.Node], rest: set[fx.No
     copies[program.batch] = batch
     for index, node in enumerate(crossing):
         copies[node] = graph.call_function(operator.getitem, (values, index))
+        copies[node].meta |= {key: node.meta[key] for key in ("shapes", "dtype")}
     for node in program.graph.nodes:
         if node in copies or node.op in ("placeholder", "output"):
             continue

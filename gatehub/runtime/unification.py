@@ -116,7 +116,7 @@ class _Writer:
                 self._bind(part, mine, theirs)
 
     def _bind(self, node: fx.Node, one: Tensor, other: Tensor) -> None:
-        node.meta["shapes"] = (one.shape, other.shape)
+        node.meta["shapes"], node.meta["dtype"] = (one.shape, other.shape), one.dtype
         node.meta["storage"] = _storage(one)
         self._nodes[id(one)] = self._twins[id(other)] = node
 
