@@ -114,7 +114,10 @@ def test_the_recorded_program_of_each_family_gives_the_modules_numbers(family: s
         passes.append(record_pass(model, images[:batch].clone(), labels=labels))
     program = write_program(*passes)
     run, weights = compile_graph(program.graph), dict(named_tensors(model))
-    packed = weights | {name: pack(lay_out(weights[name])) for name in program.kernels}
+    packed = weights | {
+        name: pack(lay_out(weights[name]), is_matrix=name in program.matrices)
+        for name in program.kernels
+    }
     with torch.inference_mode():
         expected = model(images)
         found = run(images, weights, RECORDED_LABELS[1])

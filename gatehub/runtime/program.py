@@ -39,6 +39,7 @@ class Program:
         answer: the node that gives the logits.
         weights: names of the tensors that it reads.
         kernels: names of the weights that nothing but convolutions of one setting reads.
+        matrices: names of those that have one row and column, as have the images that they meet.
         changes_images: whether it writes into the images that it is given.
     """
 
@@ -48,6 +49,7 @@ class Program:
     answer: fx.Node
     weights: frozenset[str]
     kernels: frozenset[str]
+    matrices: frozenset[str]
     changes_images: bool
 
 

@@ -51,6 +51,7 @@ class _Writer:
         self._lookups: dict[str, fx.Node] = {}
         self._read_otherwise: set[str] = set()
         self._settings: dict[str, set[str]] = {}
+        self._has_pixels: set[str] = set()
         self._written = {storage for one in small.operations for storage in _written(one)}
 
     def write(self) -> Program:
@@ -72,13 +73,15 @@ class _Writer:
         self._graph.output(answer)
         inputs = (self._images, self._weights, self._labels)
         only_convolved = self._lookups.keys() - self._read_otherwise
+        kernels = frozenset(name for name in only_convolved if len(self._settings[name]) == 1)
         return Program(
             graph=self._graph,
             inputs={node.name: node for node in inputs},
             batch=self._batch,
             answer=answer,
             weights=frozenset(self._lookups),
-            kernels=frozenset(name for name in only_convolved if len(self._settings[name]) == 1),
+            kernels=kernels,
+            matrices=kernels - self._has_pixels,
             changes_images=_storage(small.images) in self._written,
         )
 
@@ -92,8 +95,10 @@ class _Writer:
         target: Callable[..., Any] = one.function
         if is_convolution:
             target = convolve
-            kernel = arguments[1]
-            self._settings.setdefault(kernel.meta.get("weight", ""), set()).add(repr(arguments[3:]))
+            name = arguments[1].meta.get("weight", "")
+            self._settings.setdefault(name, set()).add(repr(arguments[3:]))
+            if not _is_product(one):
+                self._has_pixels.add(name)
         elif one.name == "aten.lift_fresh" and _storage(one.outputs[0]) in self._written:
             target = torch.clone  # a literal is made anew in every pass, and changed there
         node = self._graph.call_function(target, arguments, keywords)
@@ -213,6 +218,13 @@ def _check_tensors_only(operation: Operation) -> None:
             "change from image to image.",
             hint=_FOLD_INSTEAD,
         )
+
+
+def _is_product(convolution: Operation) -> bool:
+    """Whether a convolution is a matrix product: all that it reads and gives has one pixel."""
+    images, kernel, *_ = convolution.arguments
+    sizes = {tensor.shape[2:] for tensor in (images, kernel, convolution.result)}
+    return sizes == {(1, 1)} and images.shape[1] == kernel.shape[1]
 
 
 def _storage(tensor: Tensor) -> int:

@@ -31,7 +31,9 @@ class BackboneWeights:
         home = self._sizes.home()
         if home.memory_format is not torch.channels_last:
             return lay_out(weight, home.memory_format)
-        return pack(weight) if name in home.program.kernels else weight
+        if name not in home.program.kernels:
+            return weight
+        return pack(weight, is_matrix=name in home.program.matrices)
 
     def bare(self, name: str) -> Tensor | Kernel:
         """Return a weight that every task reads which leaves it alone."""

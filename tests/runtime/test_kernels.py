@@ -99,6 +99,25 @@ def test_the_dense_kernel_is_let_go_and_threads_agree() -> None:
     assert packed._packed is not None
 
 
+@needs_packing
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_matrix_multiplies_one_pixel_and_convolves_more(dtype: torch.dtype) -> None:
+    if not can_pack(dtype):
+        pytest.skip("this processor has no such kernels")
+    kernel = lay_out(draw(24, 16, 1, 1).to(dtype) / 4)
+    matrix = pack(kernel, is_matrix=True)
+    assert isinstance(matrix, Kernel)
+    for batch, side in ((1, 1), (3, 1), (2, 5), (1, 1)):
+        images = lay_out(draw(batch, 16, side, side).to(dtype))
+        other = lay_out(draw(batch, 24, side, side, seed=1).to(dtype))
+        for bias in (None, draw(24, seed=2).to(dtype)):
+            after = {"other": other, "activation": read("sigmoid")}
+            found = convolve(images, matrix, bias, **after)
+            expected = torch.sigmoid(F.conv2d(images, kernel, bias) + other)
+            assert_parity(found.float(), expected.float(), ROUNDED[dtype])
+    assert matrix._packed is None  # what it answers does not depend on what it met before
+
+
 def test_only_kernels_of_a_cpu_are_packed() -> None:
     kernel = torch.zeros(4, 1, 3, 3)
     assert isinstance(pack(kernel), Kernel) == can_pack(torch.float32)

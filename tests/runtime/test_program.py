@@ -6,13 +6,14 @@ import threading
 
 import pytest
 import torch
-from torch import Tensor, fx
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
 from gatehub.backbone import Backbone
 from gatehub.gates.merged import MergedBackbone
 from gatehub.gates.trace import named_tensors
 from gatehub.runtime.program import Program, compile_graph
-from tests.runtime.networks import NETWORKS, SIDE, in_a_row, wire
+from tests.runtime.networks import NETWORKS, SIDE, Wired, in_a_row, wire
 from tests.runtime.test_recording import record_backbone
 from tests.tiny import random_images
 
@@ -51,9 +52,31 @@ def test_layers_that_are_one_have_one_weight() -> None:
     assert "wider.weight" in program.weights - program.kernels
 
 
+def squeezes(net: Wired, x: Tensor) -> Tensor:
+    value = net.begin(x)
+    squeezed = net.excite(F.relu(net.squeeze(value.mean((2, 3), keepdim=True))))
+    grouped = net.grouped(value.amax((2, 3), keepdim=True))
+    padded = net.padded(value.amax((2, 3), keepdim=True)).sum((2, 3), keepdim=True)
+    return net.end(net.pointwise(value) * squeezed * grouped + padded)
+
+
+def test_products_are_told_from_convolutions() -> None:
+    backbone = wire(
+        squeezes,
+        squeeze=nn.Conv2d(8, 4, 1),
+        excite=nn.Conv2d(4, 8, 1),
+        grouped=nn.Conv2d(8, 8, 1, groups=2),
+        padded=nn.Conv2d(8, 8, 1, padding=1),
+        pointwise=nn.Conv2d(8, 8, 1),
+    )
+    program = record_backbone(MergedBackbone(backbone))
+    assert program.matrices == {"squeeze.weight", "excite.weight"}
+    assert program.matrices < program.kernels
+
+
 def test_a_padding_by_name_and_constants_of_every_kind_are_kept() -> None:
     backbone = wire(in_a_row)
-    backbone.model.body = torch.nn.Conv2d(8, 8, 3, padding="same")
+    backbone.model.body = nn.Conv2d(8, 8, 3, padding="same")
     merged = MergedBackbone(Backbone(backbone.model))
     program = record_backbone(merged)
     assert "body.weight" not in program.kernels
