@@ -11,5 +11,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
     from gatehub.cli.app import app
+    from gatehub.runtime.heap import keep_freed_memory
 
+    keep_freed_memory()
     app()

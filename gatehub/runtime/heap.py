@@ -1,16 +1,41 @@
-"""Memory that the process has freed, given back to the system."""
+"""Memory that the process has freed: kept for the next use, or given back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import math
+import os
 import time
 from functools import cache
-from typing import Protocol, cast
+
+KEPT_BYTES = 2**30
+
+# Of glibc's mallopt; see malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
-class _Trim(Protocol):
-    def __call__(self, pad: int) -> int: ...
+def keep_freed_memory() -> bool:
+    """Keep up to a gibibyte of what is freed, whatever the size of the blocks (glibc).
+
+    glibc maps blocks above 32 MiB anew each time and lets them go at once, and the heap of every
+    thread but the first ends at 64 MiB. So a batch whose activations are larger fetches them page
+    by page in every pass; with EfficientNet-B0 and 8 images that takes a quarter of the time.
+
+    The settings are the process's own, so a program makes them, before it starts threads. Those
+    that its user made in the environment stay.
+
+    Returns:
+        Whether the settings were made.
+    """
+    libc = _find_libc()
+    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX")
+    chosen = any(name in os.environ for name in names)
+    if libc is None or chosen or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return False
+    libc.mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
+    libc.mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
+    libc.mallopt(_ARENA_MAX, 1)
+    return True
 
 
 def return_free_memory(*, every_s: float = 0.0) -> bool:
@@ -27,13 +52,13 @@ def return_free_memory(*, every_s: float = 0.0) -> bool:
         False if it was too early.
     """
     global _last
-    trim = _find_trim()
+    libc = _find_libc()
     now = time.monotonic()
     if now - _last < every_s:
         return False
     _last = now
-    if trim is not None:
-        trim(0)
+    if libc is not None:
+        libc.malloc_trim(0)
     return True
 
 
@@ -41,8 +66,10 @@ _last = -math.inf
 
 
 @cache
-def _find_trim() -> _Trim | None:
+def _find_libc() -> ctypes.CDLL | None:
+    """Return glibc, None on other systems."""
     try:
-        return cast(_Trim, ctypes.CDLL("libc.so.6").malloc_trim)
-    except (OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
         return None
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
