@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -39,8 +42,7 @@ def translate(
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros(2, *input_size)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's, about its own parts
+        with _quiet():
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -71,6 +73,20 @@ def translate(
     _remove_traces(proto.graph)
     _guard_zero_pads(proto.graph)
     return proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what the exporter warns of, which is about its own parts."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _untranslated(name: str, reason: str) -> ExportError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -156,7 +157,7 @@ def make_task(layer: nn.Module) -> tuple[Backbone, Adapter]:
 
 
 def test_wrong_answers_leave_the_old_file_and_nothing_else(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     backbone, adapter = make_task(Deceptive())
     path = tmp_path / "birds.onnx"
@@ -174,6 +175,8 @@ def test_wrong_answers_leave_the_old_file_and_nothing_else(
     assert path.read_bytes() == b"the last good one"
     assert list(tmp_path.iterdir()) == [path]
     assert capfd.readouterr() == ("", "")
+    assert [record.message for record in caplog.records if record.levelname != "DEBUG"] == []
+    assert logging.getLogger("torch").level < logging.ERROR
 
 
 def test_a_model_that_cannot_be_translated_is_refused(
