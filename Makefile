@@ -1,14 +1,18 @@
 PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest-hub-client
+OLDEST_PYTHON ?= python3.10
+# What goes into $(VENV) beside gatehub.
+WITH :=
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help install demo test test-oldest-hub-client check lint typecheck clean
+.PHONY: help install demo test test-oldest test-oldest-hub-client check lint typecheck clean
 
 help:
 	@echo "make install    a virtual environment in $(VENV) with gatehub and what its tests need"
 	@echo "make demo       train, serve and export a few small tasks, and check the answers"
 	@echo "make test       run the tests"
+	@echo "make test-oldest   the tests with the oldest Python and PyTorch it takes"
 	@echo "make test-oldest-hub-client   the hub's tests with the oldest Hub client it takes"
 	@echo "make check      lint, formatting, types and tests: what a change has to pass"
 	@echo "make clean      remove caches and build output ($(VENV) stays)"
@@ -21,6 +25,11 @@ demo: $(VENV)/.installed
 # One process for each core, one thread in each: most tests are too small for more.
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+
+# The tests with the first versions of Python and torch that gatehub takes, in an environment of
+# their own; torchvision goes with torch.
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest PYTHON=$(OLDEST_PYTHON) WITH='torch==2.6.0 torchvision==0.21.0'
 
 # The hub's tests with the first version of huggingface_hub that gatehub takes: an environment
 # with that alone, which finds everything else in $(VENV).
@@ -61,7 +70,8 @@ $(VENV)/bin/python:
 # A stamp is newer than pyproject.toml exactly when what that file asks for is installed.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing gatehub and what it needs into $(VENV); PyTorch is large, so the first time takes minutes."
-	@$(PIP) install --editable '.[test]'
+	@$(PIP) install 'pip>=23.1'  # older ones try version after version of what the tests need
+	@$(PIP) install $(WITH) --editable '.[test]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

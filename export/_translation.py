@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -34,11 +37,12 @@ def translate(
     Raises:
         ExportError: it cannot be translated, or not to this opset.
     """
+    from gatehub.export._batch_norm import TRANSLATIONS
+
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros(2, *input_size)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's, about its own parts
+        with _quiet():
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -47,6 +51,8 @@ def translate(
                 input_names=[INPUT_NAME],
                 output_names=[OUTPUT_NAME],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
+                custom_translation_table=dict(TRANSLATIONS),
+                optimize=True,  # not the default before torch 2.7
                 verbose=False,
             )
             proto = cast("torch.onnx.ONNXProgram", program).model_proto
@@ -54,11 +60,10 @@ def translate(
         cause: BaseException = error
         while cause.__cause__ is not None:  # the outermost text is advice to torch's developers
             cause = cause.__cause__
-        raise ExportError(
-            f"{name} cannot be translated to ONNX by torch {torch.__version__} "
-            f"({first_line(cause)}).",
-            hint="Its forward pass must not depend on the values in the images.",
-        ) from error
+        raise _untranslated(name, first_line(cause)) from error
+    # torch 2.6 traces what it cannot export: what was decided for the example would hold for all.
+    if proto.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value"):
+        raise _untranslated(name, f"only for a batch of {len(example)}")
     found = {entry.domain: entry.version for entry in proto.opset_import}.get("")
     if found != opset:
         raise ExportError(
@@ -68,6 +73,27 @@ def translate(
     _remove_traces(proto.graph)
     _guard_zero_pads(proto.graph)
     return proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what the exporter warns of, which is about its own parts."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _untranslated(name: str, reason: str) -> ExportError:
+    return ExportError(
+        f"{name} cannot be translated to ONNX by torch {torch.__version__} ({reason}).",
+        hint="Its forward pass must not depend on the values in the images.",
+    )
 
 
 def _remove_traces(graph: onnx.GraphProto) -> None:

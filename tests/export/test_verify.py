@@ -265,7 +265,8 @@ def test_other_answers_than_the_promised_ones_are_refused(
 def test_another_input_is_refused(exported: Exported, tmp_path: Path) -> None:
     def change(model: onnx.ModelProto) -> None:
         model.graph.input[0].name = "pixels"
-        model.graph.node[0].input[0] = "pixels"
+        for node in model.graph.node:
+            node.input[:] = ["pixels" if name == "images" else name for name in node.input]
 
     path = edit(exported, tmp_path / "birds.onnx", change)
     with pytest.raises(ExportFormatError, match=r"cannot be run by ONNX Runtime .* of 3 and of 1"):
