@@ -37,7 +37,8 @@ class GateState(Protocol):
 def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) -> nn.Module:
     """Return a plain timm model with the adapter's gates multiplied into its kernels.
 
-    The backbone stays as it is; tensors that the task leaves alone are shared with it.
+    The backbone stays as it is; tensors that the task leaves alone share its memory until the model
+    is moved or cast (`.to`).
 
     Args:
         backbone: the one that the adapter was trained on.
@@ -64,7 +65,20 @@ def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) ->
         install_tensors(model, weights)
         if merge_norm:
             merge_norms(model, input_size=backbone.preprocessing.input_size)
-    return model.eval().requires_grad_(False)
+    _take_parameters(model)
+    return model.eval()
+
+
+def _take_parameters(model: nn.Module) -> None:
+    """Give a model parameter objects of its own over the same memory, frozen.
+
+    `Module.to` changes such an object in place, for all models that hold it.
+    """
+    own = {p: nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = own[parameter]
 
 
 def fold_weights(backbone: Backbone, plain: nn.Module, adapter: GateState) -> dict[str, Tensor]:

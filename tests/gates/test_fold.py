@@ -409,8 +409,30 @@ def test_a_shared_stem_is_the_backbones_own_by_reference(tiny_backbone: Backbone
 
 def test_a_task_with_frozen_norms_shares_them(tiny_backbone: Backbone) -> None:
     folded = fold(tiny_backbone, adapt(make_trained(tiny_backbone, norm="frozen")))
-    assert folded.layer4[0].bn1.weight is tiny_backbone.model.layer4[0].bn1.weight
-    assert folded.layer4[0].conv1.weight is not tiny_backbone.model.layer4[0].conv1.weight
+    theirs = tiny_backbone.model
+    assert folded.layer4[0].bn1.weight.data_ptr() == theirs.layer4[0].bn1.weight.data_ptr()
+    assert folded.layer4[0].conv1.weight.data_ptr() != theirs.layer4[0].conv1.weight.data_ptr()
+
+
+@pytest.mark.parametrize("merge_norm", [False, True])
+def test_a_folded_model_is_cast_without_the_backbone(
+    tiny_backbone: Backbone, merge_norm: bool
+) -> None:
+    adapter = adapt(make_trained(tiny_backbone, norm="frozen"))
+    before = snapshot(tiny_backbone)
+    fold(tiny_backbone, adapter, merge_norm=merge_norm).double()
+    assert changed(before, tiny_backbone) == set()
+    assert {p.dtype for p in tiny_backbone.parameters()} == {torch.float32}
+
+
+def test_what_is_tied_stays_tied_in_a_folded_model() -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 3, 3, padding=1)
+    twin = nn.Conv2d(3, 3, 3, padding=1)
+    twin.bias = layer.bias
+    backbone = Backbone(OneLayer(nn.Sequential(layer, nn.ReLU(), twin), 3))
+    body = fold(backbone, adapt(make_trained(backbone))).double().get_submodule("layer")
+    assert body[0].bias is body[2].bias
 
 
 @pytest.mark.parametrize(
