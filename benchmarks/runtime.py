@@ -1,6 +1,6 @@
 """Measure the runtime against what teams run today, and write the table.
 
-    python -m benchmarks.runtime --table benchmarks/runtime.md      about 12 minutes on 2 cores
+    python -m benchmarks.runtime --table benchmarks/runtime.md      about 20 minutes on 2 cores
     python -m benchmarks.runtime --only speed swap                  some of the sections
 
 Everything is timed in turn within this one process; medians, and the spread of each. The memory of
@@ -15,15 +15,18 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
+from shutil import which
 
 import torch
 from torch import Tensor
 
+from benchmarks.runtime_fairness import QUIET, measure_tails
 from benchmarks.runtime_load import draw_plot, run_loads
 from benchmarks.runtime_memory import measure
 from benchmarks.runtime_mixed import measure_mixed
-from benchmarks.runtime_peers import Checkpoint, PeftTasks, onnx_sessions, timm_eager
+from benchmarks.runtime_peers import Checkpoint, PeftTasks, compiled, onnx_sessions, timm_eager
 from benchmarks.runtime_table import Report, render
 from benchmarks.runtime_tasks import (
     MAIN,
@@ -66,6 +69,11 @@ def measure_speed(report: Report, backbone: Backbone, rounds: int) -> None:
         }
         for dtype, engine in engines.items():
             runs[f"engine, {dtype}, batch {batch}"] = _predict(engine, "task", some)
+    if which("g++") is not None:
+        for dtype in ("float32", "bfloat16"):
+            run = compiled(backbone, adapter, getattr(torch, dtype))
+            for batch in (8, 1):
+                runs[f"torch.compile, folded, {dtype}, batch {batch}"] = _call(run, images[:batch])
     if find_spec("peft") is not None:
         peft = PeftTasks(backbone)
         runs["PEFT LoRA r=4, unmerged, batch 8"] = _call(peft.run, images)
@@ -92,6 +100,15 @@ def measure_speed(report: Report, backbone: Backbone, rounds: int) -> None:
             at_least=least if units and name == MAIN else None,
             note="" if units else "this CPU has no AMX, so `auto` takes float32 here",
         )
+    for dtype, batch in product(("float32", "bfloat16"), (8, 1)):
+        what = f"{dtype}, batch {batch}"
+        for peer in ("ONNX Runtime", "torch.compile, folded"):
+            if f"{peer}, {what}" in times:
+                report.ratio(
+                    f"{name}: engine {what}, against {peer}",
+                    times[f"{peer}, {what}"],
+                    times[f"engine, {what}"],
+                )
 
 
 def measure_swap(report: Report, backbone: Backbone, rounds: int) -> None:
@@ -199,11 +216,23 @@ def measure_memory(report: Report, backbone: Backbone, rounds: int) -> None:
     )
 
 
+def measure_fairness(report: Report, backbone: Backbone, rounds: int) -> None:
+    """Quiet tasks beside one that floods the queues."""
+    for situation, tail in measure_tails(backbone, requests=10 * rounds).items():
+        for what, value in (("half", tail.p50_ms), ("99 of 100", tail.p99_ms)):
+            report.figure(
+                f"{QUIET} clients of one image at a time, {situation}: {what} wait no longer than",
+                value,
+                unit="ms",
+            )
+
+
 SECTIONS: Mapping[str, tuple[Section, Sequence[str]]] = {
     "speed": (measure_speed, (MAIN, POINTWISE)),
     "swap": (measure_swap, (MAIN,)),
     "fold": (measure_fold, (MAIN, POINTWISE)),
     "mixed": (measure_mixed, (MAIN, POINTWISE)),
+    "fairness": (measure_fairness, (MAIN,)),
     "memory": (measure_memory, (MAIN,)),
 }
 

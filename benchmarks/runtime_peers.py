@@ -28,6 +28,22 @@ def timm_eager(backbone: Backbone, adapter: Adapter) -> Callable[[Tensor], Tenso
     return run
 
 
+def compiled(
+    backbone: Backbone, adapter: Adapter, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """The task folded, its norms merged, channels-last, and compiled by torch."""
+    model = fold(backbone, adapter, merge_norm=True)
+    model = model.to(dtype=dtype, memory_format=torch.channels_last)
+    compiled_model = torch.compile(model, dynamic=False)
+
+    def run(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            given = images.to(dtype).contiguous(memory_format=torch.channels_last)
+            return compiled_model(given).float()
+
+    return run
+
+
 def onnx_sessions(
     backbone: Backbone, adapter: Adapter, count: int
 ) -> list[Callable[[Tensor], Tensor]]:
