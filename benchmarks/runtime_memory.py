@@ -78,6 +78,7 @@ def _hold(name: str, gates: str, tasks: int, folded: int) -> None:
     with torch.inference_mode():
         backbone.model(images)
     if not tasks:
+        make_adapter(backbone, seed=0, gates=gates)  # what this leaves behind is no task's
         _wait(0, 0)
         return
     budget = folded * _folded_bytes(backbone, gates)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-PAUSE_S = 0.02
+PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ def time_in_turn(
 ) -> dict[str, Timing]:
     """Run each function once in each round, in an order that is drawn anew.
 
-    Between two of them is a pause: thread pools (OpenMP, ONNX Runtime) go on spinning for a while,
+    Between two of them is a pause: thread pools go on spinning, ONNX Runtime's for more than 20 ms,
     and would slow down whoever comes next.
 
     Args:

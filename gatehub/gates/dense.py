@@ -30,7 +30,8 @@ def lay_out(tensor: Tensor, memory_format: torch.memory_format = torch.channels_
     """Return a kernel over two dimensions in a memory format, and any other tensor contiguous.
 
     The strides of a kernel with one row and column, or one input channel, can say both formats.
-    Here they always say the one that is asked for, so that a convolution's output lies so too.
+    Here they always say the one that is asked for, so that a convolution's output lies so too; such
+    kernels share the memory of what was given.
 
     Args:
         tensor: of any shape.
@@ -43,6 +44,8 @@ def lay_out(tensor: Tensor, memory_format: torch.memory_format = torch.channels_
         strides = (height * width * channels, 1, width * channels, channels)
     if tensor.stride() == strides:
         return tensor
+    if tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor.as_strided(tensor.shape, strides)  # the same order by other names
     empty = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
     return empty.copy_(tensor)
 
