@@ -110,14 +110,12 @@ class Engine:
         self._catalogue.register(task, open_source(adapter))
 
     def unload(self, task: str) -> None:
-        """Stop serving a task; requests that have begun are finished.
+        """Stop serving a task; requests and loads that have begun end without it coming back.
 
         Raises:
             TaskNotFoundError: no task of that name is served.
         """
-        gone = self._catalogue.remove(task)
-        if gone is not None:
-            self._tiers.drop(gone)
+        self._loader.unload(task)
 
     def tasks(self) -> tuple[TaskInfo, ...]:
         """Return the tasks that are served, by name."""

@@ -81,7 +81,7 @@ class Loader:
                     hint="Try again.",
                 ) from None
         try:
-            served = self._load(task, source, generation)
+            served = self._load(task, source, generation, flight)
         except BaseException as error:
             flight.set_exception(error)
             raise
@@ -90,9 +90,23 @@ class Loader:
             return served
         finally:
             with self._boarding:
-                del self._flights[key]
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
 
-    def _load(self, task: str, source: Source, generation: int) -> Served:
+    def unload(self, task: str) -> None:
+        """Take a task out; loads of it that have begun are answered, and not published any more.
+
+        Raises:
+            TaskNotFoundError: no task of that name is known.
+        """
+        with self._boarding:
+            gone = self._catalogue.remove(task)
+            for key in [key for key in self._flights if key[0] == task]:
+                del self._flights[key]
+        if gone is not None:
+            self._tiers.drop(gone)
+
+    def _load(self, task: str, source: Source, generation: int, flight: Future[Served]) -> Served:
         """Publish a task in the first dtype in which it answers as it should."""
         packed = self._packer.pack(source.read())
         check_backbone(self._merged.backbone, packed)
@@ -110,14 +124,21 @@ class Loader:
                     self._tiers.gates(served, packed=packed),
                 ):
                     self._check(packed, execution, folded, task)
-                    current, before = self._catalogue.publish(served)
-                    if before is not None:
-                        self._tiers.succeed(before, served)
-                    return current
+                    return self._publish(served, (task, source.key), flight)
             except (ExecutionError, SelfCheckError):
                 if last:
                     raise
         raise AssertionError("the last dtype is published or refused")
+
+    def _publish(self, served: Served, key: tuple[str, object], flight: Future[Served]) -> Served:
+        """Let a task be served, unless it was unloaded since; return what is served now."""
+        with self._boarding:
+            if self._flights.get(key) is not flight:
+                return served
+            current, before = self._catalogue.publish(served)
+        if before is not None:
+            self._tiers.succeed(before, served)
+        return current
 
     def _describe(
         self, task: str, packed: PackedTask, source: Source, execution: Execution, generation: int

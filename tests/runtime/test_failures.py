@@ -227,6 +227,39 @@ def test_a_hub_that_hangs_holds_up_nobody_else(
     assert engine.task("far").task == "far"
 
 
+def test_what_is_unloaded_does_not_come_back_with_a_load_that_was_under_way(
+    tiny_backbone: Backbone, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, send = threading.Event(), threading.Event()
+
+    def pull(name: str) -> Path:
+        asked.set()
+        assert send.wait(20)
+        return adapter_folder
+
+    monkeypatch.setattr(_places, "_pull", pull)
+    engine = Engine(tiny_backbone)
+    engine.register("birds", "org/birds")
+    answers = []
+
+    def ask() -> None:
+        answers.append(engine.run("birds", random_images()))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert asked.wait(10)
+    engine.unload("birds")
+    send.set()
+    thread.join()
+    assert [answer.task.task for answer in answers] == ["birds"]
+    assert engine.tasks() == ()
+    assert [tier.bytes for tier in engine.memory()] == [0, 0]
+    with pytest.raises(TaskNotFoundError):
+        engine.predict("birds", random_images())
+    engine.load("birds", "org/birds")
+    engine.predict("birds", random_images())
+
+
 def test_a_registered_task_is_loaded_by_the_first_who_asks(
     tiny_backbone: Backbone, adapter_folder: Path
 ) -> None:
