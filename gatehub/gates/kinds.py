@@ -82,7 +82,7 @@ class GateKind:
                 return parts["gate"]
             case "scale":
                 return parts["gate_a"][:, None] * parts["gate_b"]
-        return 1 + parts["gate_a"] @ parts["gate_b"].T
+        return (parts["gate_a"] @ parts["gate_b"].T).add_(1)  # one large tensor less than 1 + …
 
 
 def parse_kind(text: str) -> GateKind:
