@@ -64,7 +64,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @initialize(
         folded=st.sampled_from([2.2, 1.2, 3.2]),
-        gates=st.sampled_from([1.3, 1.0, 2.2]),
+        gates=st.sampled_from([1.3, 1.0, 1.8]),
         saved=st.lists(adapters, min_size=FOLDERS, max_size=FOLDERS),
         sources=st.lists(sources, min_size=2, max_size=3),
     )
