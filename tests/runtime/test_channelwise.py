@@ -23,6 +23,7 @@ WITHOUT = {
     "changes_a_literal_late",
     "changes_a_position",
     "convolves_answers",
+    "convolves_without_a_batch",
     "counts_labels_early",
     "doubles_the_batch",
     "doubles_the_batch_side_by_side",
