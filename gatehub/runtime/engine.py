@@ -217,9 +217,13 @@ class Engine:
 
     def pin(self, task: str) -> None:
         """Fold a task now, and keep it and what replaces it so until it is unpinned or unloaded."""
-        served = self._find(task)
-        with self._tiers.folded([served]):
-            self._tiers.pin(served)
+        pinned = False
+        while not pinned:
+            served = self._find(task)
+            with self._tiers.folded([served]):
+                self._tiers.pin(served)
+                # A generation that was replaced before then had no pin to hand over.
+                pinned = self._catalogue.is_current(served)
 
     def unpin(self, task: str) -> None:
         """Let a task leave memory again when room is needed."""

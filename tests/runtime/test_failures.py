@@ -309,6 +309,25 @@ def test_a_pin_goes_over_however_fast_generations_follow(
     assert not engine.evict("birds")
 
 
+def test_a_task_that_is_replaced_while_it_is_pinned_is_pinned(
+    tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [save(tiny_backbone, tmp_path / f"{seed}", seed=seed) for seed in (1, 2)]
+    engine = Engine(tiny_backbone)
+    engine.load("birds", folders[0])
+    pin, replaced = Tiers.pin, []
+
+    def replace_first(self: Tiers, task: Served) -> None:
+        if not replaced:
+            replaced.append(engine.load("birds", folders[1]))
+        pin(self, task)
+
+    monkeypatch.setattr(Tiers, "pin", replace_first)
+    engine.pin("birds")
+    assert engine.memory()[0].pinned == 1
+    assert not engine.evict("birds")
+
+
 def test_a_registered_task_is_loaded_by_the_first_who_asks(
     tiny_backbone: Backbone, adapter_folder: Path
 ) -> None:
