@@ -69,8 +69,8 @@ def build_one_pass(
         heads: names of the head's tensors in the model.
 
     Returns:
-        None where a gate is of another kind than `scale`, or an operation reads a task's values in
-        a way for which there is no rule here.
+        None where a gate is of another kind than `scale`, an operation reads a task's values in a
+        way for which there is no rule here, or none reads them at all.
     """
     if not plan.is_scale:
         return None
@@ -81,6 +81,8 @@ def build_one_pass(
     try:
         body = writer.write(stem.crossing)
     except _NoRule:
+        return None
+    if not writer.sources:  # nothing that runs is the tasks' own, so their stem is everything
         return None
     return OnePass(
         body=body,

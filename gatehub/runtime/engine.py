@@ -216,10 +216,14 @@ class Engine:
         return self._find(task).stem
 
     def pin(self, task: str) -> None:
-        """Fold a task now, and keep it so until it is unpinned, replaced or unloaded."""
-        served = self._find(task)
-        with self._tiers.folded([served]):
-            self._tiers.pin(served)
+        """Fold a task now, and keep it and what replaces it so until it is unpinned or unloaded."""
+        pinned = False
+        while not pinned:
+            served = self._find(task)
+            with self._tiers.folded([served]):
+                self._tiers.pin(served)
+                # A generation that was replaced before then had no pin to hand over.
+                pinned = self._catalogue.is_current(served)
 
     def unpin(self, task: str) -> None:
         """Let a task leave memory again when room is needed."""
@@ -245,10 +249,7 @@ class Engine:
 
     def _find(self, task: str) -> Served:
         served = self._catalogue.served.get(task)
-        if served is None:
-            source = self._catalogue.source(task)
-            served = self._loader.load(task, source, wait_s=self._wait_s)
-        return served
+        return served or self._loader.load(task, wait_s=self._wait_s)
 
     def _check_images(self, images: Tensor, subject: str) -> None:
         channels = self.backbone.preprocessing.input_size[0]

@@ -11,7 +11,10 @@ from functools import cache
 KEPT_BYTES = 2**30
 
 # Of glibc's mallopt; see malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
+
+# The environment's names of the same settings.
+_NAMES = ("TRIM_THRESHOLD_", "MMAP_THRESHOLD_", "MMAP_MAX_", "ARENA_MAX")
 
 
 def keep_freed_memory() -> bool:
@@ -28,11 +31,12 @@ def keep_freed_memory() -> bool:
         Whether the settings were made.
     """
     libc = _find_libc()
-    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX")
-    chosen = any(name in os.environ for name in names)
+    chosen = any(f"MALLOC_{name}" in os.environ for name in _NAMES)
     if libc is None or chosen or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
-    libc.mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
+    # Before 2.35 it takes no threshold above 32 MiB; nothing is mapped there then.
+    if not libc.mallopt(_MMAP_THRESHOLD, KEPT_BYTES) and not libc.mallopt(_MMAP_MAX, 0):
+        return False
     libc.mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
     libc.mallopt(_ARENA_MAX, 1)
     return True

@@ -50,22 +50,27 @@ class Loader:
         self._flights: dict[tuple[str, object], Future[Served]] = {}
         self._generation = 0
 
-    def load(self, task: str, source: Source, *, wait_s: float | None = None) -> Served:
+    def load(
+        self, task: str, source: Source | None = None, *, wait_s: float | None = None
+    ) -> Served:
         """Load a task, or wait for who is loading the same one.
 
         Args:
             task: the name.
-            source: where from.
+            source: where from; None for where it is registered.
             wait_s: how long to wait for another; None for as long as it takes.
 
         Returns:
             What is served now: this load, or one that began later and was faster.
 
         Raises:
+            TaskNotFoundError: it is not registered.
             TaskUnavailableError: another thread loads it, and takes longer than that.
         """
-        key = (task, source.key)
         with self._boarding:
+            if source is None:  # read here: an unload comes before it, or finds the flight
+                source = self._catalogue.source(task)
+            key = (task, source.key)
             flight = self._flights.get(key)
             mine = flight is None
             if flight is None:
@@ -136,8 +141,8 @@ class Loader:
             if self._flights.get(key) is not flight:
                 return served
             current, before = self._catalogue.publish(served)
-        if before is not None:
-            self._tiers.succeed(before, served)
+            if before is not None:  # in the generations' order, or a pin would be left behind
+                self._tiers.succeed(before, served)
         return current
 
     def _describe(

@@ -87,9 +87,7 @@ class _Writer:
 
     def _add(self, one: Operation, other: Operation) -> None:
         _check_tensors_only(one)
-        is_convolution = one.name == "aten.conv2d" and not any(
-            isinstance(argument, str) for argument in one.arguments
-        )
+        is_convolution = _is_convolution(one)
         arguments = self._unify(one.arguments, other.arguments, convolution=is_convolution)
         keywords = self._unify(dict(one.keywords), dict(other.keywords))
         target: Callable[..., Any] = one.function
@@ -220,11 +218,22 @@ def _check_tensors_only(operation: Operation) -> None:
         )
 
 
+def _is_convolution(operation: Operation) -> bool:
+    """Whether it is one that kernels can be packed for: of a batch, with a padding in numbers."""
+    return (
+        operation.name == "aten.conv2d"
+        and operation.arguments[0].ndim == 4
+        and not any(isinstance(argument, str) for argument in operation.arguments)
+    )
+
+
 def _is_product(convolution: Operation) -> bool:
     """Whether a convolution is a matrix product: all that it reads and gives has one pixel."""
     images, kernel, *_ = convolution.arguments
+    padding = [size for given in convolution.arguments[4:5] for size in given]
     sizes = {tensor.shape[2:] for tensor in (images, kernel, convolution.result)}
-    return sizes == {(1, 1)} and images.shape[1] == kernel.shape[1]
+    # With padding and a stride, the one pixel of the answer can lie beside the image.
+    return sizes == {(1, 1)} and images.shape[1] == kernel.shape[1] and not any(padding)
 
 
 def _storage(tensor: Tensor) -> int:

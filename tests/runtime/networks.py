@@ -308,6 +308,15 @@ def strides_and_groups_one_kernel(net: Wired, x: Tensor) -> Tensor:
     return net.end(net.narrow(y) + net.narrow(z).mean((2, 3), keepdim=True) + net.narrow(w))
 
 
+def pads_one_pixel(net: Wired, x: Tensor) -> Tensor:
+    h = net.body(net.begin(x))
+    return net.end(h + net.padded(h.mean((2, 3), keepdim=True)))
+
+
+def convolves_without_a_batch(net: Wired, x: Tensor) -> Tensor:
+    return net.end(net.body(net.begin(x)) + net.place(net.grid).mean())
+
+
 class TwoLayers(Wired):
     """A classifier of two layers with a norm between them."""
 
@@ -370,6 +379,12 @@ def two_layers() -> Backbone:
     torch.manual_seed(0)
     model = TwoLayers(in_a_row)
     settle_norms(model)
+    return Backbone(model)
+
+
+def unbatched() -> Backbone:
+    model = wire(convolves_without_a_batch, place=nn.Conv2d(8, 8, 1)).model
+    model.grid = torch.linspace(-1, 1, 8 * 4 * 4).view(8, 4, 4)
     return Backbone(model)
 
 
@@ -523,6 +538,8 @@ NETWORKS: dict[str, Callable[[], Backbone]] = {
     "standard": standard,
     "tied": tied,
     "constant": constant,
+    "pads_one_pixel": lambda: wire(pads_one_pixel, padded=nn.Conv2d(8, 8, 1, 3, padding=1)),
+    "convolves_without_a_batch": unbatched,
     "two_layers": two_layers,
     "grouped": lambda: wire(
         runs_layers,

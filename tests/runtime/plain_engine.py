@@ -118,6 +118,8 @@ class PlainEngine:
             yield from ()
 
         yield from self._hold("folded", [found], pin)
+        if self.served.get(task) is not found:  # it was replaced or unloaded meanwhile
+            yield from self.pin(task)
 
     def unpin(self, task: str) -> Steps[None]:
         found = yield from self._find(task)

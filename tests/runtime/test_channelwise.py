@@ -9,6 +9,7 @@ from torch import Tensor
 from gatehub.gates.fold import fold
 from gatehub.gates.merged import MergedBackbone
 from gatehub.runtime.channelwise import OnePass, build_one_pass
+from gatehub.runtime.engine import Engine
 from gatehub.runtime.execution import Execution
 from gatehub.runtime.packed import PackedTask, Packer
 from gatehub.runtime.vectors import FactorSource, TaskVectors
@@ -23,6 +24,7 @@ WITHOUT = {
     "changes_a_literal_late",
     "changes_a_position",
     "convolves_answers",
+    "convolves_without_a_batch",
     "counts_labels_early",
     "doubles_the_batch",
     "doubles_the_batch_side_by_side",
@@ -129,3 +131,20 @@ def test_vectors_by_hand() -> None:
     }
     for source, expected in read.items():
         assert_parity(source.read(vectors), expected)
+
+
+def skips_the_body(net: Wired, x: Tensor) -> Tensor:
+    return net.end(net.begin(x))
+
+
+def test_tasks_whose_gates_no_operation_reads_share_all_but_their_heads() -> None:
+    backbone = wire(skips_the_body)
+    choice = {"gates": "scale", "norm": "frozen", "start": "body"}
+    engine = Engine(backbone)
+    tasks = [make_task(backbone, f"t{seed}", seed=seed, **choice) for seed in (1, 2)]
+    for task in tasks:
+        engine.load(task.task, task)
+    images = random_images(2, SIDE)
+    found = torch.stack(engine.predict_mixed(["t1", "t2"], images))
+    expected = torch.cat([engine.predict(f"t{n}", images[n - 1 : n]) for n in (1, 2)])
+    assert_parity(found, expected)

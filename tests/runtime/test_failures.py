@@ -22,9 +22,13 @@ from gatehub.errors import (
     TaskNotFoundError,
     TaskUnavailableError,
 )
+from gatehub.runtime.catalogue import Catalogue
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.execution import Execution
 from gatehub.runtime.residency import Tier, Wanted
+from gatehub.runtime.serving import Served
+from gatehub.runtime.sources import Source
+from gatehub.runtime.tiers import Tiers
 from tests.tiny import make_trained, random_images
 
 
@@ -258,6 +262,70 @@ def test_what_is_unloaded_does_not_come_back_with_a_load_that_was_under_way(
         engine.predict("birds", random_images())
     engine.load("birds", "org/birds")
     engine.predict("birds", random_images())
+
+
+def test_what_is_unloaded_does_not_come_back_with_a_request_that_has_just_begun(
+    tiny_backbone: Backbone, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(tiny_backbone)
+    engine.register("birds", adapter_folder)
+    find = Catalogue.source
+
+    def source(self: Catalogue, task: str) -> Source:
+        found = find(self, task)
+        unloading.start()
+        unloading.join(0.3)  # it ends at once, unless it has to wait for the load to be known
+        return found
+
+    monkeypatch.setattr(Catalogue, "source", source)
+    unloading = threading.Thread(target=lambda: engine.unload("birds"))
+    engine.predict("birds", random_images())
+    unloading.join()
+    assert engine.tasks() == ()
+    assert [tier.bytes for tier in engine.memory()] == [0, 0]
+
+
+def test_a_pin_goes_over_however_fast_generations_follow(
+    tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [save(tiny_backbone, tmp_path / f"{seed}", seed=seed) for seed in (1, 2, 3)]
+    engine = Engine(tiny_backbone)
+    engine.load("birds", folders[0])
+    engine.pin("birds")
+    succeed = Tiers.succeed
+    loading = threading.Thread(target=lambda: engine.load("birds", folders[2]))
+
+    def wait(self: Tiers, before: Served, after: Served) -> None:
+        if threading.current_thread() is not loading:
+            loading.start()
+            loading.join(0.5)  # it is published meanwhile, unless it has to wait
+        succeed(self, before, after)
+
+    monkeypatch.setattr(Tiers, "succeed", wait)
+    engine.load("birds", folders[1])
+    loading.join()
+    assert engine.task("birds").generation == 3
+    assert engine.memory()[0].pinned == 1
+    assert not engine.evict("birds")
+
+
+def test_a_task_that_is_replaced_while_it_is_pinned_is_pinned(
+    tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [save(tiny_backbone, tmp_path / f"{seed}", seed=seed) for seed in (1, 2)]
+    engine = Engine(tiny_backbone)
+    engine.load("birds", folders[0])
+    pin, replaced = Tiers.pin, []
+
+    def replace_first(self: Tiers, task: Served) -> None:
+        if not replaced:
+            replaced.append(engine.load("birds", folders[1]))
+        pin(self, task)
+
+    monkeypatch.setattr(Tiers, "pin", replace_first)
+    engine.pin("birds")
+    assert engine.memory()[0].pinned == 1
+    assert not engine.evict("birds")
 
 
 def test_a_registered_task_is_loaded_by_the_first_who_asks(
