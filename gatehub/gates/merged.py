@@ -212,7 +212,11 @@ class MergedBackbone:
                 drawn = torch.rand(heads[name], generator=generator) / 8 + 0.1
                 tensors[name] = drawn.to(device=device, dtype=dtype)
             else:
-                tensors[name] = lay_out(self.weight(name, dtype=dtype), memory_format)
+                weight = lay_out(self.weight(name, dtype=dtype), memory_format)
+                # A network may write into its weights, and these may be the backbone's.
+                own = self._tensors.get(name)
+                shared = own is not None and own.data_ptr() == weight.data_ptr()
+                tensors[name] = weight.clone() if shared else weight
         install_tensors(model, tensors)
         return model.eval().requires_grad_(False)
 

@@ -58,6 +58,8 @@ def read_activation(
         arguments: behind the value that it is applied to.
         keywords: likewise.
     """
+    if getattr(operator, "namespace", "aten") != "aten":
+        return None
     known = _KNOWN.get(getattr(operator, "__name__", "").split(".")[0].removesuffix("_"))
     if known is None or not all(isinstance(argument, int | float) for argument in arguments):
         return None

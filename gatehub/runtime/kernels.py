@@ -187,7 +187,7 @@ def convolve(
 
 
 def _finish(value: Tensor, other: Tensor | None, activation: Activation | None) -> Tensor:
-    """Compute what follows a convolution, in the memory of its answer."""
+    """Compute what follows a convolution; its answer may be changed."""
     if other is not None:
         value = value.add_(other)
     return value if activation is None else activation(value)
