@@ -178,12 +178,17 @@ def convolve(
     """
     if isinstance(kernel, Kernel):
         setting = (_pair(stride), _pair(padding), _pair(dilation), groups)
-        if can_pack(images.dtype, activation, adds=other is not None):
+        if can_pack(images.dtype, activation, adds=other is not None) and not _is_pixel(other):
             return kernel.convolve(images, bias, *setting, other=other, activation=activation)
         value = kernel.convolve(images, bias, *setting)
     else:
         value = F.conv2d(images, kernel, bias, stride, padding, dilation, groups)
     return _finish(value, other, activation)
+
+
+def _is_pixel(other: Tensor | None) -> bool:
+    """Whether a sum is of one pixel, whose strides can say any order: torch 2.6 fails on some."""
+    return other is not None and other.shape[2:] == (1, 1)
 
 
 def _finish(value: Tensor, other: Tensor | None, activation: Activation | None) -> Tensor:

@@ -220,6 +220,18 @@ def test_what_is_added_may_lie_in_any_order(order: str) -> None:
         assert_parity(found, expected, ROUNDED[torch.float32])
 
 
+@needs_packing
+@pytest.mark.parametrize("shape", [(1, 16, 1, 1), (2, 16, 1, 1), (1, 16, 1, 4), (1, 16, 4, 1)])
+@pytest.mark.parametrize("last", [False, True], ids=("usual", "channels-last"))
+def test_a_sum_of_few_pixels_is_computed_too(shape: tuple[int, ...], last: bool) -> None:
+    kernel = lay_out(draw(16, 16, 3, 3))
+    images, other = lay_out(draw(*shape)), draw(*shape, seed=1)
+    after = {"other": lay_out(other) if last else other, "activation": read("relu")}
+    found = convolve(images, Kernel(kernel), None, 1, 1, **after)
+    expected = torch.relu(F.conv2d(images, kernel, padding=1) + other)
+    assert_parity(found, expected, ROUNDED[torch.float32])
+
+
 def absent(*arguments: object) -> Tensor:
     raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute 'it'")
 
