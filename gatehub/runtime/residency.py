@@ -151,11 +151,6 @@ class Tier(Generic[V]):
                 self._remove(key)
                 self._changed.notify_all()
 
-    def holds(self, key: Hashable) -> bool:
-        """Whether a value is there, ready to use."""
-        with self._changed:
-            return key in self._entries and self._entries[key].ready
-
     def report(self) -> TierReport:
         """Say how the tier stands."""
         with self._changed:

@@ -29,6 +29,7 @@ from gatehub.runtime.residency import Tier, Wanted
 from gatehub.runtime.serving import Served
 from gatehub.runtime.sources import Source
 from gatehub.runtime.tiers import Tiers
+from tests.threads import call_at_once
 from tests.tiny import make_trained, random_images
 
 
@@ -334,19 +335,7 @@ def test_a_registered_task_is_loaded_by_the_first_who_asks(
     engine = Engine(tiny_backbone)
     engine.register("birds", adapter_folder)
     assert engine.tasks() == ()
-    everybody = threading.Barrier(8)
-    generations = []
-
-    def ask() -> None:
-        everybody.wait(10)
-        generations.append(engine.run("birds", random_images()).task.generation)
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(generations) == 8
+    call_at_once(lambda: engine.run("birds", random_images()))
     assert engine.memory()[0].misses <= 2  # a request may come just as the load ends
     engine.unload("birds")
     with pytest.raises(TaskNotFoundError):

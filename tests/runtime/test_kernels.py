@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +12,7 @@ from gatehub.runtime import kernels
 from gatehub.runtime.activations import Activation, read_activation
 from gatehub.runtime.kernels import Kernel, can_pack, convolve, pack
 from tests.parity import Tolerance, assert_parity
+from tests.threads import call_at_once
 
 aten = torch.ops.aten
 
@@ -82,18 +81,7 @@ def test_the_dense_kernel_is_let_go_and_threads_agree() -> None:
     kernel = lay_out(draw(64, 64, 3, 3))
     images = lay_out(draw(2, 64, 8, 8))
     packed = Kernel(kernel)
-    start, answers = threading.Barrier(8), []
-
-    def run() -> None:
-        start.wait()
-        answers.append(convolve(images, packed, None, 1, 1))
-
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 8
+    answers = call_at_once(lambda: convolve(images, packed, None, 1, 1))
     assert all(torch.equal(answer, answers[0]) for answer in answers)
     assert packed._dense is None
     assert packed._packed is not None

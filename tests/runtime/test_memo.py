@@ -7,27 +7,18 @@ import threading
 import pytest
 
 from gatehub.runtime.memo import Memo
+from tests.threads import call_at_once
 
 
 def test_threads_that_ask_together_get_one_value() -> None:
     memo, made = Memo(), []
-    start = threading.Barrier(8)
-    found: list[object] = []
 
     def make() -> object:
         made.append(object())
         threading.Event().wait(0.02)
         return made[-1]
 
-    def ask() -> None:
-        start.wait()
-        found.append(memo.get("key", make))
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    found = call_at_once(lambda: memo.get("key", make))
     assert len(made) == 1
     assert found == made * 8
 

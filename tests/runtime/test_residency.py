@@ -34,6 +34,11 @@ def use(cache: Tier[str], *keys: str) -> None:
         assert values == [key.upper() for key in keys]
 
 
+def held(cache: Tier[str]) -> list[str]:
+    """Return the keys whose values are there, ready to use."""
+    return sorted(str(key) for key, entry in cache._entries.items() if entry.ready)
+
+
 def test_a_value_is_made_once_and_stays() -> None:
     cache = tier()
     made = []
@@ -52,7 +57,7 @@ def test_the_least_used_goes_first() -> None:
     use(cache, "c")
     use(cache, "a")
     use(cache, "d")
-    assert [key for key in "abcd" if cache.holds(key)] == ["a", "c", "d"]
+    assert held(cache) == ["a", "c", "d"]
     assert cache.report().evictions == 1
     assert cache.report().bytes == 30
 
@@ -64,7 +69,7 @@ def test_what_is_leased_or_pinned_stays() -> None:
     with cache.lease([want("b")]):
         use(cache, "c")
         use(cache, "d")
-        assert [key for key in "abcd" if cache.holds(key)] == ["a", "b", "d"]
+        assert held(cache) == ["a", "b", "d"]
         assert not cache.evict("a")
         assert not cache.evict("b")
     assert cache.evict("b")
@@ -84,7 +89,7 @@ def test_a_value_larger_than_the_budget_is_refused_at_once() -> None:
     cache.pin("a")
     with pytest.raises(MemoryBudgetError, match="of 20"), cache.lease([want("b", 21)]):
         pass
-    assert cache.holds("a")
+    assert "a" in held(cache)
 
 
 def test_a_name_keeps_its_capitals_in_a_sentence() -> None:
@@ -263,8 +268,8 @@ def test_what_is_not_alive_goes_with_its_last_lease() -> None:
     with cache.lease([wanted]), cache.lease([wanted]):
         alive = False
         cache.drop("a")
-        assert cache.holds("a")
-    assert not cache.holds("a")
+        assert "a" in held(cache)
+    assert "a" not in held(cache)
     assert cache.report().bytes == 0
     with cache.lease([wanted]):  # a request that began before may come back for it
         assert cache.report().bytes == 10
@@ -276,7 +281,7 @@ def test_a_dropped_value_loses_its_pin() -> None:
     cache.pin("a")
     use(cache, "a")
     cache.drop("a")
-    assert not cache.holds("a")
+    assert "a" not in held(cache)
     assert not cache.is_pinned("a")
 
 
