@@ -35,7 +35,7 @@ test-oldest:
 # with that alone, which finds everything else in $(VENV).
 test-oldest-hub-client: $(OLDEST)/.installed
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses auto --dist worksteal \
-		tests/hub tests/cli/test_hub.py tests/test_backbone.py tests/test_hf.py tests/test_patience.py
+		tests/hub tests/cli/test_hub.py tests/backbone/test_backbone.py tests/huggingface
 
 $(OLDEST)/.installed: $(VENV)/.installed
 	@$(VENV)/bin/python -m venv $(OLDEST)

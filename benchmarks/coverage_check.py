@@ -19,19 +19,19 @@ from torch.nn.modules.conv import _ConvNd
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone, build_structure
-from gatehub.classifier import (
+from gatehub.backbone.classifier import (
     copy_structure,
     is_inside,
     replace_classifier,
     split_classifier,
 )
+from gatehub.backbone.preprocessing import Preprocessing
+from gatehub.compiler.tracing import trace_forward
 from gatehub.errors import GatehubError, UngatedLayerWarning
 from gatehub.gates.attach import GatedModel, attach_gates
+from gatehub.gates.cost import measure_backbone
 from gatehub.gates.fold import fold
 from gatehub.gates.norms import STATISTICS
-from gatehub.gates.sizes import measure_backbone
-from gatehub.gates.trace import trace_forward
-from gatehub.preprocessing import Preprocessing
 
 TOLERANCE = 1e-4
 LABELS = tuple(f"class {number}" for number in range(10))

@@ -38,12 +38,12 @@ from benchmarks.runtime_tasks import (
 )
 from benchmarks.timing import time_in_turn
 from gatehub.backbone import Backbone
-from gatehub.gates.merged import MergedBackbone
-from gatehub.runtime.dtypes import has_matrix_units
+from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.engine import Engine
-from gatehub.runtime.execution import Execution
+from gatehub.runtime.execution.dtypes import has_matrix_units
+from gatehub.runtime.execution.execution import Execution
 from gatehub.runtime.heap import keep_freed_memory
-from gatehub.runtime.packed import Packer
+from gatehub.runtime.tasks.packed import Packer
 
 DTYPE_NAMES = ("float32", "bfloat16")
 

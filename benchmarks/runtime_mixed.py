@@ -9,11 +9,11 @@ from torch import Tensor
 from benchmarks.runtime_table import Report
 from benchmarks.runtime_tasks import MAIN, make_adapter, make_engine, random_images
 from gatehub.backbone import Backbone
-from gatehub.gates.merged import MergedBackbone
-from gatehub.runtime.dtypes import DTYPES
+from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.engine import Engine
-from gatehub.runtime.execution import Execution
-from gatehub.runtime.packed import Packer
+from gatehub.runtime.execution.dtypes import DTYPES
+from gatehub.runtime.execution.execution import Execution
+from gatehub.runtime.tasks.packed import Packer
 
 
 def measure_mixed(report: Report, backbone: Backbone, rounds: int) -> None:

@@ -57,8 +57,8 @@ def show_adapter(output: Output, folder: Path) -> None:
 def show_backbone(output: Output, name: str, *, norm: str, start: str | None) -> None:
     """Show a backbone's sites, and what a task costs on it with each kind of gate."""
     from gatehub.backbone import build_structure
-    from gatehub.classifier import split_classifier
-    from gatehub.gates.sizes import measure_backbone
+    from gatehub.backbone.classifier import split_classifier
+    from gatehub.gates.cost import measure_backbone
 
     model = build_structure(name)
     heads, _ = split_classifier(model)

@@ -76,7 +76,7 @@ def open_backbone(
 ) -> Backbone:
     """Load the backbone that was named, or else the adapter's own."""
     from gatehub.backbone import load_backbone
-    from gatehub.device import place
+    from gatehub.backbone.device import place
 
     if name is None and weights is not None:
         name = adapter.backbone.name

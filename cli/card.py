@@ -36,7 +36,7 @@ def card(
     format: FormatOption = Format.human,
 ) -> None:
     """Show an adapter's card (README.md) and check it; exit with 0 or 1."""
-    from gatehub.hub.card import check_card, write_card
+    from gatehub.adapter.card_check import check_card, write_card
 
     if (license or dataset) and not write:
         raise typer.BadParameter("--license and --dataset need --write.")

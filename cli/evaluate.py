@@ -99,7 +99,7 @@ def predict(
 ) -> None:
     """Classify image files."""
     from gatehub.adapter import Adapter
-    from gatehub.preprocessing import open_image
+    from gatehub.backbone.preprocessing import open_image
     from gatehub.runtime.engine import Engine
 
     output = Output(format)

@@ -108,7 +108,7 @@ def train(
 ) -> None:
     """Train an adapter on labelled images; writes the adapter, its log and its curve."""
     from gatehub.backbone import load_backbone
-    from gatehub.device import place
+    from gatehub.backbone.device import place
     from gatehub.errors import UngatedLayerWarning
     from gatehub.training.recipe import Recipe
     from gatehub.training.train import train_adapter

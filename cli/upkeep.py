@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 def verify(place: PlaceArgument, format: FormatOption = Format.human) -> None:
     """Reread every byte of a hub and hold it against its digest; exit with 0 or 1."""
     from gatehub.hub import open_hub
-    from gatehub.hub.upkeep import verify_hub
+    from gatehub.hub.folder.upkeep import verify_hub
 
     output = Output(format)
     hub = open_hub(place)
@@ -66,7 +66,7 @@ def gc(
 ) -> None:
     """Remove what no branch or tag leads to, and what killed pushes left."""
     from gatehub.hub import open_hub
-    from gatehub.hub.upkeep import collect_garbage
+    from gatehub.hub.folder.upkeep import collect_garbage
 
     output = Output(format)
     hub = open_hub(place)
@@ -89,8 +89,8 @@ def delete(
 ) -> None:
     """Delete a repository, a branch or a tag of a folder hub; `gc` frees the space later."""
     from gatehub.hub import open_hub
+    from gatehub.hub.folder.upkeep import folder_hub
     from gatehub.hub.removal import delete_branch, delete_repository, delete_tag
-    from gatehub.hub.upkeep import folder_hub
 
     if tag and branch:
         raise typer.BadParameter("give --tag or --branch, not both.")

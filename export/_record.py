@@ -30,9 +30,9 @@ from gatehub import __version__
 from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
 from gatehub.adapter.probe import PROBE_IMAGES, PROBE_SEED, draw_images
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ExportFormatError
 from gatehub.export.parity import first_line
-from gatehub.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 PREFIX = "gatehub."

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     import gatehub.export as export
     from gatehub.adapter import Adapter
     from gatehub.backbone import Backbone, load_backbone
+    from gatehub.backbone.preprocessing import Preprocessing
     from gatehub.errors import GatehubError
     from gatehub.gates.attach import attach_gates
     from gatehub.gates.fold import fold
     from gatehub.gates.rules import SiteRule, register_site
     from gatehub.hub import list_adapters, pull, push, search
-    from gatehub.preprocessing import Preprocessing
     from gatehub.runtime.engine import Engine
 
     __version__: str
@@ -67,7 +67,7 @@ _HOMES = {
     "Backbone": "gatehub.backbone",
     "Engine": "gatehub.runtime.engine",
     "GatehubError": "gatehub.errors",
-    "Preprocessing": "gatehub.preprocessing",
+    "Preprocessing": "gatehub.backbone.preprocessing",
     "SiteRule": "gatehub.gates.rules",
     "attach_gates": "gatehub.gates.attach",
     "fold": "gatehub.gates.fold",

@@ -11,14 +11,14 @@ import torch
 from benchmarks.coverage import main
 from benchmarks.coverage_check import TOLERANCE, SizeLimits, check_name, draw_vectors, find_images
 from benchmarks.coverage_table import read_results, render_table
-from gatehub.classifier import replace_classifier
-from gatehub.gates.dense import lay_out
+from gatehub.backbone.classifier import replace_classifier
+from gatehub.compiler.dynamic_shapes import write_program
+from gatehub.compiler.forward import record_pass
+from gatehub.compiler.kernels import pack
+from gatehub.compiler.program import RECORDED_BATCHES, RECORDED_LABELS, compile_graph
+from gatehub.compiler.tracing import named_tensors
 from gatehub.gates.fold import fold
-from gatehub.gates.trace import named_tensors
-from gatehub.runtime.kernels import pack
-from gatehub.runtime.passes import record_pass
-from gatehub.runtime.program import RECORDED_BATCHES, RECORDED_LABELS, compile_graph
-from gatehub.runtime.unification import write_program
+from gatehub.gates.kernel_memory import lay_out
 from tests.parity import Tolerance, assert_parity
 from tests.source_tree import ROOT
 

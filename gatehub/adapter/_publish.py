@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from gatehub._sync import sync_folder
+from gatehub._disk import sync_folder
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

@@ -11,11 +11,11 @@ from typing import Any
 from gatehub.adapter._fields import Fields, describe, is_text
 from gatehub.adapter.names import check_file_name, check_tensor_name
 from gatehub.backbone import BackboneIdentity
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ConfigError
 from gatehub.gates.kinds import parse_kind
 from gatehub.gates.layout import GateLayout, SiteGate
 from gatehub.gates.policy import AUTO
-from gatehub.preprocessing import Preprocessing
 
 MAX_DIMENSION = 2**24
 

@@ -15,11 +15,11 @@ from gatehub.adapter.config import AdapterConfig
 from gatehub.adapter.files import read_adapter, round_tensors, write_adapter
 from gatehub.adapter.probe import PROBE_SEED, Probe, draw_images
 from gatehub.backbone import Backbone, BackboneIdentity, digest_tensors
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TensorDtypeError
 from gatehub.gates.attach import GatedModel
 from gatehub.gates.fold import fold
 from gatehub.gates.layout import GateLayout
-from gatehub.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

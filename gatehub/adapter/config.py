@@ -23,6 +23,7 @@ from gatehub.adapter._sections import (
 from gatehub.adapter.names import check_task_name
 from gatehub.adapter.probe import Probe, read_probe
 from gatehub.backbone import BackboneIdentity
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import (
     ConfigError,
     FormatVersionError,
@@ -30,7 +31,6 @@ from gatehub.errors import (
     UnsafeNameError,
 )
 from gatehub.gates.layout import GateLayout
-from gatehub.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gatehub.adapter._fields import Fields
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ConfigError, SelfCheckError
-from gatehub.preprocessing import Preprocessing
 
 PROBE_SEED = 0
 PROBE_IMAGES = 3

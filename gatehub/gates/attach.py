@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gatehub.backbone import Backbone
-from gatehub.classifier import is_inside, replace_classifier
+from gatehub.backbone.classifier import is_inside, replace_classifier
 from gatehub.errors import AlreadyGatedError, GateError, UngatedLayerWarning
 from gatehub.gates.fold import find_head_tensors, gate_kernels
 from gatehub.gates.kinds import GATE_PARTS

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gatehub.backbone import Backbone, BackboneIdentity
-from gatehub.classifier import is_inside, replace_classifier
+from gatehub.backbone.classifier import is_inside, replace_classifier
 from gatehub.errors import BackboneMismatchError, SiteError
 from gatehub.gates.layout import GateLayout, SiteGate
-from gatehub.gates.merge import merge_norms
+from gatehub.gates.norm_folding import merge_norms
 from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
 from gatehub.gates.sites import copy_plain
 

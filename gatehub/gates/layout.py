@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gatehub.classifier import is_inside
+from gatehub.backbone.classifier import is_inside
 from gatehub.errors import GateError
 from gatehub.gates.kinds import GateKind
 from gatehub.gates.norms import NORMS, find_norm_tensors

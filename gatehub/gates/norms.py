@@ -9,7 +9,7 @@ from timm.layers import CondConv2d
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from gatehub.classifier import is_inside
+from gatehub.backbone.classifier import is_inside
 from gatehub.gates.rules import registered_sites
 from gatehub.gates.sites import is_vector, modules_from
 

@@ -11,7 +11,7 @@ from timm.layers import CondConv2d
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from gatehub.classifier import copy_structure, is_inside
+from gatehub.backbone.classifier import copy_structure, is_inside
 from gatehub.errors import SiteError
 from gatehub.gates.rules import SiteRule, registered_sites
 

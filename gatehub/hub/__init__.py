@@ -13,10 +13,10 @@ resolves to a commit, proves every byte against it, and only then shows a folder
 
 from __future__ import annotations
 
-from gatehub.hub.fetching import Pulled, pull, pull_adapter
 from gatehub.hub.listing import list_adapters, list_revisions, search
-from gatehub.hub.store import Hub, ListedAdapter, ListedRevision, PushResult, Query, open_hub
-from gatehub.hub.transfer import PushPlan, plan_push, push
+from gatehub.hub.protocol import Hub, ListedAdapter, ListedRevision, PushResult, Query, open_hub
+from gatehub.hub.pulling import Pulled, pull, pull_adapter
+from gatehub.hub.pushing import PushPlan, plan_push, push
 
 __all__ = [
     "Hub",

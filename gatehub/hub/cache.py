@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from gatehub.hub.manifest import StoredFile, digest_file, is_digest
+from gatehub._disk import write_whole
+from gatehub.hub.folder.manifest import StoredFile, digest_file, is_digest
 from gatehub.hub.names import is_commit, is_component
 
 _KNOWN, _SEEN = ".known", ".seen"
@@ -103,20 +103,6 @@ def parse_files(record: object) -> dict[str, StoredFile]:
             raise ValueError(f"{name!r} has no size and SHA-256")
         files[name] = StoredFile(bytes=size, sha256=digest)
     return files
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file beside its place, force it to the disk, and rename it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with beside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes | None:

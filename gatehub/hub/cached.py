@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gatehub.errors import AdapterError
 from gatehub.hub.cache import cached_adapters
-from gatehub.hub.store import ListedAdapter, Report
+from gatehub.hub.protocol import ListedAdapter, Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

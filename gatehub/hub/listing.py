@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gatehub.hub.names import check_repository
-from gatehub.hub.store import ListedAdapter, ListedRevision, Query, Report, open_hub
-from gatehub.hub.transfer import told, warn
+from gatehub.hub.protocol import ListedAdapter, ListedRevision, Query, Report, open_hub
+from gatehub.hub.pushing import told, warn
 
 
 def search(

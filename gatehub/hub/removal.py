@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatehub.errors import HubConflictError, RevisionNotFoundError
-from gatehub.hub.folder import FolderHub
+from gatehub.hub.folder.hub import FolderHub
 from gatehub.hub.names import check_ref
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gatehub.errors import DeadlineError, EngineError, InputError
 from gatehub.runtime.scheduler import BatchSettings, Request, Scheduler
-from gatehub.runtime.serving import Answer
+from gatehub.runtime.tasks.served import Answer
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -12,17 +12,17 @@ from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
 from gatehub.backbone import Backbone
 from gatehub.errors import InputError
-from gatehub.gates.merged import MergedBackbone
-from gatehub.runtime.catalogue import Catalogue
-from gatehub.runtime.dtypes import AUTO, choose_dtypes
-from gatehub.runtime.execution import Execution
-from gatehub.runtime.loading import Loader
+from gatehub.gates.merged_backbone import MergedBackbone
+from gatehub.runtime.execution.dtypes import AUTO, choose_dtypes
+from gatehub.runtime.execution.execution import Execution
 from gatehub.runtime.mixing import answer_all, answer_mixed
-from gatehub.runtime.packed import Packer
-from gatehub.runtime.residency import TierReport
-from gatehub.runtime.serving import Answer, Served, TaskInfo
-from gatehub.runtime.sources import open_source
-from gatehub.runtime.tiers import Tiers
+from gatehub.runtime.tasks.catalogue import Catalogue
+from gatehub.runtime.tasks.loading import Loader
+from gatehub.runtime.tasks.packed import Packer
+from gatehub.runtime.tasks.residency import TierReport
+from gatehub.runtime.tasks.served import Answer, Served, TaskInfo
+from gatehub.runtime.tasks.sources import open_source
+from gatehub.runtime.tasks.tiers import Tiers
 
 __all__ = ["Answer", "Engine", "TaskInfo"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from gatehub.errors import MemoryBudgetError
-from gatehub.runtime.serving import Answer, Served
-from gatehub.runtime.tiers import Tiers
+from gatehub.runtime.tasks.served import Answer, Served
+from gatehub.runtime.tasks.tiers import Tiers
 
 # With this many images each, folded weights are faster than a pass that is shared by all.
 _IMAGES_WORTH_FOLDING = 4

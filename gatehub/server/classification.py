@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor
 
+from gatehub.backbone.preprocessing import open_image
 from gatehub.errors import EngineError, RequestError
-from gatehub.preprocessing import open_image
 
 if TYPE_CHECKING:
     from gatehub.runtime.engine import Answer, Engine

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields
 
+from gatehub.backbone.preprocessing import DEFAULT_MAX_PIXELS
 from gatehub.errors import ServerError
-from gatehub.preprocessing import DEFAULT_MAX_PIXELS
 
 
 def _default_threads() -> int:

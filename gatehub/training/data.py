@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gatehub.backbone.preprocessing import open_image
 from gatehub.errors import DataError, InputError, UnreadableImageError
-from gatehub.preprocessing import open_image
 from gatehub.training.sources import Picture, name_some, read_source
 from gatehub.training.split import divide, stratified_order
 

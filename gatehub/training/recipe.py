@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from timm.data import create_transform
 
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TrainingError
-from gatehub.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import torch

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gatehub.adapter import Adapter, AdapterConfig
 from gatehub.backbone import BackboneIdentity
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.kinds import parse_kind
 from gatehub.gates.layout import GateLayout, SiteGate
-from gatehub.preprocessing import Preprocessing
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG, TENSORS, CARD = "config.json", "gates.safetensors", "README.md"

@@ -22,7 +22,7 @@ import gatehub
 from gatehub.adapter import Adapter
 from gatehub.adapter.probe import Probe
 from gatehub.backbone import Backbone, digest_tensors
-from gatehub.classifier import replace_classifier
+from gatehub.backbone.classifier import replace_classifier
 from gatehub.errors import BackboneMismatchError, ExportError, ParityError, SelfCheckError
 from gatehub.export import export_onnx
 from gatehub.export._translation import translate

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
-from gatehub.classifier import copy_structure
+from gatehub.backbone.classifier import copy_structure
 from gatehub.errors import BackboneMismatchError, SiteError
 from gatehub.gates.attach import GatedModel
 from gatehub.gates.fold import fold

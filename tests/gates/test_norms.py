@@ -7,7 +7,7 @@ from timm.layers import EvoNorm2dB0, EvoNorm2dS0, FilterResponseNormTlu2d, Scale
 from torch import nn
 
 from gatehub.backbone import Backbone
-from gatehub.classifier import split_classifier
+from gatehub.backbone.classifier import split_classifier
 from gatehub.gates.layout import plan_gates
 from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
 from gatehub.gates.rules import registered_sites

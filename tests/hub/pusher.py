@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from gatehub.errors import HubConflictError
-from gatehub.hub.folder import FolderHub
+from gatehub.hub.folder.hub import FolderHub
 from tests.hub.plain import push
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gatehub.hub.folder import FolderHub
+from gatehub.hub.folder.hub import FolderHub
 from tests.hub.plain import REPO, contents, fetch, list_rows, push, write_folder
 from tests.source_tree import ROOT
 

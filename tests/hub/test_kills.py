@@ -20,8 +20,8 @@ from huggingface_hub import constants
 
 from gatehub.adapter import Adapter
 from gatehub.hub import list_revisions, open_hub, pull, push
-from gatehub.hub.folder import FolderHub
-from gatehub.hub.upkeep import verify_hub
+from gatehub.hub.folder.hub import FolderHub
+from gatehub.hub.folder.upkeep import verify_hub
 from tests.hub.plain import contents
 from tests.hub.stores import place, serve_s3
 from tests.hub_server.serve import serve_hub

@@ -12,8 +12,8 @@ from threading import Barrier
 import pytest
 
 from gatehub.errors import HubConflictError, RevisionNotFoundError
-from gatehub.hub.folder import FolderHub
-from gatehub.hub.store import PushResult
+from gatehub.hub.folder.hub import FolderHub
+from gatehub.hub.protocol import PushResult
 from tests.hub.plain import REPO, contents, fetch, push, write_folder
 from tests.source_tree import ROOT
 

@@ -19,10 +19,10 @@ from gatehub.errors import (
     RevisionNotFoundError,
 )
 from gatehub.hub import open_hub
-from gatehub.hub.folder import FolderHub
+from gatehub.hub.folder.hub import FolderHub
+from gatehub.hub.folder.upkeep import collect_garbage, verify_hub
+from gatehub.hub.protocol import PushResult
 from gatehub.hub.removal import delete_branch, delete_repository, delete_tag
-from gatehub.hub.store import PushResult
-from gatehub.hub.upkeep import collect_garbage, verify_hub
 from tests.hub.plain import contents, fetch, push, write_folder
 from tests.hub.stores import place
 

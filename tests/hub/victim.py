@@ -16,7 +16,7 @@ import sys
 import time
 
 import gatehub.adapter.files
-import gatehub.hub.huggingface
+import gatehub.hub.huggingface.hub
 from gatehub.hub import pull, push
 
 
@@ -29,7 +29,7 @@ def run(job: dict[str, str]) -> None:
 
 def main() -> None:
     assert gatehub.adapter.files
-    assert gatehub.hub.huggingface
+    assert gatehub.hub.huggingface.hub
     print("ready", flush=True)
     for line in sys.stdin:
         job = json.loads(line)

@@ -9,7 +9,7 @@ from functools import cache
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
 from gatehub.runtime.engine import Engine
-from tests.runtime.tasks import KnownAnswers, make_known
+from tests.runtime.known_answers import KnownAnswers, make_known
 from tests.tiny import make_backbone
 
 

@@ -20,7 +20,7 @@ from gatehub.errors import (
     TaskUnavailableError,
 )
 from tests.runtime.facts import Facts
-from tests.runtime.plain_tier import PlainTier, Steps, T
+from tests.runtime.tasks.plain_tier import PlainTier, Steps, T
 
 # ("object", which adapter), ("folder", which) or ("hub", which folder it sends).
 Source = tuple[str, int]

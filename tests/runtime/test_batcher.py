@@ -20,7 +20,7 @@ from gatehub.errors import (
 from gatehub.runtime.batcher import Batcher
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.scheduler import BatchSettings
-from tests.runtime.tasks import KnownAnswers, make_known
+from tests.runtime.known_answers import KnownAnswers, make_known
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,13 @@ from gatehub.errors import (
     TaskNotFoundError,
     TaskUnavailableError,
 )
-from gatehub.runtime.catalogue import Catalogue
 from gatehub.runtime.engine import Engine
-from gatehub.runtime.execution import Execution
-from gatehub.runtime.residency import Tier, Wanted
-from gatehub.runtime.serving import Served
-from gatehub.runtime.sources import Source
-from gatehub.runtime.tiers import Tiers
+from gatehub.runtime.execution.execution import Execution
+from gatehub.runtime.tasks.catalogue import Catalogue
+from gatehub.runtime.tasks.residency import Tier, Wanted
+from gatehub.runtime.tasks.served import Served
+from gatehub.runtime.tasks.sources import Source
+from gatehub.runtime.tasks.tiers import Tiers
 from tests.threads import call_at_once
 from tests.tiny import make_trained, random_images
 

@@ -21,7 +21,7 @@ from gatehub.errors import AdapterFormatError, TaskNotFoundError
 from gatehub.runtime.batcher import Batcher
 from gatehub.runtime.engine import Answer, Engine
 from gatehub.runtime.scheduler import BatchSettings
-from tests.runtime.tasks import KnownAnswers, make_known
+from tests.runtime.known_answers import KnownAnswers, make_known
 
 TASKS, STAYING, CLIENTS = 32, 24, 16
 

@@ -27,11 +27,11 @@ from gatehub.errors import (
     MissingFileError,
 )
 from gatehub.runtime.engine import Answer, Engine, TaskInfo
-from gatehub.runtime.sizes import Recorded
+from gatehub.runtime.execution.programs import Recorded
 from tests.runtime.facts import Facts, make_setting
 from tests.runtime.held_up import HeldUp, outcome
 from tests.runtime.plain_engine import PlainEngine, Source, Told
-from tests.runtime.plain_tier import Steps
+from tests.runtime.tasks.plain_tier import Steps
 
 FOLDERS, IMAGES = 3, 3
 

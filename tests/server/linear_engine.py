@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import torch
 
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TaskNotFoundError
-from gatehub.preprocessing import Preprocessing
 from gatehub.runtime.engine import Answer, TaskInfo
 
 

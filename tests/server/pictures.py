@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gatehub.preprocessing import open_image
+from gatehub.backbone.preprocessing import open_image
 
 
 def picture(seed: int, *, size: tuple[int, int] = (40, 30), format: str = "PNG") -> bytes:

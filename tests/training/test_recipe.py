@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TrainingError
-from gatehub.preprocessing import Preprocessing
 from gatehub.training.batches import seed_everything
 from gatehub.training.recipe import Recipe
 

@@ -1,0 +1,1 @@
+"""The Hugging Face Hub as a program meets it: its refusals as sentences, its silences cut short."""

@@ -1,0 +1,156 @@
+"""An adapter's card before it is pushed: written anew, and held against the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gatehub._disk import write_whole
+from gatehub.errors import AdapterExistsError, HubError
+
+if TYPE_CHECKING:
+    from gatehub.adapter.config import AdapterConfig
+
+_EDGE = "---\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardReport:
+    """What stands in a card.
+
+    Attributes:
+        text: the whole card.
+        metadata: what its head tells a Hub.
+        problems: a sentence for each thing that a Hub or `gatehub search` would get wrong.
+        advice: a sentence for each thing that is missing, and may be.
+    """
+
+    text: str
+    metadata: dict[str, Any]
+    problems: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+def check_card(folder: str | Path) -> CardReport:
+    """Read an adapter's card and hold it against the adapter.
+
+    Raises:
+        AdapterFormatError: the folder is not a sound adapter.
+    """
+    from gatehub.adapter.files import CARD_FILE, TENSORS_FILE, verify_adapter
+
+    folder = Path(folder)
+    config = verify_adapter(folder)
+    text = (folder / CARD_FILE).read_text("utf-8", "replace")
+    try:
+        metadata = read_front_matter(text)
+    except ValueError as error:
+        return CardReport(text=text, metadata={}, problems=(str(error),), advice=())
+    size = (folder / TENSORS_FILE).stat().st_size
+    return CardReport(
+        text=text,
+        metadata=metadata,
+        problems=tuple(_find_problems(metadata, config, size)),
+        advice=tuple(_advise(metadata, config)),
+    )
+
+
+def write_card(
+    folder: str | Path, *, license: str | None = None, datasets: Sequence[str] = ()
+) -> None:
+    """Write an adapter's card anew, over what was edited by hand, and draw its gates.
+
+    A folder with hidden files gets no picture: they would be lost when it is replaced.
+
+    Args:
+        folder: a sound adapter.
+        license: under which terms it is given away, in the Hub's spelling ("apache-2.0").
+        datasets: the data's repositories on the Hub.
+
+    Raises:
+        AdapterFormatError: the folder is not a sound adapter.
+        HubError: a license or data set that is not a name.
+    """
+    from gatehub.adapter.card import GATES_FILE, render_card
+    from gatehub.adapter.files import CARD_FILE, TENSORS_FILE, attach_file, read_adapter
+    from gatehub.adapter.gate_map import draw_gates
+
+    for name in (*datasets, *([license] if license else [])):
+        if not name.isprintable() or len(name) > 200 or " " in name:
+            raise HubError(f"{name[:200]!r} is no name of a license or data set on the Hub.")
+    folder = Path(folder)
+    config, tensors = read_adapter(folder)
+    if GATES_FILE not in config.files and config.layout.sites:
+        picture = draw_gates(config.layout, tensors, title=f"Gates of {config.task}")
+        with suppress(AdapterExistsError):
+            config = attach_file(folder, GATES_FILE, picture)
+    size = (folder / TENSORS_FILE).stat().st_size
+    text = render_card(config, adapter_bytes=size, license=license, datasets=datasets)
+    write_whole(folder / CARD_FILE, text.encode())
+
+
+def read_front_matter(text: str) -> dict[str, Any]:
+    """The YAML at the head of a card.
+
+    Raises:
+        ValueError: there is none, or it is not valid.
+    """
+    head, edge, _ = text.removeprefix(_EDGE).partition(f"\n{_EDGE}")
+    if not text.startswith(_EDGE) or not edge:
+        raise ValueError("It has no front matter between two lines of '---'.")
+    try:
+        metadata = yaml.safe_load(head)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"Its front matter is not YAML: {' '.join(str(error).split())}."
+        ) from error
+    if not isinstance(metadata, dict):
+        raise ValueError("Its front matter is not a mapping.")
+    return metadata
+
+
+def _find_problems(metadata: dict[str, Any], config: AdapterConfig, size: int) -> list[str]:
+    from gatehub.adapter.card import describe_adapter, name_base_model
+
+    base = name_base_model(config)
+    expected = {
+        "library_name": "gatehub",
+        "pipeline_tag": "image-classification",
+        "base_model": base,
+        "base_model_relation": base and "adapter",
+    }
+    found = _compare("", metadata, expected)
+    block = metadata.get("gatehub")
+    told: dict[str, Any] = block if isinstance(block, dict) else {}
+    right = describe_adapter(config, size)
+    found += _compare("gatehub.", told, {**dict.fromkeys(told), **right})
+    tags = metadata.get("tags")
+    if not isinstance(tags, list) or "gatehub" not in tags:
+        found.append("Its tags are no list with 'gatehub', so `gatehub search` would not find it.")
+    return found
+
+
+def _compare(prefix: str, found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    return [
+        f"Its {prefix}{key} is {found.get(key)!r}; expected {value!r}."
+        for key, value in expected.items()
+        if found.get(key) != value
+    ]
+
+
+def _advise(metadata: dict[str, Any], config: AdapterConfig) -> list[str]:
+    from gatehub.adapter.card import GATES_FILE
+
+    advice = []
+    if GATES_FILE not in config.files:
+        advice.append("It has no picture of its gates (--write draws it).")
+    if "license" not in metadata:
+        advice.append("It names no license (--license apache-2.0 --write).")
+    if "datasets" not in metadata:
+        advice.append("It names no data set on the Hub (--dataset ORG/NAME --write).")
+    return advice

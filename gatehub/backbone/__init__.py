@@ -1,0 +1,11 @@
+"""A pretrained timm model, frozen: its weights and identity, its classifier, its input."""
+
+from gatehub.backbone.backbone import (
+    Backbone,
+    BackboneIdentity,
+    build_structure,
+    digest_tensors,
+    load_backbone,
+)
+
+__all__ = ["Backbone", "BackboneIdentity", "build_structure", "digest_tensors", "load_backbone"]

@@ -1,0 +1,226 @@
+"""A pretrained timm model, frozen, with an identity that no other weights share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from gatehub.backbone import _weights
+from gatehub.backbone.classifier import split_classifier
+from gatehub.backbone.preprocessing import Preprocessing
+from gatehub.errors import BackboneError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DEMO_FOLDER = Path(__file__).parents[1] / "demo_backbone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneIdentity:
+    """Which weights a backbone has, and where they came from.
+
+    Args:
+        architecture: timm's name without the tag, such as "resnet18".
+        tag: timm's name of the weights, such as "a1_in1k", or "".
+        source: "timm", "demo", "seed:N", "hf-hub:ORG/NAME", "local-dir:PATH", "file:PATH",
+            or "memory" for a model that was handed over as an object.
+        revision: commit of a hub repository, or None.
+        digest: SHA-256 over everything but the classifier, 64 hexadecimal digits.
+    """
+
+    architecture: str
+    tag: str
+    source: str
+    revision: str | None
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Architecture and tag, as timm writes them."""
+        return f"{self.architecture}.{self.tag}" if self.tag else self.architecture
+
+    def __str__(self) -> str:
+        return f"{self.name} (digest {self.digest[:12]}…)"
+
+
+class Backbone(nn.Module):
+    """A timm model with every tensor frozen, always in evaluation mode.
+
+    Args:
+        model: a timm model. It is taken over: its parameters stop requiring gradients.
+        source: where it came from; see `BackboneIdentity`.
+        tag: timm's name of the weights, or "" where they have none.
+        revision: commit of a hub repository, or None.
+
+    Attributes:
+        model: the timm model.
+        identity: architecture, tag, source, revision and digest.
+        preprocessing: from timm's own configuration.
+        heads: names of the modules that `reset_classifier` makes anew or leaves out, such as
+            ("fc",); two in networks that were distilled, such as ("head", "head_dist").
+
+    Raises:
+        BackboneError: the model has no classifier that can be replaced.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        source: str = "memory",
+        tag: str = "",
+        revision: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.preprocessing = Preprocessing.from_model(model)
+        self.heads, kept = split_classifier(model)
+        self.identity = BackboneIdentity(
+            architecture=_read_config(model, "architecture") or type(model).__name__,
+            tag=tag,
+            source=source,
+            revision=revision,
+            digest=digest_tensors(kept),
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights as they were loaded; see `digest_tensors`."""
+        return self.identity.digest
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Answer with the pretrained classifier: (B, 3, H, W) float32 → (B, classes) float32."""
+        return cast(Tensor, self.model(images))
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: a backbone never learns, and its statistics never move."""
+        return super().train(False)
+
+
+def load_backbone(
+    name: str | BackboneIdentity,
+    *,
+    weights: str | Path | None = None,
+    pretrained: bool = True,
+    seed: int = 0,
+) -> Backbone:
+    """Load a timm model and freeze it.
+
+    Args:
+        name: any timm name, with or without a tag ("resnet18.a1_in1k"); "hf-hub:ORG/NAME" or
+            "hf-hub:ORG/NAME@REVISION"; "local-dir:PATH"; or "demo", which ships with gatehub.
+            Or an adapter's `backbone`, to load from where that came; its digest is compared
+            where the adapter is used.
+        weights: a safetensors file to read the weights from, for a timm name. A classifier of
+            any size, or none, may lie in it.
+        pretrained: False draws random weights from `seed`.
+        seed: for `pretrained=False`.
+
+    Raises:
+        BackboneNotFoundError: no such name, tag, file, folder or repository.
+        UnsafeWeightsError: the weights are offered only as a pickle.
+        BackboneError: the weights do not fit the architecture.
+    """
+    if isinstance(name, BackboneIdentity):
+        return _reload(name)
+    if name == "demo":
+        folder = _weights.resolve_folder(f"local-dir:{DEMO_FOLDER}")
+        return Backbone(_weights.build(folder), source="demo")
+    if name.startswith(("hf-hub:", "local-dir:")):
+        if weights is not None or not pretrained:
+            raise BackboneError(
+                f"'{name}' brings its own weights, but weights={weights} "
+                f"pretrained={pretrained} were asked for too.",
+                hint="Leave both out, or give a timm name instead.",
+            )
+        resolved = _weights.resolve_folder(name)
+        source = name.partition("@")[0] if resolved.revision else f"local-dir:{resolved.folder}"
+        model = _weights.build(resolved)
+        return Backbone(
+            model, source=source, tag=_read_config(model, "tag"), revision=resolved.revision
+        )
+    _weights.check_name(name)
+    tag = name.partition(".")[2]
+    if weights is not None:
+        file = _weights.resolve_file(weights)
+        return Backbone(_weights.build_from_file(name, file), source=f"file:{file}", tag=tag)
+    if pretrained:
+        file, revision = _weights.download(name)
+        model = _weights.build_from_file(name, file)
+        return Backbone(model, source="timm", tag=_read_config(model, "tag"), revision=revision)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = timm.create_model(name, pretrained=False)
+    return Backbone(model, source=f"seed:{seed}", tag=tag)
+
+
+def build_structure(name: str) -> nn.Module:
+    """Build a network without weights, on the meta device, which takes no memory for them.
+
+    Args:
+        name: as for `load_backbone`; of a repository on the Hub only the configuration is read.
+
+    Raises:
+        BackboneNotFoundError: no such name, tag, folder or repository.
+    """
+    if name == "demo":
+        name = f"local-dir:{DEMO_FOLDER}"
+    if name.startswith(("hf-hub:", "local-dir:")):
+        name = f"local-dir:{_weights.resolve_config(name).parent}"
+    else:
+        _weights.check_name(name)
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(name, pretrained=False)
+    return model.eval()
+
+
+def _reload(identity: BackboneIdentity) -> Backbone:
+    """Load the backbone that an identity names, from where it came.
+
+    The digest is not compared here: whoever needs these very weights compares it.
+    """
+    kind, _, place = identity.source.partition(":")
+    match kind:
+        case "timm":
+            return load_backbone(identity.name)
+        case "demo":
+            return load_backbone("demo")
+        case "seed" if place.isdecimal():
+            return load_backbone(identity.name, pretrained=False, seed=int(place))
+        case "file":
+            return load_backbone(identity.name, weights=place)
+        case "local-dir":
+            return load_backbone(identity.source)
+        case "hf-hub":
+            return load_backbone(f"{identity.source}@{identity.revision}")
+    raise BackboneError(
+        f"Backbone {identity} has source '{identity.source}', from which it cannot be loaded.",
+        hint="Name the backbone yourself (--backbone, or load_backbone).",
+    )
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over sorted names, dtypes, shapes and bytes, as 64 hexadecimal digits.
+
+    Each tensor adds one line "NAME DTYPE [D0, D1]" and then its little-endian bytes in C order.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        digest.update(f"{name} {dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read_config(model: nn.Module, key: str) -> str:
+    config = cast(Mapping[str, Any], getattr(model, "pretrained_cfg", None) or {})
+    return str(config.get(key) or "")

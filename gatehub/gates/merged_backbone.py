@@ -1,0 +1,255 @@
+"""A backbone with its norms merged, on which each task's own weights are formed in one pass."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gatehub.backbone import Backbone
+from gatehub.backbone.classifier import copy_structure, replace_classifier
+from gatehub.compiler.tracing import copy_to_meta, named_tensors, trace_forward
+from gatehub.errors import GateError
+from gatehub.gates.fold import (
+    GateState,
+    check_backbone,
+    find_head_tensors,
+    install_tensors,
+    spread_gate,
+)
+from gatehub.gates.kernel_memory import cast_to, lay_out, multiply
+from gatehub.gates.layout import GateLayout
+from gatehub.gates.layout_plan import Heads, LayoutPlan, check_tensors, plan_layout
+from gatehub.gates.norm_folding import NormMerge, apply_merges, find_merges, scale_and_shift
+from gatehub.gates.norms import form_gainless
+from gatehub.gates.sites import copy_plain
+
+
+class MergedBackbone:
+    """The plain form of a backbone, its norms merged wherever that is exact.
+
+    Its kernels lie channels-last, which is how convolutions on a CPU read them fastest. Nothing
+    in it changes after it is made, but for what it keeps of layouts and numbers of labels seen.
+    A network that does not run on the meta device, where merges are found, keeps its norms.
+
+    Args:
+        backbone: stays as it is.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._plain = copy_plain(backbone.model, exclude=backbone.heads)
+        size = backbone.preprocessing.input_size
+        merges = self._find_merges(size)
+        self._structure = copy_to_meta(self._plain)
+        apply_merges(self._structure, merges)
+        if merges and not _runs(self._structure, size):  # it looks for the norms that have gone
+            merges, self._structure = (), copy_to_meta(self._plain)
+        self._merges = {merge.convolution: merge for merge in merges}
+        self._tensors = {
+            name: lay_out(tensor.detach()) for name, tensor in named_tensors(self._plain)
+        }
+        self._shapes = {name: tuple(t.shape) for name, t in named_tensors(self._structure)}
+        self._like = next(backbone.model.parameters())
+        self._gainless: dict[str, Tensor] = {}
+        self._plans: dict[str, LayoutPlan] = {}
+        self._heads: dict[int, Heads] = {}
+        self._planning = threading.Lock()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self._like.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the backbone's kernels are kept, and gates are multiplied with them."""
+        return self._like.dtype
+
+    @property
+    def kernels(self) -> Mapping[str, Tensor]:
+        """`K(W)` as "SITE.weight", and every other tensor of the plain model, by name."""
+        return self._tensors
+
+    @property
+    def merges(self) -> Mapping[str, NormMerge]:
+        """The norms that are merged, by the convolution that takes them in."""
+        return self._merges
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the merged model's tensors, those of its own classifier included."""
+        return frozenset(self._shapes)
+
+    def merges_hold(self, size: tuple[int, int, int]) -> bool:
+        """Whether the same norms can be merged on images (C, H, W) of another size."""
+        return {*self._merges.values()} <= {*self._find_merges(size)}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor of the merged model."""
+        return self._shapes[name]
+
+    def plan(self, layout: GateLayout) -> LayoutPlan:
+        """Find what tasks of a layout have of their own.
+
+        Raises:
+            SiteError: a gate has no place in the backbone.
+        """
+        key = str(layout)
+        if (known := self._plans.get(key)) is not None:
+            return known
+        with self._planning:
+            if key not in self._plans:
+                self._plans[key] = plan_layout(self.backbone, self._tensors, self._merges, layout)
+            return self._plans[key]
+
+    def heads(self, labels: int) -> Heads:
+        """Return a classifier's tensors: name in an adapter → name in the model, and shape."""
+        if (known := self._heads.get(labels)) is not None:
+            return known
+        with self._planning:
+            if labels not in self._heads:
+                present = self._resize(labels).state_dict()
+                places = find_head_tensors(present, self.backbone.heads)
+                self._heads[labels] = {
+                    name: (place, tuple(present[place].shape)) for name, place in places.items()
+                }
+            return self._heads[labels]
+
+    def head_places(self, labels: int) -> frozenset[str]:
+        """Return the names of a classifier's tensors in the model."""
+        return frozenset(place for place, _ in self.heads(labels).values())
+
+    def head_numel(self, labels: int) -> int:
+        """Return how many values a classifier has."""
+        return sum(math.prod(shape) for _, shape in self.heads(labels).values())
+
+    def weight(self, name: str, *, dtype: torch.dtype) -> Tensor:
+        """Return a tensor of the merged model as the bare backbone has it."""
+        site, _, part = name.rpartition(".")
+        merge = self._merges.get(site)
+        if merge is None or part not in ("weight", "bias"):
+            return cast_to(self._tensors[name], dtype)
+        scale, shift = scale_and_shift(self._tensors, merge)
+        if part == "bias":
+            return cast_to(shift, dtype)
+        return multiply(self._tensors[name], scale.reshape(-1, 1, 1, 1), dtype=dtype)
+
+    def fold(self, task: GateState, *, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return a task's own tensors of the merged model, head included, in their final form.
+
+        Each kernel is read once and written once: the gate, the gain and the merged norm's scale
+        are multiplied with one another before they meet it.
+
+        Args:
+            task: gates, normalisation values and head.
+            dtype: of the answer; the arithmetic is done in the backbone's.
+
+        Raises:
+            BackboneMismatchError: the backbone's digest is not the task's.
+            SiteError: a tensor has no place in the backbone, has another shape, or is missing.
+        """
+        check_backbone(self.backbone, task)
+        plan = self.plan(task.layout)
+        heads = self.heads(len(task.labels))
+        given = task.tensors
+        check_tensors(self.backbone, self._tensors, plan, heads, task=task.task, given=given)
+        plain = {**self._tensors, **{name: self.widen(given[name]) for name in plan.norms}}
+        norms = {
+            site: scale_and_shift(plain, merge)
+            for site, merge in self._merges.items()
+            if f"{site}.weight" in plan.own
+        }
+        folded: dict[str, Tensor] = {}
+        for name in sorted(plan.own):
+            site, _, part = name.rpartition(".")
+            scale, shift = norms.get(site, (None, None))
+            if part == "bias" and shift is not None:
+                folded[name] = cast_to(shift, dtype)
+            elif part != "weight" or (site not in plan.layout.sites and scale is None):
+                folded[name] = cast_to(plain[name], dtype)
+            else:
+                kernel = self.kernel(site, plan)
+                factor = None if scale is None else scale.reshape(-1, *(1,) * (kernel.ndim - 1))
+                if site in plan.layout.sites:
+                    spread = spread_gate(site, plan.layout, given, kernel=kernel, gains=plan.gains)
+                    factor = spread if factor is None else spread * factor
+                assert factor is not None
+                folded[name] = multiply(kernel, factor, dtype=dtype)
+        for name, (place, _) in heads.items():
+            folded[place] = cast_to(self.widen(given[name]), dtype)
+        return folded
+
+    def model(
+        self,
+        labels: int,
+        *,
+        dtype: torch.dtype,
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> nn.Module:
+        """Build the merged model with the backbone's own weights and a head drawn from a seed.
+
+        Args:
+            labels: number of classes.
+            dtype: of its parameters and buffers.
+            memory_format: of its kernels, channels-last or contiguous.
+
+        Returns:
+            A frozen model in evaluation mode: (B, C, H, W) → (B, labels).
+        """
+        heads = dict(self.heads(labels).values())
+        with self._planning:
+            model = copy_structure(self._resize(labels))
+        generator = torch.Generator().manual_seed(0)
+        device = self._like.device
+        tensors = {}
+        for name, _ in named_tensors(model):
+            if name in heads:
+                # Above 0, since some heads hold a variance; their rows still differ.
+                drawn = torch.rand(heads[name], generator=generator) / 8 + 0.1
+                tensors[name] = drawn.to(device=device, dtype=dtype)
+            else:
+                weight = lay_out(self.weight(name, dtype=dtype), memory_format)
+                # A network may write into its weights, and these may be the backbone's.
+                own = self._tensors.get(name)
+                shared = own is not None and own.data_ptr() == weight.data_ptr()
+                tensors[name] = weight.clone() if shared else weight
+        install_tensors(model, tensors)
+        return model.eval().requires_grad_(False)
+
+    def _find_merges(self, size: tuple[int, int, int]) -> tuple[NormMerge, ...]:
+        try:
+            return find_merges(self._plain, input_size=size)
+        except GateError:
+            return ()
+
+    def _resize(self, labels: int) -> nn.Module:
+        """Give the structure a classifier for so many labels. Only while planning is locked."""
+        with torch.random.fork_rng(devices=[]):
+            replace_classifier(self._structure, labels)
+        return self._structure
+
+    def kernel(self, site: str, plan: LayoutPlan) -> Tensor:
+        """Return `K(W)` of a layer, without the gain where the layout's tasks have their own."""
+        if site not in plan.gains:
+            return self._tensors[f"{site}.weight"]
+        if site not in self._gainless:
+            formed = form_gainless(self.backbone.model, {site: plan.gains[site]})
+            self._gainless[site] = lay_out(formed[f"{site}.weight"])
+        return self._gainless[site]
+
+    def widen(self, tensor: Tensor) -> Tensor:
+        """Return a task's tensor on the backbone's device, in the wider of both dtypes."""
+        dtype = torch.promote_types(tensor.dtype, self._like.dtype)
+        return tensor.to(device=self._like.device, dtype=dtype)
+
+
+def _runs(structure: nn.Module, size: tuple[int, int, int]) -> bool:
+    try:
+        trace_forward(structure, size)
+    except GateError:
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""Whether files hold the bytes that a hub promises, and how long they may be at most."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gatehub.errors import HubIntegrityError
+from gatehub.hub.folder.manifest import StoredFile, digest_file
+
+# The adapter format's own limits, known here without loading torch; a test compares them.
+MAX_FILE_BYTES: Mapping[str, int] = {
+    "config.json": 4_000_000,
+    "gates.safetensors": 2**31 + 1_000_008,
+    "README.md": 1_000_000,
+    "training.jsonl": 2**26,
+    "training.png": 2**26,
+    "gates.png": 2**26,
+}
+PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitFile:
+    """Size and git's SHA-1 (40 hexadecimal digits) of a file that a Hub keeps in git itself."""
+
+    bytes: int
+    oid: str
+
+
+KnownFile = StoredFile | GitFile
+
+
+def is_same(path: Path, known: KnownFile) -> bool:
+    """Whether a file has exactly the bytes that are known of it."""
+    size = path.stat().st_size
+    if size != known.bytes:
+        return False
+    if isinstance(known, StoredFile):
+        return digest_file(path) == known
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    digest.update(path.read_bytes())
+    return digest.hexdigest() == known.oid
+
+
+def holds(folder: Path, files: Mapping[str, KnownFile]) -> bool:
+    """Whether a folder holds exactly these files, each with exactly these bytes.
+
+    Names that begin with a dot do not count: desktops leave such files wherever they look.
+    """
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            return False
+        present = {name for name in os.listdir(folder) if not name.startswith(".")}
+        return present == files.keys() and all(
+            stat.S_ISREG((folder / name).lstat().st_mode) and is_same(folder / name, known)
+            for name, known in files.items()
+        )
+    except FileNotFoundError:
+        return False
+
+
+def select_files(
+    name: str, files: Mapping[str, KnownFile]
+) -> tuple[dict[str, KnownFile], list[str]]:
+    """Split what a commit holds into the files of an adapter and everything else.
+
+    Args:
+        name: what is pulled, for the error.
+        files: what the hub says the commit holds.
+
+    Returns:
+        The adapter's files, config.json first, and the names of the others; files whose name
+        begins with a dot are git's own and in neither.
+
+    Raises:
+        HubIntegrityError: a file is longer than any such file of an adapter.
+    """
+    wanted = {file: files[file] for file in MAX_FILE_BYTES if file in files}
+    for file, known in wanted.items():
+        if known.bytes > MAX_FILE_BYTES[file]:
+            raise HubIntegrityError(
+                f"{file} of {name} has {known.bytes:,} bytes, and no adapter's has more than "
+                f"{MAX_FILE_BYTES[file]:,}; nothing was fetched."
+            )
+    return wanted, sorted(f for f in files if f not in wanted and not f.startswith("."))
+
+
+def describe_others(name: str, others: list[str]) -> str:
+    """One sentence about files that were left where they are."""
+    pickles = [file for file in others if file.endswith(PICKLES)]
+    listed = ", ".join(repr(file)[:100] for file in (pickles or others)[:5])
+    if pickles:
+        return f"{name} also holds {listed}, a pickle, which can run code; it was not fetched."
+    return f"{name} also holds {listed}, which no adapter has; it was not fetched."

@@ -1,0 +1,261 @@
+"""A folder hub's storage on a local or mounted file system.
+
+Bytes go to a temporary file in the same folder (its name begins with a dot, which no key
+may), are forced to the disk, and only then get their name. A crash leaves a temporary file
+at most.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from gatehub._disk import sync_folder
+from gatehub.errors import HubError, HubIntegrityError
+from gatehub.hub.folder.manifest import StoredFile
+from gatehub.hub.names import is_component
+
+_CHUNK_BYTES = 1 << 20
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+class Disk:
+    """Files under one folder.
+
+    Args:
+        root: the folder; it need not exist yet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.realpath(root))
+
+    @property
+    def where(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def exists(self) -> bool:
+        """Whether the folder is there."""
+        return self.root.is_dir()
+
+    def url(self, key: str) -> str:
+        """Where a key lies, as a `file://` URL."""
+        return self.path(key).as_uri()
+
+    def path(self, key: str) -> Path:
+        """Where a key lies.
+
+        Raises:
+            HubIntegrityError: a component is not a plain name, or a link stands in the way.
+        """
+        parts = key.split("/")
+        if not all(map(is_component, parts)):
+            raise HubIntegrityError(f"{key!r} could lead out of the hub {self.root}.")
+        path = self.root.joinpath(*parts)
+        if os.path.realpath(path) != str(path):
+            raise HubIntegrityError(
+                f"{path} leads through a symbolic link, and a hub holds none.",
+                hint="Somebody changed the hub's folder by hand: put the real files back.",
+            )
+        return path
+
+    def names(self, key: str) -> list[str]:
+        """What lies directly under a key, sorted; nothing if there is no such folder."""
+        try:
+            entries = os.listdir(self.path(key))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in entries if is_component(name))
+
+    def read(self, key: str, *, max_bytes: int) -> bytes | None:
+        """The bytes under a key, None if there are none.
+
+        Raises:
+            HubIntegrityError: there are more than `max_bytes`, or it is not a file.
+        """
+        try:
+            with self._open(key) as stream:
+                data = stream.read(max_bytes + 1)
+        except FileNotFoundError:
+            return None
+        if len(data) > max_bytes:
+            raise HubIntegrityError(f"{self.path(key)} is over its limit of {max_bytes} bytes.")
+        return data
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Give a key its bytes if it has none. Of many callers at once exactly one succeeds.
+
+        Returns:
+            Whether this call did it.
+        """
+        with self._temporary(key) as (temporary, stream):
+            stream.write(data)
+            _sync(stream)
+            stream.close()
+            created = self._link(temporary, self.path(key))
+        # Also when another process created it: it may not have reached the disk yet.
+        self._sync_folders(key)
+        return created
+
+    def put(self, key: str, source: Path, expected: StoredFile) -> None:
+        """Give a key the bytes of a file. What lies there already stays if it is sound.
+
+        Raises:
+            HubError: the source no longer has the expected bytes.
+        """
+        if self.is_sound(key, expected):
+            with suppress(PermissionError):  # somebody else's file
+                os.utime(self.path(key))  # it is in use: no garbage
+        else:
+            with self._temporary(key) as (temporary, stream):
+                with source.open("rb") as origin:
+                    found = _copy(origin, stream, max_bytes=expected.bytes)
+                if found != expected:
+                    raise HubError(
+                        f"{source} changed while it was pushed.", hint="Push it once more."
+                    )
+                _sync(stream)
+                stream.close()
+                os.replace(temporary, self.path(key))
+        self._sync_folders(key)
+
+    def get(self, key: str, target: Path, expected: StoredFile) -> None:
+        """Copy the bytes under a key into a new file, which is not complete if this raises.
+
+        Raises:
+            HubIntegrityError: they are not there, or not the expected ones.
+        """
+        try:
+            stream = self._open(key)
+        except FileNotFoundError as error:
+            raise HubIntegrityError(
+                f"{self.path(key)} is missing from the hub.",
+                hint="Push the same adapter again to put it there.",
+            ) from error
+        with stream, target.open("xb") as copy:
+            found = _copy(stream, copy, max_bytes=expected.bytes)
+            _sync(copy)
+        if found != expected:
+            raise HubIntegrityError(
+                f"{self.path(key)} does not hold the bytes that were pushed: SHA-256 "
+                f"{found.sha256[:12]}…, expected {expected.sha256[:12]}….",
+                hint="Push the same adapter again to put sound bytes there.",
+            )
+
+    def is_sound(self, key: str, expected: StoredFile) -> bool:
+        """Whether a key has the expected bytes."""
+        try:
+            with self._open(key) as stream:
+                return _copy(stream, None, max_bytes=expected.bytes) == expected
+        except FileNotFoundError:
+            return False
+
+    def has(self, key: str) -> bool:
+        """Whether a key has bytes, whichever."""
+        return self.path(key).is_file()
+
+    def age_s(self, key: str) -> float:
+        """Seconds since a key got its bytes, or was pushed again; 0 if it has none."""
+        try:
+            return max(0.0, time.time() - self.path(key).stat().st_mtime)
+        except FileNotFoundError:
+            return 0.0
+
+    def move(self, key: str, to: str) -> None:
+        """Give the bytes of a key another key; nothing happens if there are none."""
+        target = self.path(to)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.replace(self.path(key), target)
+            self._sync_folders(to)
+
+    def remove(self, key: str) -> None:
+        """Forget a key; nothing happens if it has no bytes."""
+        path = self.path(key)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+            sync_folder(path.parent)
+
+    def sweep(self, *, older_than_s: float) -> tuple[int, int]:
+        """Remove temporary files that killed processes left; how many, and their bytes."""
+        count = size = 0
+        for path in list(self.root.rglob(".*.tmp")):
+            with suppress(FileNotFoundError):
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime >= older_than_s:
+                    path.unlink()
+                    count, size = count + 1, size + found.st_size
+        return count, size
+
+    def _open(self, key: str) -> BinaryIO:
+        path = self.path(key)
+        # A named pipe would block the open, and so the process, for good.
+        flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, os.O_RDONLY | flags)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise HubIntegrityError(f"{path} is not a file.")
+        return os.fdopen(descriptor, "rb")
+
+    @contextmanager
+    def _temporary(self, key: str) -> Iterator[tuple[Path, BinaryIO]]:
+        folder = self.path(key).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{secrets.token_hex(8)}.tmp"
+        try:
+            # Not the tempfile module: its files are the pusher's alone, and a hub is shared.
+            with temporary.open("xb") as stream:
+                yield temporary, stream
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _link(self, temporary: Path, path: Path) -> bool:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # NFS may say so of a link that this very call made, when an answer was lost.
+            return os.stat(temporary).st_nlink > 1
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            raise HubError(
+                f"The file system of {self.root} has no hard links, so two pushes at once "
+                f"could not be told apart.",
+                hint="Put the hub on another file system.",
+            ) from error
+        return True
+
+    def _sync_folders(self, key: str) -> None:
+        """Force the names on the way to a key to the disk, the root's own name included."""
+        folder = self.path(key).parent
+        while folder != self.root:
+            sync_folder(folder)
+            folder = folder.parent
+        sync_folder(self.root)
+        with suppress(PermissionError):  # who may not read the parent did not make the root
+            sync_folder(self.root.parent)
+
+
+def _sync(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _copy(source: BinaryIO, target: BinaryIO | None, *, max_bytes: int) -> StoredFile:
+    """Size and digest of what was read; more than `max_bytes` is read no further."""
+    digest = hashlib.sha256()
+    size = 0
+    while size <= max_bytes and (chunk := source.read(_CHUNK_BYTES)):
+        digest.update(chunk)
+        size += len(chunk)
+        if target is not None:
+            target.write(chunk)
+    return StoredFile(bytes=size, sha256=digest.hexdigest())

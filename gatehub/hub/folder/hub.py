@@ -1,0 +1,287 @@
+"""A hub in a folder, on a disk or a network drive, or in an object store. It loses nothing.
+
+    blobs/3f/3f9a…                                  files' bytes, named by their SHA-256
+    repos/ORG/NAME/manifests/COMMIT.json            what a commit holds, named by its SHA-256
+    repos/ORG/NAME/refs/heads/BRANCH/00000001       the commits of a branch in order; the
+                                                    highest number is its head
+    repos/ORG/NAME/refs/tags/TAG                    the commit of a tag
+
+A push writes the blobs, then the manifest, then creates the next number of its branch. Only
+that last step makes it visible, and of many pushes at once exactly one gets the number. There
+is no lock that a crash could leave behind; what a crash leaves are blobs, manifests and
+temporary files that no number leads to, which `gatehub.hub.folder.upkeep` collects. A branch is
+deleted by a number that says so. Nothing else is ever changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from gatehub.errors import (
+    HubConflictError,
+    HubError,
+    HubIntegrityError,
+    HubNameError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from gatehub.hub.folder.disk import Disk
+from gatehub.hub.folder.manifest import AdapterSummary, Manifest, StoredFile, now
+from gatehub.hub.folder.repository import Repository
+from gatehub.hub.folder.storage import Storage
+from gatehub.hub.names import (
+    check_ref,
+    check_revision,
+    is_commit_prefix,
+    is_ref,
+    tag_is_branch,
+    tag_is_taken,
+)
+from gatehub.hub.protocol import ListedAdapter, ListedRevision, PushResult, Query, Report
+
+
+class FolderHub:
+    """The hub in one folder, which the first push makes.
+
+    Args:
+        root: the folder, or a storage that is not one.
+    """
+
+    def __init__(self, root: Path | Storage) -> None:
+        self._disk: Storage = Disk(root) if isinstance(root, Path) else root
+
+    def __repr__(self) -> str:
+        return f"FolderHub({self.place!r})"
+
+    @property
+    def storage(self) -> Storage:
+        """Where the bytes lie."""
+        return self._disk
+
+    @property
+    def key(self) -> str:
+        """See `Hub.key`."""
+        return f"folder-{hashlib.sha256(self.place.encode()).hexdigest()[:16]}"
+
+    @property
+    def place(self) -> str:
+        """See `Hub.place`."""
+        return self._disk.where
+
+    def push(
+        self,
+        folder: Path,
+        files: Mapping[str, StoredFile],
+        repo: str,
+        *,
+        revision: str,
+        tag: str | None,
+        message: str,
+        summary: AdapterSummary,
+        private: bool = False,
+    ) -> PushResult:
+        """See `Hub.push`. A branch that does not exist begins a history of its own."""
+        if private:
+            raise HubError(
+                f"{self.place} has no private repositories: who may read it may read all of it.",
+                hint="Push without --private, to a hub whose readers are the right ones.",
+            )
+        repository = Repository(self._disk, repo)
+        number, head = repository.top(check_ref(revision))
+        same = head is not None and repository.manifest(head).files == files
+        manifest = Manifest(
+            parent=head,
+            message=message,
+            created=now(),
+            files=files,
+            summary=summary,
+        )
+        repository.check(manifest)
+        if repository.tagged(revision) is not None:
+            raise HubNameError(f"'{revision}' is a tag of {repo}, and tags stay where they are.")
+        if tag is not None:
+            _check_tag(repository, tag, revision, head if same else None)
+
+        # Of the same content too: a file that was damaged on the hub is sound again after it.
+        for name, file in files.items():
+            self._disk.put(blob_key(file), folder / name, file)
+        if head is not None and same:
+            commit, created = head, False
+        else:
+            commit, created = _land(repository, revision, number + 1, manifest)
+        # A collection of garbage that began before it landed may have taken them for garbage.
+        repository.record(repository.manifest(commit) if not created else manifest)
+        for name, file in files.items():
+            if not self._disk.has(blob_key(file)):
+                self._disk.put(blob_key(file), folder / name, file)
+        if tag is not None and (taken := repository.tag(tag, commit)) != commit:
+            raise tag_is_taken(repo, tag, expected=commit, found=taken)
+        return PushResult(
+            repo=repo,
+            revision=revision,
+            commit=commit,
+            url=self._disk.url(f"repos/{repo}"),
+            created=created,
+        )
+
+    def resolve(self, repo: str, revision: str) -> str:
+        """See `Hub.resolve`. Branches go before tags, and both before commit ids."""
+        repository = self.existing(repo)
+        if is_ref(check_revision(revision)):  # a whole commit id is never a name here
+            head = repository.head(revision)
+            commit = repository.tagged(revision) if head is None else head.commit
+            if commit is not None:
+                return commit
+        found: list[str] = []
+        if is_commit_prefix(revision):
+            # Only what a branch leads to: a refused push has left its manifest behind.
+            start = revision.lower()
+            found = [commit for commit, _ in repository.history() if commit.startswith(start)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise RevisionNotFoundError(
+                f"{len(found)} commits of {repo} begin with '{revision}'.",
+                hint=f"Give more digits: {', '.join(sorted(found))}.",
+            )
+        refs = [*repository.branches(), *repository.tags()]
+        raise RevisionNotFoundError(
+            f"{repo} has no branch, tag or commit '{revision}'.",
+            hint=f"Its branches and tags are {', '.join(refs)}.",
+        )
+
+    def present_name(self, repo: str) -> str:
+        """See `Hub.present_name`. Nothing is ever renamed here."""
+        return repo
+
+    def files(self, repo: str, commit: str) -> Mapping[str, StoredFile]:
+        """See `Hub.files`."""
+        return Repository(self._disk, repo).manifest(commit).files
+
+    def fetch(self, repo: str, commit: str, name: str, target: Path) -> None:
+        """See `Hub.fetch`."""
+        file = self.files(repo, commit)[name]
+        self._disk.get(blob_key(file), target, file)
+
+    def repositories(self) -> list[Repository]:
+        """Every repository that there ever was, by name."""
+        return [
+            Repository(self._disk, f"{org}/{name}")
+            for org in self._disk.names("repos")
+            for name in self._disk.names(f"repos/{org}")
+        ]
+
+    def list_adapters(self, query: Query, report: Report) -> list[ListedAdapter]:
+        """See `Hub.list_adapters`."""
+        self._check_root()
+        rows = []
+        for repository in self.repositories():
+            try:
+                for branch in repository.branches()[:1]:
+                    if (head := repository.head(branch)) is not None:
+                        rows.append(_row(repository, branch, head.commit))
+            except (HubIntegrityError, PermissionError) as error:
+                why = error.message if isinstance(error, HubError) else f"{error.strerror}."
+                report(f"{repository.name} is left out: {why}")
+        return [row for row in rows if query.takes(row)][: query.limit]
+
+    def list_revisions(self, repo: str) -> list[ListedRevision]:
+        """See `Hub.list_revisions`."""
+        repository = self.existing(repo)
+        # Refs before the history: what they name is then in it, whoever pushes meanwhile.
+        heads = {branch: repository.head(branch) for branch in repository.branches()}
+        tags = repository.tags()
+        return [
+            ListedRevision(
+                commit=commit,
+                parent=manifest.parent,
+                message=manifest.message,
+                created=manifest.created,
+                branches=tuple(
+                    branch for branch, head in heads.items() if head and head.commit == commit
+                ),
+                tags=tuple(tag for tag, tagged in tags.items() if tagged == commit),
+            )
+            for commit, manifest in repository.history()
+        ]
+
+    def _check_root(self) -> None:
+        if not self._disk.exists():
+            raise RepositoryNotFoundError(
+                f"There is no hub at {self.place}.",
+                hint="Check the path, and that the drive is mounted; the first push makes a hub.",
+            )
+
+    def existing(self, repo: str) -> Repository:
+        """A repository that has a branch.
+
+        Raises:
+            RepositoryNotFoundError: it has none, or was never there, or there is no hub.
+        """
+        repository = Repository(self._disk, repo)
+        self._check_root()
+        if not repository.branches():
+            raise RepositoryNotFoundError(
+                f"The hub {self.place} has no {repo}.",
+                hint=f"Check the name: `gatehub list --hub {self.place}` shows what the hub has.",
+            )
+        return repository
+
+
+def blob_key(file: StoredFile) -> str:
+    """Where a file's bytes lie."""
+    return f"blobs/{file.sha256[:2]}/{file.sha256}"
+
+
+def _land(repository: Repository, branch: str, number: int, manifest: Manifest) -> tuple[str, bool]:
+    """Make a branch's next entry: the commit that holds its content, and if it is this one."""
+    commit = repository.record(manifest)
+    if repository.advance(branch, number, commit):
+        return commit, True
+    winner = repository.head(branch, at_least=number)
+    found = None if winner is None else winner.commit
+    if found is not None and repository.manifest(found).files == manifest.files:
+        return found, False
+    raise HubConflictError(
+        f"Another push to {repository.name}@{branch} landed first: expected its head to be "
+        f"{manifest.parent or 'no commit yet'}, but it is {found}.",
+        hint="Nothing was overwritten. Push again (or with --force) to put yours on top of it.",
+        expected=manifest.parent,
+        found=found,
+    )
+
+
+def _check_tag(repository: Repository, tag: str, branch: str, commit: str | None) -> None:
+    """Refuse a tag before anything is pushed that could not be tagged after it.
+
+    Args:
+        repository: where.
+        tag: the tag's name.
+        branch: the branch that is pushed to.
+        commit: the commit to be tagged, None if the push will create it.
+    """
+    check_ref(tag)
+    if tag == branch or tag in repository.branches():
+        raise tag_is_branch(repository.name, tag)
+    taken = repository.tagged(tag)
+    if taken is not None and taken != commit:
+        raise tag_is_taken(repository.name, tag, expected=commit, found=taken)
+
+
+def _row(repository: Repository, branch: str, commit: str) -> ListedAdapter:
+    manifest = repository.manifest(commit)
+    summary, tensors = manifest.summary, manifest.files.get("gates.safetensors")
+    return ListedAdapter(
+        repo=repository.name,
+        revision=branch,
+        commit=commit,
+        task=summary.task,
+        classes=summary.classes,
+        backbone=summary.backbone,
+        gates=summary.gates,
+        bytes=0 if tensors is None else tensors.bytes,
+        accuracy=summary.accuracy,
+        updated=manifest.created,
+    )

@@ -1,0 +1,1 @@
+"""The Hugging Face Hub, or a server that speaks its protocol."""

@@ -1,0 +1,140 @@
+"""Landing a commit on a Hub's branch, whatever becomes of the answer."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import GitCommitInfo
+
+from gatehub._huggingface.refusals import find_cause, httpx, persist
+from gatehub.errors import HubConflictError, HubError, HubUnreachableError
+from gatehub.hub.files import MAX_FILE_BYTES
+from gatehub.hub.folder.manifest import StoredFile
+
+if TYPE_CHECKING:
+    from gatehub.hub.huggingface.hub import HuggingFaceHub
+
+ATTEMPTS = 4
+_MARK = "gatehub-push: "
+
+
+class Landing:
+    """One commit on its way to a branch of a Hub."""
+
+    def __init__(
+        self,
+        hub: HuggingFaceHub,
+        folder: Path,
+        files: Mapping[str, StoredFile],
+        repo: str,
+        branch: str,
+        head: str | None,
+        message: str,
+    ) -> None:
+        self._hub = hub
+        self._api = hub.api
+        self._folder = folder
+        self._files = files
+        self._repo = repo
+        self._branch = branch
+        self._head = head
+        self._message = message
+        self._id = secrets.token_hex(12)
+
+    def land(self) -> tuple[str, bool]:
+        """Commit, and find out whether it landed; see the module.
+
+        Returns:
+            The commit that holds the content, and whether this push made it.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                with self._hub.asking(f"Pushing to {self._repo}", self._repo, self._branch):
+                    return self._commit(), True
+            except HubError as error:
+                cause = None if error.__cause__ is None else find_cause(error.__cause__)
+                # Some versions of the client stumble over the answer to a commit that landed.
+                stumbled = isinstance(cause, ValueError) and not isinstance(cause, HfHubHTTPError)
+                if cause is None or not (stumbled or is_ambiguous(cause)):
+                    raise
+                if (outcome := self._look_again(error)) is not None:
+                    return outcome
+                if stumbled or attempt == ATTEMPTS - 1:
+                    raise
+            time.sleep(2**attempt)
+        raise AssertionError("unreachable")
+
+    def _commit(self) -> str:
+        there = {} if self._head is None else self._hub.files(self._repo, self._head)
+        operations: list[Any] = [
+            CommitOperationAdd(name, str(self._folder / name)) for name in sorted(self._files)
+        ]
+        operations += [
+            CommitOperationDelete(name)
+            for name in sorted(MAX_FILE_BYTES)
+            if name in there and name not in self._files
+        ]
+        for operation, name in zip(operations, sorted(self._files), strict=False):
+            info = operation.upload_info
+            if (info.size, info.sha256.hex()) != (
+                self._files[name].bytes,
+                self._files[name].sha256,
+            ):
+                raise HubError(
+                    f"{self._folder / name} changed while it was pushed.", hint="Push it once more."
+                )
+        made = self._api.create_commit(
+            self._repo,
+            operations,
+            commit_message=self._message,
+            commit_description=f"{_MARK}{self._id}",
+            parent_commit=self._head,
+            revision=self._branch,
+        )
+        return str(made.oid)
+
+    def _look_again(self, error: HubError) -> tuple[str, bool] | None:
+        """What became of the commit; None if the branch is where it was, so it did not land."""
+        try:
+            history = persist(self._read_history)
+        except HubError as unreadable:
+            raise HubUnreachableError(
+                f"{error.message} Whether the push landed cannot be seen now: {unreadable.message}",
+                hint="Run the same again: content that is there already makes no second commit.",
+            ) from error
+        for entry in history:
+            if entry.commit_id == self._head:
+                break
+            if f"{_MARK}{self._id}" in (entry.message or ""):
+                return entry.commit_id, True
+        found = history[0].commit_id if history else None
+        if found == self._head:
+            return None
+        if found is not None and self._hub.is_same(self._repo, found, self._folder, self._files):
+            return found, False
+        raise HubConflictError(
+            f"Another push to {self._repo}@{self._branch} landed first: expected its head to be "
+            f"{self._head or 'no commit yet'}, but it is {found}.",
+            hint="Nothing was overwritten. Push again (or with --force) to put yours on top of it.",
+            expected=self._head,
+            found=found,
+        )
+
+    def _read_history(self) -> list[GitCommitInfo]:
+        with self._hub.asking(f"Reading {self._repo}", self._repo, self._branch):
+            return self._api.list_repo_commits(self._repo, revision=self._branch)
+
+
+def is_ambiguous(error: BaseException) -> bool:
+    """Whether a failed request may have been carried out, or may be when it comes again."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in (408, 409, 412, 425) or (
+            error.response.status_code >= 500
+        )
+    return isinstance(error, httpx.HTTPError)

@@ -1,0 +1,57 @@
+"""Tags on a Hub: each is made once, and stays where it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from huggingface_hub.errors import HfHubHTTPError
+
+from gatehub._huggingface.refusals import httpx
+from gatehub.errors import RevisionNotFoundError
+from gatehub.hub.huggingface.landing import ATTEMPTS, is_ambiguous
+from gatehub.hub.names import tag_is_branch, tag_is_taken
+
+if TYPE_CHECKING:
+    from gatehub.hub.huggingface.hub import HuggingFaceHub
+
+
+def check_tag(
+    hub: HuggingFaceHub,
+    repo: str,
+    tag: str,
+    branches: Mapping[str, str],
+    tags: Mapping[str, str],
+    commit: str | None,
+) -> None:
+    """Refuse a tag before anything is pushed that could not be tagged after it."""
+    if tag in branches:
+        raise tag_is_branch(repo, tag)
+    if tag in tags and hub.resolve(repo, tag) != commit:
+        raise tag_is_taken(repo, tag, expected=commit, found=tags[tag])
+
+
+def put_tag(hub: HuggingFaceHub, repo: str, tag: str, commit: str) -> None:
+    """Make a tag name a commit, unless it names another one already.
+
+    Raises:
+        HubTagError: it does.
+    """
+    with hub.asking(f"Tagging {repo}", repo, commit):
+        for attempt in range(ATTEMPTS):
+            try:
+                hub.api.create_tag(repo, tag=tag, revision=commit)
+                return
+            except (HfHubHTTPError, httpx.HTTPError) as error:
+                # Taken; or it was made, and the answer was lost.
+                try:
+                    found = hub.resolve(repo, tag)
+                except RevisionNotFoundError:
+                    if attempt == ATTEMPTS - 1 or not is_ambiguous(error):
+                        raise error from None
+                    time.sleep(2**attempt)
+                    continue
+                if found != commit:
+                    raise tag_is_taken(repo, tag, expected=commit, found=found) from error
+                return

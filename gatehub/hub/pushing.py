@@ -1,0 +1,258 @@
+"""An adapter from a folder here to a hub: push, and the plan of a push."""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gatehub.adapter.privacy import without_paths
+from gatehub.errors import (
+    AdapterFormatError,
+    GatehubError,
+    HubConflictError,
+    HubError,
+    HubTagError,
+    HubWarning,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from gatehub.hub.files import MAX_FILE_BYTES, KnownFile, is_same, select_files
+from gatehub.hub.folder.manifest import AdapterSummary, StoredFile, digest_file
+from gatehub.hub.names import (
+    DEFAULT_BRANCH,
+    check_ref,
+    check_repository,
+    tag_is_branch,
+    tag_is_taken,
+)
+from gatehub.hub.protocol import Hub, PushResult, Report, open_hub
+
+if TYPE_CHECKING:
+    from gatehub.adapter.config import AdapterConfig
+
+_FORCED_ATTEMPTS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushPlan:
+    """What a push would do.
+
+    Attributes:
+        repo: `org/name`.
+        revision: the branch.
+        tag: the tag that the commit would get, if any.
+        place: the hub.
+        parent: the branch's head now, None if the push would make the branch or the repository.
+        added: files that the head lacks.
+        changed: files that it holds with other bytes.
+        removed: files that it holds and the folder does not.
+        unchanged: files that are the same.
+        bytes: size of what would be added or changed.
+    """
+
+    repo: str
+    revision: str
+    tag: str | None
+    place: str
+    parent: str | None
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    bytes: int
+
+
+def push(
+    folder: str | Path,
+    repo: str,
+    *,
+    hub: str | Path | None = None,
+    revision: str = DEFAULT_BRANCH,
+    tag: str | None = None,
+    message: str | None = None,
+    private: bool = False,
+    force: bool = False,
+    report: Report | None = None,
+) -> PushResult:
+    """Put an adapter folder on a hub, as one commit on top of a branch's head.
+
+    The head is read first. If another push lands after that, this one is refused unless the
+    content is the same; nothing is overwritten, so pushing again puts it on top. What the
+    head holds already makes no new commit, so a push that was cut off is simply repeated.
+    Paths of this machine in the config and the card are cut to their last name.
+
+    Args:
+        folder: an adapter folder; it is verified before anything is sent.
+        repo: `org/name`; a Hub makes it if it is not there.
+        hub: see `open_hub`.
+        revision: the branch, which need not exist yet.
+        tag: a name for this content that will never move.
+        message: what the history says of it.
+        private: make a new repository private; on a Hub only.
+        force: if others push meanwhile, put the commit on top of theirs.
+        report: told, in sentences, what the caller should know; None issues `HubWarning`.
+
+    Raises:
+        AdapterFormatError: the folder is not a sound adapter.
+        HubNameError: a name that is not valid.
+        HubConflictError: another push landed first.
+        HubTagError: the tag names another commit.
+        HubAccessError: the hub does not allow it.
+        HubUnreachableError: the hub does not answer.
+        HubError: the hub cannot be used.
+    """
+    store = open_hub(hub)
+    check_repository(repo)
+    report = report or warn
+    with told(f"Pushing to {repo}"), _ready(folder, report) as (ready, files, config):
+        for attempt in range(_FORCED_ATTEMPTS if force else 1):
+            try:
+                result = store.push(
+                    ready,
+                    files,
+                    repo,
+                    revision=revision,
+                    tag=tag,
+                    message=message or f"Push {config.task}",
+                    summary=_summarise(config),
+                    private=private,
+                )
+            except HubConflictError as error:
+                if isinstance(error, HubTagError) or attempt + 1 == _FORCED_ATTEMPTS or not force:
+                    raise
+                time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
+            else:
+                if result.repo != repo:
+                    report(f"{repo} is called {result.repo} now.")
+                return result
+    raise AssertionError("unreachable")
+
+
+def plan_push(
+    folder: str | Path,
+    repo: str,
+    *,
+    hub: str | Path | None = None,
+    revision: str = DEFAULT_BRANCH,
+    tag: str | None = None,
+    report: Report | None = None,
+) -> PushPlan:
+    """Say what `push` would do, and change nothing; arguments and errors are those of `push`."""
+    store = open_hub(hub)
+    check_repository(repo)
+    check_ref(revision)
+    with told(f"Planning a push to {repo}"), _ready(folder, report or warn) as (ready, files, _):
+        parent, there = _look(store, repo, revision)
+        same = {
+            name for name, known in there.items() if name in files and is_same(ready / name, known)
+        }
+        added = tuple(sorted(files.keys() - there.keys()))
+        changed = tuple(sorted((files.keys() & there.keys()) - same))
+        if tag is not None:
+            tagged = parent if same == files.keys() == there.keys() else None
+            _check_tag(store, repo, tag, revision, tagged)
+        return PushPlan(
+            repo=store.present_name(repo),
+            revision=revision,
+            tag=tag,
+            place=store.place,
+            parent=parent,
+            added=added,
+            changed=changed,
+            removed=tuple(sorted(there.keys() - files.keys())),
+            unchanged=tuple(sorted(same)),
+            bytes=sum(files[name].bytes for name in (*added, *changed)),
+        )
+
+
+def warn(sentence: str) -> None:
+    """Tell a caller who has not said how to."""
+    warnings.warn(sentence, HubWarning, stacklevel=3)
+
+
+@contextmanager
+def told(doing: str) -> Iterator[None]:
+    """Turn what the operating system refuses (full disk, no permission) into a sentence."""
+    try:
+        yield
+    except GatehubError:  # some of them are OSErrors too
+        raise
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise HubError(
+            f"{doing} failed: {error.strerror or error}{where}.",
+            hint="Nothing half-written is visible: put it right and run the same again.",
+        ) from error
+
+
+@contextmanager
+def _ready(
+    folder: str | Path, report: Report
+) -> Iterator[tuple[Path, dict[str, StoredFile], AdapterConfig]]:
+    """The folder as it is to be pushed, the digests of its files, and its config, all verified."""
+    # Loads torch, which nothing else in this package needs.
+    from gatehub.adapter.files import verify_adapter
+
+    folder = Path(folder)
+    # Digests before verification: what the hub then takes is what was verified.
+    files = _digest(folder)
+    config = verify_adapter(folder)
+    for name, file in files.items():
+        if file.bytes > MAX_FILE_BYTES[name]:
+            raise AdapterFormatError(
+                f"'{folder / name}' has {file.bytes:,} bytes; a hub takes {MAX_FILE_BYTES[name]:,}."
+            )
+    with without_paths(folder, config) as (ready, config, cut):
+        if cut:
+            files = _digest(ready)
+            verify_adapter(ready)
+            report(
+                f"Not published: where on this machine {' and '.join(map(repr, cut))} lies; "
+                "the last name only. The backbone's digest goes along."
+            )
+        yield ready, files, config
+
+
+def _digest(folder: Path) -> dict[str, StoredFile]:
+    paths = {name: folder / name for name in sorted(MAX_FILE_BYTES)}
+    return {name: digest_file(path) for name, path in paths.items() if path.is_file()}
+
+
+def _look(store: Hub, repo: str, revision: str) -> tuple[str | None, Mapping[str, KnownFile]]:
+    try:
+        commit = store.resolve(repo, revision)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return None, {}
+    repo = store.present_name(repo)
+    return commit, select_files(repo, store.files(repo, commit))[0]
+
+
+def _check_tag(store: Hub, repo: str, tag: str, branch: str, commit: str | None) -> None:
+    """Refuse a tag as a push would; `commit` is the one to be tagged, None for one to be made."""
+    if check_ref(tag) == branch:
+        raise tag_is_branch(repo, tag)
+    try:
+        found = store.resolve(repo, tag)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return
+    if found != commit:
+        raise tag_is_taken(repo, tag, expected=commit, found=found)
+
+
+def _summarise(config: AdapterConfig) -> AdapterSummary:
+    from gatehub.adapter.card import name_backbone
+
+    accuracy = config.metrics.get("accuracy")
+    return AdapterSummary(
+        task=config.task,
+        classes=len(config.labels),
+        backbone=name_backbone(config),
+        gates=config.layout.policy,
+        accuracy=None if accuracy is None else float(accuracy),
+    )

@@ -1,0 +1,1 @@
+"""Programs and weights to logits."""

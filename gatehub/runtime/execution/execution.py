@@ -1,0 +1,175 @@
+"""Running tasks on one backbone in one dtype: alone, in mixed batches, and all on one image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from gatehub.compiler.kernels import Kernel
+from gatehub.compiler.partition import Stem, keeps_images_apart, split
+from gatehub.gates.layout_plan import LayoutPlan
+from gatehub.gates.merged_backbone import MergedBackbone
+from gatehub.runtime.execution.programs import Recorded, Sizes, leave, size_of
+from gatehub.runtime.execution.shared_pass import SharedPasses
+from gatehub.runtime.execution.weights import BackboneWeights
+from gatehub.runtime.tasks.packed import PackedTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FoldedTask:
+    """A task's weights in their final form. Nothing in it ever changes.
+
+    Args:
+        weights: every tensor that the network reads; those that the task leaves alone are the
+            backbone's own.
+        own: names of the task's own.
+        labels: number of classes.
+        bytes: of the task's own tensors.
+    """
+
+    weights: Mapping[str, Tensor | Kernel]
+    own: frozenset[str]
+    labels: int
+    bytes: int
+
+
+class Execution:
+    """A backbone in one dtype: what it runs for any task, and how a task's weights are formed.
+
+    Everything is safe to call from any number of threads, and inference takes no lock. The first
+    images of a size cost several passes, since the network is recorded on them.
+
+    Args:
+        merged: the backbone.
+        dtype: of weights and activations.
+
+    Attributes:
+        shared: passes that `scale` tasks share altogether.
+    """
+
+    def __init__(self, merged: MergedBackbone, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._merged = merged
+        self._sizes = Sizes(merged, dtype)
+        self._weights = BackboneWeights(merged, self._sizes, dtype)
+        self.shared = SharedPasses(merged, self._sizes, self._weights, dtype)
+
+    def fold(self, task: PackedTask) -> FoldedTask:
+        """Form a task's weights.
+
+        Raises:
+            BackboneMismatchError: it was trained on another backbone.
+            SiteError: it does not fit this one.
+            ExecutionError: the backbone cannot be recorded; see `record`.
+        """
+        with torch.inference_mode():
+            own = self._merged.fold(task, dtype=self.dtype)
+            weights = {name: self._weights.place(tensor, name) for name, tensor in own.items()}
+        # Of the bare backbone's own classifier nothing is left.
+        alone = self._merged.names - self._merged.head_places(len(task.labels)) - own.keys()
+        weights |= {name: self._weights.bare(name) for name in alone}
+        return FoldedTask(
+            weights=weights,
+            own=frozenset(own),
+            labels=len(task.labels),
+            bytes=sum(tensor.nbytes for tensor in own.values()),
+        )
+
+    def count_bytes(self, plan: LayoutPlan, labels: int) -> int:
+        """Return how many bytes a task's folded weights have, without forming them."""
+        own = sum(math.prod(self._merged.shape(name)) for name in plan.own)
+        return self.dtype.itemsize * (own + self._merged.head_numel(labels))
+
+    def stem_key(self, plan: LayoutPlan, labels: int) -> Hashable:
+        """Return what tasks have in common that can run together.
+
+        That is which layers they leave alone; and, where they could share a pass of factors, what
+        these factors are.
+        """
+        own = frozenset(plan.own | self._merged.head_places(labels))
+        return self, own, plan if plan.is_scale else None
+
+    def run(self, task: FoldedTask, images: Tensor) -> Tensor:
+        """Answer for one task.
+
+        Args:
+            task: from `fold`.
+            images: (B, C, H, W) float32, on any device.
+
+        Returns:
+            (B, classes) float32, on the CPU.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
+        """
+        at = self._sizes.at(size_of(images))
+        with torch.inference_mode():
+            return leave(at.whole(at.enter(images), task.weights, task.labels))
+
+    def run_rows(self, tasks: Sequence[tuple[FoldedTask, int]], images: Tensor) -> list[Tensor]:
+        """Answer for several tasks, each for its own images, with one pass over what they share.
+
+        Args:
+            tasks: each with how many of the images are its own, in the images' order.
+            images: (B, C, H, W) float32.
+
+        Returns:
+            For each task (its images, classes) float32, on the CPU.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
+        """
+        at = self._sizes.at(size_of(images))
+        stem = self._stem([task for task, _ in tasks], at)
+        if stem is None:
+            parts = torch.split(images, [count for _, count in tasks])
+            return [self.run(task, part) for part, (task, _) in zip(parts, tasks, strict=True)]
+        with torch.inference_mode():
+            values = stem.stem(at.enter(images), tasks[0][0].weights)
+            answers, start = [], 0
+            for task, count in tasks:
+                taken = stem.take(values, start, start + count)
+                answers.append(leave(stem.rest(taken, task.weights, task.labels, count)))
+                start += count
+            return answers
+
+    def run_all(self, tasks: Sequence[FoldedTask], images: Tensor) -> list[Tensor]:
+        """Answer for several tasks, each for all the images, with one pass over what they share.
+
+        Returns:
+            For each task (B, classes) float32, on the CPU.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
+        """
+        at = self._sizes.at(size_of(images))
+        stem = self._stem(tasks, at)
+        if stem is None:
+            return [self.run(task, images) for task in tasks]
+        with torch.inference_mode():
+            values = stem.stem(at.enter(images), tasks[0].weights)
+            return [
+                leave(stem.rest(stem.protect(values), task.weights, task.labels, len(images)))
+                for task in tasks
+            ]
+
+    def _stem(self, tasks: Sequence[FoldedTask], at: Recorded) -> Stem | None:
+        own = frozenset().union(*(task.own for task in tasks))
+        return at.memo.get(own, partial(self._split, own, tasks[0], at))
+
+    def _split(self, own: frozenset[str], task: FoldedTask, at: Recorded) -> Stem | None:
+        stem = split(at.program, own)
+        if stem is None:
+            return None
+
+        def run(chosen: list[int]) -> Sequence[Tensor]:
+            with torch.inference_mode():
+                values: Sequence[Tensor] = stem.stem(at.draw(chosen), task.weights)
+            return values
+
+        return stem if keeps_images_apart(run, stem.rows) else None

@@ -1,0 +1,165 @@
+"""What is recorded of a backbone for each image size that callers send."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gatehub.compiler.forward import draw_noise
+from gatehub.compiler.program import Program, Run, compile_graph
+from gatehub.compiler.recording import record
+from gatehub.errors import ExecutionError, InputError
+from gatehub.gates.merged_backbone import MergedBackbone
+from gatehub.runtime.execution.memo import Memo
+from gatehub.runtime.heap import return_free_memory
+
+Size = tuple[int, int, int]
+
+# Programs are kept for the backbone's own image size and for so many others. Each takes megabytes,
+# and callers choose what sizes they send.
+OTHER_SIZES = 4
+
+
+def size_of(images: Tensor) -> Size:
+    """Return (channels, height, width) of images (B, C, H, W)."""
+    _, channels, height, width = images.shape
+    return channels, height, width
+
+
+def leave(answer: Tensor) -> Tensor:
+    """Bring logits to where callers expect them: float32, on the CPU."""
+    return answer.float().cpu()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recorded:
+    """What is known of images of one size.
+
+    Args:
+        size: (channels, height, width) of an image.
+        program: what the network runs on them.
+        whole: the program as a function (images, weights, labels) → logits.
+        device: of images and weights.
+        dtype: of images and weights.
+        memory_format: of images and kernels, channels-last or contiguous.
+        memo: what else is made of the program.
+    """
+
+    size: Size
+    program: Program
+    whole: Run
+    device: torch.device
+    dtype: torch.dtype
+    memory_format: torch.memory_format
+    memo: Memo = field(default_factory=Memo)
+
+    def enter(self, images: Tensor) -> Tensor:
+        """Bring images to where and how the network computes, for it to use up.
+
+        Args:
+            images: (B, C, H, W), of any dtype and on any device; they stay as they are.
+        """
+        given = images.to(device=self.device, dtype=self.dtype)
+        given = given.contiguous(memory_format=self.memory_format)
+        if self.program.changes_images and given is images:
+            return given.clone(memory_format=torch.preserve_format)
+        return given
+
+    def draw(self, chosen: Sequence[int]) -> Tensor:
+        """Return some of three images of noise, by their indices, as the network takes them."""
+        images = draw_noise(
+            3,
+            self.size,
+            seed=0,
+            device=self.device,
+            dtype=self.dtype,
+            memory_format=self.memory_format,
+        )
+        return images[[*chosen]].contiguous(memory_format=self.memory_format)
+
+
+class Sizes:
+    """Records a backbone on images of each size, once.
+
+    Args:
+        merged: the backbone.
+        dtype: of weights and activations.
+    """
+
+    def __init__(self, merged: MergedBackbone, dtype: torch.dtype) -> None:
+        self._merged, self._dtype = merged, dtype
+        self._home_size = merged.backbone.preprocessing.input_size
+        self._home = Memo()
+        self._others = Memo(limit=OTHER_SIZES)
+
+    def home(self) -> Recorded:
+        """Return what is known of the backbone's own image size.
+
+        Raises:
+            ExecutionError: the backbone cannot be recorded; see `record`.
+        """
+        return self._home.get(self._home_size, self._record_home)
+
+    def at(self, size: Size) -> Recorded:
+        """Return what is known of images of a size.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
+            ExecutionError: the backbone cannot be recorded; see `record`.
+        """
+        if size == self._home_size:
+            return self.home()
+        return self._others.get(size, partial(self._record_other, size))
+
+    def _record_home(self) -> Recorded:
+        try:
+            return self._record(self._home_size, torch.channels_last)
+        except ExecutionError as error:
+            # Some networks view their values in ways that only the usual order allows.
+            try:
+                return self._record(self._home_size, torch.contiguous_format)
+            except ExecutionError:
+                raise error from None
+
+    def _record_other(self, size: Size) -> Recorded:
+        home = self.home()
+        shown = " x ".join(map(str, size))
+        hint = f"Send images of {' x '.join(map(str, self._home_size))}."
+        try:
+            found = self._record(size, home.memory_format)
+        except ExecutionError as error:
+            raise InputError(
+                f"Images of {shown} do not fit this backbone: {error.message}", hint=hint
+            ) from error
+        # Tasks are folded once, for images of every size.
+        packed = home.program.kernels & found.program.weights
+        if not packed <= found.program.kernels or not self._merged.merges_hold(size):
+            raise InputError(
+                f"This backbone uses its weights in another way on images of {shown}.", hint=hint
+            )
+        return found
+
+    def _record(self, size: Size, memory_format: torch.memory_format) -> Recorded:
+        def build(labels: int) -> nn.Module:
+            return self._merged.model(labels, dtype=self._dtype, memory_format=memory_format)
+
+        program = record(
+            build,
+            input_size=size,
+            device=self._merged.device,
+            dtype=self._dtype,
+            memory_format=memory_format,
+        )
+        return_free_memory()
+        return Recorded(
+            size=size,
+            program=program,
+            whole=compile_graph(program.graph),
+            device=self._merged.device,
+            dtype=self._dtype,
+            memory_format=memory_format,
+        )

@@ -1,0 +1,146 @@
+"""Passes that `scale` tasks share altogether, whatever the image size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from gatehub.compiler.kernels import Kernel
+from gatehub.compiler.partition import keeps_images_apart
+from gatehub.gates.kernel_memory import cast_to
+from gatehub.gates.layout_plan import LayoutPlan
+from gatehub.gates.merged_backbone import MergedBackbone
+from gatehub.runtime.execution.channelwise import OnePass, build_one_pass
+from gatehub.runtime.execution.programs import Recorded, Size, Sizes, leave, size_of
+from gatehub.runtime.execution.weights import BackboneWeights
+from gatehub.runtime.tasks.packed import PackedTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChannelTask:
+    """What a task has of its own in a pass that it shares with others.
+
+    Args:
+        factors: (V,).
+        head: its head's tensors, by name in the model.
+        labels: number of classes.
+        bytes: of all of them.
+    """
+
+    factors: Tensor
+    head: Mapping[str, Tensor]
+    labels: int
+    bytes: int
+
+
+class SharedPasses:
+    """Finds, feeds and runs the passes that tasks share.
+
+    Args:
+        merged: the backbone.
+        sizes: what is recorded of it.
+        weights: of the bare backbone.
+        dtype: of weights and activations.
+    """
+
+    def __init__(
+        self,
+        merged: MergedBackbone,
+        sizes: Sizes,
+        weights: BackboneWeights,
+        dtype: torch.dtype,
+    ) -> None:
+        self._merged, self._sizes, self._weights, self._dtype = merged, sizes, weights, dtype
+
+    def find(self, plan: LayoutPlan, labels: int, size: Size) -> OnePass | None:
+        """Return how tasks of a layout share a pass, or None where they cannot.
+
+        A task's factors are the same for images of every size.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
+        """
+        at, home = self._sizes.at(size), self._sizes.home()
+        found = at.memo.get(plan, partial(self._build, plan, labels, at))
+        if found is None or at is home:
+            return found
+        usual = home.memo.get(plan, partial(self._build, plan, labels, home))
+        return found if usual is not None and usual.sources == found.sources else None
+
+    def factors(self, shared: OnePass, task: PackedTask) -> ChannelTask:
+        """Form what a task has of its own in a shared pass."""
+        with torch.inference_mode():
+            factors = shared.factors(self._merged, task, dtype=self._dtype)
+            given = task.tensors
+            heads = self._merged.heads(len(task.labels))
+            head = {
+                place: cast_to(self._merged.widen(given[name]), self._dtype)
+                for name, (place, _) in heads.items()
+            }
+        return ChannelTask(
+            factors=factors,
+            head=head,
+            labels=len(task.labels),
+            bytes=factors.nbytes + sum(tensor.nbytes for tensor in head.values()),
+        )
+
+    def count_bytes(self, shared: OnePass, labels: int) -> int:
+        """Return how many bytes a task's own part of a pass has, without forming it."""
+        return self._dtype.itemsize * (shared.length + self._merged.head_numel(labels))
+
+    def run(
+        self, shared: OnePass, tasks: Sequence[tuple[ChannelTask, int]], images: Tensor
+    ) -> list[Tensor]:
+        """Answer for several tasks, each for its own images, in one pass.
+
+        Args:
+            shared: of the tasks' layout.
+            tasks: each with how many of the images are its own, in the images' order.
+            images: (B, C, H, W) float32.
+
+        Returns:
+            For each task (its images, classes) float32, on the CPU.
+        """
+        at = self._sizes.at(size_of(images))
+        weights = at.memo.get(("weights", shared.plan), partial(self._read_weights, shared))
+        counts = [count for _, count in tasks]
+        with torch.inference_mode():
+            table = torch.stack([task.factors for task, _ in tasks])
+            rows = torch.repeat_interleave(torch.tensor(counts)).to(table.device)
+            values = shared.body(at.enter(images), weights, table[rows])
+            answers, start = [], 0
+            for task, count in tasks:
+                taken = shared.heads.take(values, start, start + count)
+                known = {**weights, **task.head}
+                answers.append(leave(shared.heads.rest(taken, known, task.labels, count)))
+                start += count
+            return answers
+
+    def _build(self, plan: LayoutPlan, labels: int, at: Recorded) -> OnePass | None:
+        shared = build_one_pass(
+            at.program, self._merged, plan, heads=self._merged.head_places(labels)
+        )
+        if shared is None:
+            return None
+        weights = self._read_weights(shared)
+        generator = torch.Generator().manual_seed(0)
+        factors = torch.rand(3, shared.length, generator=generator).to(at.draw([0])) + 0.5
+
+        def run(chosen: list[int]) -> Sequence[Tensor]:
+            with torch.inference_mode():
+                values: Sequence[Tensor] = shared.body(at.draw(chosen), weights, factors[chosen])
+            return values
+
+        return shared if keeps_images_apart(run, shared.heads.rows) else None
+
+    def _read_weights(self, shared: OnePass) -> Mapping[str, Tensor | Kernel]:
+        """Return the weights of a shared pass: kernels without any task's part in them."""
+        own = shared.plan.own
+        return {
+            name: self._weights.raw(name, shared.plan) if name in own else self._weights.bare(name)
+            for name in shared.weights
+        }

@@ -1,0 +1,1 @@
+"""From a folder to a published task, and where its bytes are."""

@@ -1,0 +1,75 @@
+"""What the engine serves: a task at one moment, what it answered, and how it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gatehub.backbone.preprocessing import Preprocessing
+from gatehub.gates.layout_plan import LayoutPlan
+from gatehub.runtime.execution.execution import Execution
+from gatehub.runtime.tasks.packed import PackedTask
+from gatehub.runtime.tasks.sources import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInfo:
+    """A task as it is served.
+
+    Args:
+        task: the name it is served under.
+        labels: class names, in the order of the logits.
+        preprocessing: how an image becomes its input.
+        digest: SHA-256 of the adapter's tensors.
+        generation: counts the loads of this engine; a replaced task has a new one.
+        backbone: name of the backbone.
+        dtype: in which it is computed, such as "float32".
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    digest: str
+    generation: int
+    backbone: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a task answered, and exactly which one it was.
+
+    Args:
+        logits: (B, classes) float32.
+        task: the task that computed them, as it was then.
+    """
+
+    logits: Tensor
+    task: TaskInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Served:
+    """One generation of a task: immutable, and replaced as a whole.
+
+    Args:
+        info: what users see of it.
+        source: where its gates can be read again, or None.
+        kept: the gates themselves, where they cannot, or None.
+        execution: what runs it.
+        plan: what it has of its own on the backbone.
+        stem: what its first layers are known by; equal ones can share a pass over them.
+        packed_bytes: of its gates in memory.
+        folded_bytes: of its own weights, folded.
+    """
+
+    info: TaskInfo
+    source: Source | None
+    kept: PackedTask | None
+    execution: Execution
+    plan: LayoutPlan
+    stem: Hashable
+    packed_bytes: int
+    folded_bytes: int

@@ -1,0 +1,146 @@
+"""Where a task's weights are at this moment: folded, as gates in memory, or in a file or hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+from gatehub.adapter import Adapter
+from gatehub.runtime.execution.channelwise import OnePass
+from gatehub.runtime.execution.execution import FoldedTask
+from gatehub.runtime.execution.shared_pass import ChannelTask
+from gatehub.runtime.heap import return_free_memory
+from gatehub.runtime.tasks.packed import PackedTask
+from gatehub.runtime.tasks.residency import Tier, TierReport, Wanted
+from gatehub.runtime.tasks.served import Served
+from gatehub.runtime.tasks.sources import read_again
+
+V = TypeVar("V")
+
+
+class Tiers:
+    """Forms weights from gates, and reads gates from where they lie, within two budgets.
+
+    Args:
+        folded_bytes: budget of folded weights, and of the factors of tasks that share a pass.
+        gates_bytes: budget of gates in memory.
+        wait_s: how long to wait for room, or for another thread that makes the same thing.
+        pack: packs an adapter that was read again.
+        is_current: whether a generation is still served.
+    """
+
+    def __init__(
+        self,
+        *,
+        folded_bytes: int | None,
+        gates_bytes: int | None,
+        wait_s: float,
+        pack: Callable[[Adapter], PackedTask],
+        is_current: Callable[[Served], bool],
+    ) -> None:
+        self._folded: Tier[FoldedTask | ChannelTask] = Tier(
+            "folded", budget_bytes=folded_bytes, wait_s=wait_s
+        )
+        self._gates: Tier[PackedTask] = Tier("gates", budget_bytes=gates_bytes, wait_s=wait_s)
+        self._pack = pack
+        self._is_current = is_current
+        self._stirred = False
+
+    @contextmanager
+    def folded(
+        self, tasks: Sequence[Served], *, packed: PackedTask | None = None
+    ) -> Iterator[list[FoldedTask]]:
+        """Hold the folded weights of tasks for the length of a with block.
+
+        Args:
+            tasks: any; several are taken together or not at all.
+            packed: the gates of the only task, if they have just been read.
+        """
+        wanted = [self._want_folded(task, packed) for task in tasks]
+        with self._folded.lease(wanted) as values:
+            yield values  # type: ignore[misc]
+        # What was evicted, and the kernels that were reordered at their first use.
+        if self._stirred and return_free_memory(every_s=5.0):
+            self._stirred = False
+
+    @contextmanager
+    def channels(self, tasks: Sequence[Served], shared: OnePass) -> Iterator[list[ChannelTask]]:
+        """Hold what tasks have of their own in a shared pass, for the length of a with block."""
+        wanted = [self._want_channels(task, shared) for task in tasks]
+        with self._folded.lease(wanted) as values:
+            yield values  # type: ignore[misc]
+
+    @contextmanager
+    def gates(self, task: Served, *, packed: PackedTask | None = None) -> Iterator[PackedTask]:
+        """Hold a task's gates for the length of a with block."""
+        with self._gates.lease([self._want_gates(task, packed)]) as (value,):
+            if task.kept is not None:
+                self._gates.pin(task)  # it could not come back
+            yield value
+
+    def pin(self, task: Served) -> None:
+        """Keep a task folded."""
+        self._folded.pin(task)
+
+    def unpin(self, task: Served) -> None:
+        """Let a task be unfolded when room is needed."""
+        self._folded.unpin(task)
+
+    def evict(self, task: Served) -> bool:
+        """Let a task's folded weights go now, unless they are pinned or in use."""
+        gone = [self._folded.evict(key) for key in (task, ("channels", task))]
+        return any(gone)
+
+    def succeed(self, before: Served, after: Served) -> None:
+        """Let a task's next generation take its place: a pin goes over, everything else goes."""
+        if self._folded.is_pinned(before):
+            self._folded.pin(after)
+        self.drop(before)
+
+    def drop(self, task: Served) -> None:
+        """Let go of a generation that is not served any more, at the end of its last request."""
+        self._folded.drop(task)
+        self._folded.drop(("channels", task))
+        self._gates.drop(task)
+
+    def reports(self) -> tuple[TierReport, ...]:
+        """Say how both tiers stand."""
+        return self._folded.report(), self._gates.report()
+
+    def _want_folded(
+        self, task: Served, packed: PackedTask | None
+    ) -> Wanted[FoldedTask | ChannelTask]:
+        def make() -> FoldedTask:
+            self._stirred = True
+            with self.gates(task, packed=packed) as gates:
+                return task.execution.fold(gates)
+
+        return self._want(task, key=task, size=task.folded_bytes, make=make)
+
+    def _want_channels(self, task: Served, shared: OnePass) -> Wanted[FoldedTask | ChannelTask]:
+        def make() -> ChannelTask:
+            with self.gates(task) as gates:
+                return task.execution.shared.factors(shared, gates)
+
+        size = task.execution.shared.count_bytes(shared, len(task.info.labels))
+        return self._want(task, key=("channels", task), size=size, make=make)
+
+    def _want_gates(self, task: Served, packed: PackedTask | None) -> Wanted[PackedTask]:
+        def make() -> PackedTask:
+            ready = packed or task.kept
+            if ready is not None or task.source is None:
+                return cast(PackedTask, ready)
+            info = task.info
+            return read_again(task.source, task=info.task, digest=info.digest, pack=self._pack)
+
+        return self._want(task, key=task, size=task.packed_bytes, make=make)
+
+    def _want(self, task: Served, *, key: Hashable, size: int, make: Callable[[], V]) -> Wanted[V]:
+        return Wanted(
+            key=key,
+            bytes=size,
+            make=make,
+            alive=lambda: self._is_current(task),
+            name=f"task '{task.info.task}'",
+        )

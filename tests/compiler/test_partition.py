@@ -1,0 +1,165 @@
+"""What tasks share is run once, and only where their images do not get mixed up."""
+
+from __future__ import annotations
+
+import operator
+
+import pytest
+import torch
+from torch import Tensor
+
+from gatehub.compiler.partition import count_rows, find_rest, keeps_images_apart, split
+from gatehub.compiler.program import compile_graph
+from gatehub.gates.merged_backbone import MergedBackbone
+from gatehub.runtime.execution.execution import Execution, FoldedTask
+from gatehub.runtime.tasks.packed import Packer
+from tests.compiler.networks import (
+    NETWORKS,
+    SIDE,
+    Wired,
+    hands_over_and_changes_chunks,
+    in_a_row,
+    make_task,
+    wire,
+)
+from tests.compiler.test_recording import record_backbone
+from tests.tiny import random_images
+
+OWN = frozenset({"body.weight", "body.bias", "norm2.weight", "norm2.bias", "fc.weight", "fc.bias"})
+
+# In these, what the first layers make for one image does not lie in one piece.
+MIXED = {"doubles_the_batch", "moves_positions_into_the_batch", "turns_the_batch_around"}
+# In these, what crosses over cannot be copied alone, or the first layers belong to the task.
+WHOLE = {
+    "changes_a_view_afterwards",
+    "changes_a_view_that_is_read_later",
+    "hands_over_and_changes_chunks",
+}
+
+
+def make_execution(name: str) -> tuple[Execution, FoldedTask]:
+    backbone = NETWORKS[name]()
+    execution = Execution(MergedBackbone(backbone), torch.float32)
+    task = make_task(backbone, "task", gates="full", norm="frozen", start="body")
+    return execution, execution.fold(Packer().pack(task))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_first_layers_are_shared_wherever_that_is_sound(name: str) -> None:
+    execution, task = make_execution(name)
+    stem = execution._stem([task], execution._sizes.home())
+    assert (stem is None) == (name in MIXED | WHOLE)
+
+
+def test_operations_are_divided_by_what_they_depend_on() -> None:
+    program = record_backbone(MergedBackbone(wire(in_a_row)))
+    stem = split(program, OWN)
+    assert stem is not None
+    names = {getattr(node.target, "__name__", "") for node in find_rest(program, OWN)}
+    assert {"convolve", "mean.dim", "linear.default"} <= names
+    assert "relu.default" not in names
+    assert stem.rows == (1,)
+    assert stem.changed == (False,)
+    assert split(program, ()) is None
+    assert split(program, ("stem.weight",)) is None
+
+
+def test_a_stem_and_what_follows_give_the_numbers_of_the_whole() -> None:
+    merged = MergedBackbone(wire(in_a_row))
+    program = record_backbone(merged)
+    stem = split(program, OWN)
+    assert stem is not None
+    weights = {name: merged.weight(name, dtype=torch.float32) for name in merged.names}
+    images = random_images(5, SIDE).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        whole = compile_graph(program.graph)(images, weights, 4)
+        values = stem.stem(images, weights)
+        parts = [
+            stem.rest(stem.take(values, start, stop), weights, 4, stop - start)
+            for start, stop in ((0, 2), (2, 3), (3, 5))
+        ]
+    assert torch.allclose(torch.cat(parts), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_values_without_rows_are_copied_before_they_are_changed() -> None:
+    execution, task = make_execution("changes_a_position")
+    stem = execution._stem([task], execution._sizes.home())
+    assert stem is not None
+    # `place` is multiplied in place by a norm's weight, which here is no task's own.
+    program = execution._sizes.home().program
+    stem = split(program, {*task.own, "norm2.weight"})
+    assert stem is not None
+    assert sorted(zip(stem.rows, stem.changed, strict=True)) == [(0, True), (1, False)]
+    values = [torch.ones(2, 3) if rows else torch.ones(3) for rows in stem.rows]
+    place = stem.rows.index(0)
+    for copied in (stem.take(values, 0, 1), stem.protect(values)):
+        copied[place].zero_()
+        assert values[place].sum() == 3
+        assert copied[1 - place].data_ptr() == values[1 - place].data_ptr()
+
+
+def test_what_belongs_to_images_is_taken_by_its_rows() -> None:
+    execution, task = make_execution("doubles_the_batch_side_by_side")
+    stem = execution._stem([task], execution._sizes.home())
+    assert stem is not None
+    assert stem.rows == (2,)
+    values = [torch.arange(8)]
+    assert stem.take(values, 1, 3)[0].tolist() == [2, 3, 4, 5]
+
+
+def test_a_view_that_is_changed_beside_its_base_is_not_divided() -> None:
+    program = record_backbone(MergedBackbone(wire(hands_over_and_changes_chunks)))
+    assert split(program, OWN) is None
+
+
+def counts_labels_in_a_stem(net: Wired, x: Tensor) -> Tensor:
+    h = net.begin(x) + torch.zeros(net.num_classes).sum()
+    return net.end(net.body(h))
+
+
+def test_what_depends_on_the_number_of_labels_waits_for_a_task() -> None:
+    program = record_backbone(MergedBackbone(wire(counts_labels_in_a_stem)))
+    rest = find_rest(program, OWN)
+    sizes = [node for node in program.graph.nodes if node.target is operator.mul]
+    assert sizes
+    assert {*sizes} <= rest
+
+
+def test_rows_are_counted_from_two_shapes() -> None:
+    program = record_backbone(MergedBackbone(wire(in_a_row)))
+    node = program.inputs["images"]
+    for shapes, rows in (
+        (((2, 4), (3, 4)), 1),
+        (((6, 4), (9, 4)), 3),
+        (((5,), (5,)), 0),
+        (((), ()), 0),
+        (((4, 2), (4, 3)), None),
+        (((3, 4), (4, 4)), None),
+        (((2, 4), (3, 4, 1)), None),
+    ):
+        node.meta["shapes"] = shapes
+        assert count_rows(node) == rows
+    del node.meta["shapes"]
+    assert count_rows(node) is None
+
+
+IMAGES = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])
+
+
+@pytest.mark.parametrize(
+    ("values", "rows", "apart"),
+    [
+        (lambda x: [x * 2], [1], True),
+        (lambda x: [x.repeat_interleave(2, 0)], [2], True),
+        (lambda x: [torch.ones(3), x], [0, 1], True),
+        (lambda x: [torch.cat([x, -x])], [2], False),
+        (lambda x: [x.flip(0)], [1], False),
+        (lambda x: [x - x.mean(0)], [1], False),
+        (lambda x: [x.mean(0)], [0], False),
+        (lambda x: [x * 2, x.sum()], [1, 0], False),
+    ],
+)
+def test_rows_of_one_image_must_not_change_with_another(
+    values: object, rows: list[int], apart: bool
+) -> None:
+    assert keeps_images_apart(lambda chosen: values(IMAGES[chosen]), rows) == apart

@@ -1,0 +1,150 @@
+"""Tasks of kind `scale` share one pass where there is a rule for each operation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from gatehub.gates.fold import fold
+from gatehub.gates.merged_backbone import MergedBackbone
+from gatehub.runtime.engine import Engine
+from gatehub.runtime.execution.channelwise import OnePass, build_one_pass
+from gatehub.runtime.execution.execution import Execution
+from gatehub.runtime.execution.factors import FactorSource, TaskVectors
+from gatehub.runtime.tasks.packed import PackedTask, Packer
+from tests.compiler.networks import NETWORKS, SIDE, Wired, in_a_row, make_task, wire
+from tests.parity import assert_parity
+from tests.tiny import random_images
+
+# In these, an operation reads a task's values in a way for which there is no rule, or mixes images.
+WITHOUT = {
+    "adds_twice_a_vector",
+    "borrows_a_bias",
+    "changes_a_literal_late",
+    "changes_a_position",
+    "convolves_answers",
+    "convolves_without_a_batch",
+    "counts_labels_early",
+    "doubles_the_batch",
+    "doubles_the_batch_side_by_side",
+    "folds_channels_into_the_batch",
+    "moves_positions_into_the_batch",
+    "reads_a_kernel_itself",
+    "scales_answers",
+    "scales_by_a_convolution",
+    "turns_the_batch_around",
+}
+
+
+def build(name: str, **choices: object) -> tuple[Execution, PackedTask, OnePass | None]:
+    backbone = NETWORKS[name]()
+    merged = MergedBackbone(backbone)
+    execution = Execution(merged, torch.float32)
+    task = Packer().pack(make_task(backbone, "task", **{"gates": "scale", **choices}))
+    plan = merged.plan(task.layout)
+    return execution, task, execution.shared.find(plan, len(task.labels), (3, SIDE, SIDE))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_pass_is_shared_wherever_there_is_a_rule(name: str) -> None:
+    _, _, shared = build(name)
+    assert (shared is None) == (name in WITHOUT)
+
+
+@pytest.mark.parametrize("gates", ["full", "lowrank:2", "auto"])
+def test_other_gates_have_kernels_of_their_own(gates: str) -> None:
+    _, _, shared = build("in_a_row", gates=gates)
+    assert shared is None
+
+
+def test_factors_are_counted_before_they_are_formed() -> None:
+    execution, task, shared = build("grouped", norm="stats")
+    assert shared is not None
+    factors = execution.shared.factors(shared, task).factors
+    assert factors.shape == (shared.length,)
+    assert "layers.2.weight" in shared.weights
+    assert "layers.1.weight" not in shared.weights  # merged, so its values are factors
+
+
+def test_kernels_of_a_shared_pass_are_the_backbones() -> None:
+    execution, _, shared = build("standard")
+    assert shared is not None
+    weights = execution.shared._read_weights(shared)
+    again = execution.shared._read_weights(shared)
+    assert all(weights[name] is again[name] for name in weights)
+
+
+def norms_without_kernels(net: Wired, x: Tensor) -> Tensor:
+    return net.end(net.norm3(net.body(net.begin(x)).relu()))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("norm", ["affine", "stats"])
+def test_a_norm_that_is_not_merged_becomes_factors(affine: bool, norm: str) -> None:
+    backbone = wire(norms_without_kernels, norm3=torch.nn.BatchNorm2d(8, affine=affine))
+    merged = MergedBackbone(backbone)
+    assert "body" not in merged.merges
+    execution = Execution(merged, torch.float32)
+    adapters = [make_task(backbone, "t", seed=s, gates="scale", norm=norm) for s in (1, 2)]
+    tasks = [Packer().pack(adapter) for adapter in adapters]
+    shared = execution.shared.find(merged.plan(tasks[0].layout), 3, (3, SIDE, SIDE))
+    assert shared is not None
+    images = random_images(3, SIDE)
+    own = [execution.shared.factors(shared, task) for task in tasks]
+    found = execution.shared.run(shared, list(zip(own, (2, 1), strict=True)), images)
+    for adapter, answer, rows in zip(adapters, found, ([0, 1], [2]), strict=True):
+        assert_parity(answer, fold(backbone, adapter)(images[rows]))
+
+
+def test_nothing_is_built_where_heads_come_first() -> None:
+    backbone = wire(in_a_row)
+    merged = MergedBackbone(backbone)
+    execution = Execution(merged, torch.float32)
+    plan = merged.plan(make_task(backbone, "task", gates="scale").layout)
+    program = execution._sizes.home().program
+    assert build_one_pass(program, merged, plan, heads={"stem.weight"}) is None
+    assert build_one_pass(program, merged, plan, heads={"norm2.weight"}) is None
+
+
+def test_vectors_by_hand() -> None:
+    """W' = a bᵀ W, then the norm: scale = weight / sqrt(var + eps), shift = bias - mean * scale."""
+    backbone = NETWORKS["grouped"]()
+    task = make_task(backbone, "task", gates="scale", norm="stats")
+    merged = MergedBackbone(backbone)
+    vectors = TaskVectors(merged, task, merged.plan(task.layout))
+    own = task.tensors
+    scale = own["layers.1.weight"] / (own["layers.1.running_var"] + 1e-5).sqrt()
+    bias = backbone.model.layers[0].bias
+    shift = own["layers.1.bias"] + (bias - own["layers.1.running_mean"]) * scale
+    leaving = own["layers.0.gate_a"] * scale
+    read = {
+        FactorSource("entering", ("layers.0", 4)): own["layers.0.gate_b"].repeat(4),
+        FactorSource("leaving", ("layers.0",)): leaving,
+        FactorSource("shift", ("layers.0",)): shift,
+        # One input channel in each group: b is one number.
+        FactorSource("leaving", ("layers.2",)): own["layers.2.gate_a"]
+        * own["layers.2.gate_b"]
+        * own["layers.3.weight"]
+        / (own["layers.3.running_var"] + 1e-5).sqrt(),
+        FactorSource("plain", ("layers.4.bias",)): backbone.model.layers[4].bias,
+    }
+    for source, expected in read.items():
+        assert_parity(source.read(vectors), expected)
+
+
+def skips_the_body(net: Wired, x: Tensor) -> Tensor:
+    return net.end(net.begin(x))
+
+
+def test_tasks_whose_gates_no_operation_reads_share_all_but_their_heads() -> None:
+    backbone = wire(skips_the_body)
+    choice = {"gates": "scale", "norm": "frozen", "start": "body"}
+    engine = Engine(backbone)
+    tasks = [make_task(backbone, f"t{seed}", seed=seed, **choice) for seed in (1, 2)]
+    for task in tasks:
+        engine.load(task.task, task)
+    images = random_images(2, SIDE)
+    found = torch.stack(engine.predict_mixed(["t1", "t2"], images))
+    expected = torch.cat([engine.predict(f"t{n}", images[n - 1 : n]) for n in (1, 2)])
+    assert_parity(found, expected)
