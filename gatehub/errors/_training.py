@@ -1,0 +1,25 @@
+"""Data that cannot be used, and training that cannot go on."""
+
+from __future__ import annotations
+
+from gatehub.errors._root import GatehubError
+
+
+class DataError(GatehubError, ValueError):
+    """Training or evaluation data that cannot be used."""
+
+
+class UnreadableImageError(DataError):
+    """Images that cannot be decoded."""
+
+
+class LabelMismatchError(DataError):
+    """Data whose classes differ from the adapter's labels."""
+
+
+class TrainingError(GatehubError, RuntimeError):
+    """A training run cannot go on."""
+
+
+class ResumeError(TrainingError):
+    """A checkpoint that cannot be continued with these settings."""
