@@ -1,0 +1,139 @@
+"""The host program's torch settings, set aside while gatehub computes.
+
+What a program sets for its own models (autocast, a default dtype, a default device) would change
+ours as well: other answers, other digests, or an error from deep inside torch. Which of the two
+context managers is needed depends on what runs inside:
+
+| setting | scope in torch | `pin_thread_settings` | `pin_settings` |
+|---|---|---|---|
+| autocast, CPU and CUDA | thread | off | off |
+| default device | thread | cpu | cpu |
+| inference mode | thread | off, without gradients | off, without gradients |
+| default dtype | process | as the host has it | float32 |
+| deterministic algorithms | process | as the host has it | off |
+| float32 precision on the CPU | process | as the host has it | full |
+
+Outside inference mode, the mode of gradients stays as it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+_DEVICE_TYPES = ("cpu", "cuda")
+
+
+@contextmanager
+def pin_thread_settings() -> Iterator[None]:
+    """Set aside what the host has set for this thread; no other thread notices.
+
+    Costs microseconds, so requests can afford it. It is enough where every tensor that is made
+    inside has its dtype by name or from another tensor.
+    """
+    with ExitStack() as pins:
+        for kind in _DEVICE_TYPES:
+            if torch.is_autocast_enabled(kind):
+                pins.enter_context(torch.autocast(kind, enabled=False))
+        if torch.is_inference_mode_enabled():
+            pins.enter_context(torch.inference_mode(False))
+            pins.enter_context(torch.no_grad())  # which leaving inference mode turns on
+        if torch.get_default_device().type != "cpu":
+            pins.enter_context(torch.device("cpu"))
+        yield
+
+
+@contextmanager
+def pin_settings() -> Iterator[None]:
+    """Set aside what the host has set for this thread, and for the whole process.
+
+    It is for timm's and torch's own code, which makes layers and graphs in the default dtype:
+    building a backbone or its classifier, exporting a graph. torch knows some settings for the
+    whole process only. So where the host has changed those, its other threads see torch's own
+    values until the last of these blocks ends: not for what every request passes.
+    """
+    with pin_thread_settings(), _PROCESS:
+        yield
+
+
+@dataclass(slots=True)
+class _Pin:
+    """A setting of the process: how it is read and set, what it must be, what the host had."""
+
+    read: Callable[[], Any]
+    write: Callable[[Any], None]
+    wanted: Any
+    host: Any = None
+
+    def take(self) -> None:
+        self.host = self.read()
+        if self.host != self.wanted:
+            self.write(self.wanted)
+
+    def give_back(self) -> None:
+        # Unless the host has set it anew meanwhile.
+        if self.host != self.wanted and self.read() == self.wanted:
+            self.write(self.host)
+
+
+@dataclass(slots=True)
+class _ProcessPins:
+    """Pins that threads share: the first block takes them, the last one gives them back."""
+
+    pins: tuple[_Pin, ...]
+    _blocks: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._blocks == 0:
+                for pin in self.pins:
+                    pin.take()
+            self._blocks += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks == 0:
+                for pin in self.pins:
+                    pin.give_back()
+
+
+def _determinism() -> _Pin:
+    def read() -> tuple[bool, bool]:
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+
+    def write(value: tuple[bool, bool]) -> None:
+        torch.use_deterministic_algorithms(value[0], warn_only=value[1])
+
+    return _Pin(read, write, (False, False))
+
+
+def _precision() -> tuple[_Pin, ...]:
+    operators = [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv")]
+    if None in operators:  # before torch 2.9 there was one for all, and none for convolutions
+        return (
+            _Pin(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+        )
+    return tuple(
+        _Pin(partial(getattr, o, "fp32_precision"), partial(setattr, o, "fp32_precision"), "ieee")
+        for o in operators
+    )
+
+
+_PROCESS = _ProcessPins(
+    pins=(
+        _Pin(torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+        _determinism(),
+        *_precision(),
+    )
+)
