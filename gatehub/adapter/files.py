@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gatehub._disk import publish_folder
 from gatehub.adapter._declared import check_declared
-from gatehub.adapter._publish import publish_folder
 from gatehub.adapter._sections import TensorSpec
 from gatehub.adapter._tensors import (
     DTYPES,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatehub._disk import sync_file, sync_folder
+from gatehub._disk import is_taken, staged, sync_file, sync_folder
 from gatehub.errors import (
     AdapterError,
     AdapterExistsError,
@@ -17,7 +18,6 @@ from gatehub.errors import (
     HubIntegrityError,
     HubUnreachableError,
 )
-from gatehub.hub._placing import is_taken, set_aside, staged
 from gatehub.hub.cache import Cache
 from gatehub.hub.files import KnownFile, describe_others, holds, select_files
 from gatehub.hub.folder.manifest import StoredFile, digest_file
@@ -220,7 +220,8 @@ class _Pull:
                 raise
             in_cache = folder == self._cache.folder(self._repo, commit)
             if in_cache and not holds(folder, files):  # another pull may use a sound one
-                set_aside(folder, stage.parent / "old")
+                with suppress(FileNotFoundError):
+                    os.rename(folder, stage.with_name(f"{stage.name}.old"))
             try:
                 os.rename(stage, folder)
             except OSError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gatehub._disk import write_whole
 from gatehub.errors import ResumeError
 
 _FILE = "checkpoint.safetensors"
@@ -58,18 +58,12 @@ def work_folder(out: Path) -> Path:
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint in a folder; a kill leaves the old one or the new one."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {
         "settings": dict(checkpoint.settings),
         "history": [asdict(record) for record in checkpoint.history],
     }
-    aside = folder / f"{_FILE}.new"
     data = safetensors.torch.save(dict(checkpoint.tensors), metadata={_KEY: json.dumps(state)})
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, folder / _FILE)
+    write_whole(folder / _FILE, data)
 
 
 def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint | None:

@@ -201,7 +201,7 @@ def test_a_folder_hub_is_looked_after(run: Run, adapter_folder: Path, tmp_path: 
     assert run("hub", "verify", hub).status == 1
     run("push", adapter_folder, REPO, "--hub", hub, "--tag", "v1")
     assert "all sound" in run("hub", "verify", hub).out
-    left = hub / "blobs" / ".0123456789abcdef.tmp"
+    left = hub / "blobs" / ".gatehub-0123456789abcdef.tmp"
     left.write_bytes(b"x" * 7)
     os.utime(left, (0, 0))
     assert run("hub", "gc", hub, "--format", "json").json == {

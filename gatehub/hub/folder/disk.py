@@ -1,8 +1,8 @@
 """A folder hub's storage on a local or mounted file system.
 
 Bytes go to a temporary file in the same folder (its name begins with a dot, which no key
-may), are forced to the disk, and only then get their name. A crash leaves a temporary file
-at most.
+may), are forced to the disk, and only then get their name; see `gatehub._disk`. A crash leaves
+a temporary file at most.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from gatehub._disk import sync_folder
+from gatehub._disk import create_whole, remove_abandoned, replacing, sync_folder
 from gatehub.errors import HubError, HubIntegrityError
 from gatehub.hub.folder.manifest import StoredFile
 from gatehub.hub.names import is_component
@@ -96,11 +94,17 @@ class Disk:
         Returns:
             Whether this call did it.
         """
-        with self._temporary(key) as (temporary, stream):
-            stream.write(data)
-            _sync(stream)
-            stream.close()
-            created = self._link(temporary, self.path(key))
+        path = self._make_folder(key)
+        try:
+            created = create_whole(path, data)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            raise HubError(
+                f"The file system of {self.root} has no hard links, so two pushes at once "
+                f"could not be told apart.",
+                hint="Put the hub on another file system.",
+            ) from error
         # Also when another process created it: it may not have reached the disk yet.
         self._sync_folders(key)
         return created
@@ -115,16 +119,11 @@ class Disk:
             with suppress(PermissionError):  # somebody else's file
                 os.utime(self.path(key))  # it is in use: no garbage
         else:
-            with self._temporary(key) as (temporary, stream):
-                with source.open("rb") as origin:
-                    found = _copy(origin, stream, max_bytes=expected.bytes)
-                if found != expected:
+            with replacing(self._make_folder(key)) as stream, source.open("rb") as origin:
+                if _copy(origin, stream, max_bytes=expected.bytes) != expected:
                     raise HubError(
                         f"{source} changed while it was pushed.", hint="Push it once more."
                     )
-                _sync(stream)
-                stream.close()
-                os.replace(temporary, self.path(key))
         self._sync_folders(key)
 
     def get(self, key: str, target: Path, expected: StoredFile) -> None:
@@ -185,14 +184,11 @@ class Disk:
             sync_folder(path.parent)
 
     def sweep(self, *, older_than_s: float) -> tuple[int, int]:
-        """Remove temporary files that killed processes left; how many, and their bytes."""
+        """See `Storage.sweep`: temporary files of pushes that were killed."""
         count = size = 0
-        for path in list(self.root.rglob(".*.tmp")):
-            with suppress(FileNotFoundError):
-                found = path.lstat()
-                if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime >= older_than_s:
-                    path.unlink()
-                    count, size = count + 1, size + found.st_size
+        for folder, _, _ in os.walk(self.root):
+            files, their_bytes = remove_abandoned(Path(folder), older_than_s=older_than_s)
+            count, size = count + files, size + their_bytes
         return count, size
 
     def _open(self, key: str) -> BinaryIO:
@@ -205,33 +201,11 @@ class Disk:
             raise HubIntegrityError(f"{path} is not a file.")
         return os.fdopen(descriptor, "rb")
 
-    @contextmanager
-    def _temporary(self, key: str) -> Iterator[tuple[Path, BinaryIO]]:
-        folder = self.path(key).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{secrets.token_hex(8)}.tmp"
-        try:
-            # Not the tempfile module: its files are the pusher's alone, and a hub is shared.
-            with temporary.open("xb") as stream:
-                yield temporary, stream
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _link(self, temporary: Path, path: Path) -> bool:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            # NFS may say so of a link that this very call made, when an answer was lost.
-            return os.stat(temporary).st_nlink > 1
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            raise HubError(
-                f"The file system of {self.root} has no hard links, so two pushes at once "
-                f"could not be told apart.",
-                hint="Put the hub on another file system.",
-            ) from error
-        return True
+    def _make_folder(self, key: str) -> Path:
+        """Make the folders above a key, and return where it lies."""
+        path = self.path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def _sync_folders(self, key: str) -> None:
         """Force the names on the way to a key to the disk, the root's own name included."""

@@ -364,7 +364,7 @@ def test_leftovers_and_foreign_files_are_not_seen(
 ) -> None:
     commit = push(hub, folder).commit
     repos = tmp_path / "hub" / "repos"
-    (repos / REPO / "refs" / "heads" / "main" / ".0123456789abcdef.tmp").write_text("half")
+    (repos / REPO / "refs" / "heads" / "main" / ".gatehub-0123456789abcdef.tmp").write_text("half")
     (repos / REPO / "refs" / "heads" / "main" / "notes.txt").write_text("mine")
     (repos / REPO / "refs" / "heads" / "empty").mkdir()
     (repos / "acme" / "unborn" / "manifests").mkdir(parents=True)
