@@ -230,7 +230,7 @@ def list_(
 
 
 def _show_cache(output: Output, query: Query, *, none: str) -> None:
-    from gatehub.hub.cached import list_cached
+    from gatehub.hub.listing import list_cached
 
     found = [c for c in list_cached(report=output.note) if query.takes(c.adapter)]
     rows = [(*_describe(c.adapter), c.hub) for c in found]

@@ -89,8 +89,7 @@ def delete(
 ) -> None:
     """Delete a repository, a branch or a tag of a folder hub; `gc` frees the space later."""
     from gatehub.hub import open_hub
-    from gatehub.hub.folder.upkeep import folder_hub
-    from gatehub.hub.removal import delete_branch, delete_repository, delete_tag
+    from gatehub.hub.folder.upkeep import delete_branch, delete_repository, delete_tag, folder_hub
 
     if tag and branch:
         raise typer.BadParameter("give --tag or --branch, not both.")

@@ -14,7 +14,8 @@ resolves to a commit, proves every byte against it, and only then shows a folder
 from __future__ import annotations
 
 from gatehub.hub.listing import list_adapters, list_revisions, search
-from gatehub.hub.protocol import Hub, ListedAdapter, ListedRevision, PushResult, Query, open_hub
+from gatehub.hub.opening import open_hub
+from gatehub.hub.protocol import Hub, ListedAdapter, ListedRevision, PushResult, Query
 from gatehub.hub.pulling import Pulled, pull, pull_adapter
 from gatehub.hub.pushing import PushPlan, plan_push, push
 

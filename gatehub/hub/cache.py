@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gatehub._disk import write_whole
-from gatehub.hub.folder.manifest import StoredFile, digest_file, is_digest
+from gatehub.hub.files import StoredFile, digest_file, is_digest
 from gatehub.hub.names import is_commit, is_component
 
 _KNOWN, _SEEN = ".known", ".seen"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gatehub.errors import HubIntegrityError
-from gatehub.hub.folder.manifest import StoredFile, digest_file
 
 # The adapter format's own limits, known here without loading torch; a test compares them.
 MAX_FILE_BYTES: Mapping[str, int] = {
@@ -23,6 +23,17 @@ MAX_FILE_BYTES: Mapping[str, int] = {
 }
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy")
 
+_CHUNK_BYTES = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """Size and SHA-256 (64 hexadecimal digits) of a file's bytes."""
+
+    bytes: int
+    sha256: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitFile:
@@ -33,6 +44,22 @@ class GitFile:
 
 
 KnownFile = StoredFile | GitFile
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is a SHA-256 as written here, and so also a commit id."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def digest_file(path: Path) -> StoredFile:
+    """Read a file once, for its size and digest."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return StoredFile(bytes=size, sha256=digest.hexdigest())
 
 
 def is_same(path: Path, known: KnownFile) -> bool:

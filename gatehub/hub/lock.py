@@ -21,8 +21,7 @@ from typing import Any
 from gatehub._disk import write_whole
 from gatehub.errors import HubError, HubNameError
 from gatehub.hub.cache import parse_files
-from gatehub.hub.files import MAX_FILE_BYTES
-from gatehub.hub.folder.manifest import StoredFile
+from gatehub.hub.files import MAX_FILE_BYTES, StoredFile
 from gatehub.hub.names import check_repository, is_commit, split_name
 
 FORMAT = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from gatehub.errors import HubNameError, HubTagError
+from gatehub.errors import HubError, HubNameError, HubTagError
 
 DEFAULT_BRANCH = "main"
 MAX_NAME_CHARACTERS = 96
@@ -142,4 +142,15 @@ def tag_is_taken(repo: str, tag: str, *, expected: str | None, found: str) -> Hu
         hint="A tag stays where it is: choose another.",
         expected=expected,
         found=found,
+    )
+
+
+def not_a_hub(place: str) -> HubError:
+    """The refusal of what nobody here speaks to."""
+    from gatehub._huggingface.refusals import redact
+
+    return HubError(
+        f"'{redact(place)}' is not a hub that this version of gatehub speaks to.",
+        hint="Give the URL of a Hub (https://…), a folder, or the URL of a store that fsspec knows "
+        "(s3://bucket/hub).",
     )

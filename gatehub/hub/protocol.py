@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from gatehub.errors import HubError
-from gatehub.hub.files import KnownFile
-from gatehub.hub.folder.manifest import AdapterSummary, StoredFile
+from gatehub.hub.files import KnownFile, StoredFile
+from gatehub.hub.reports import Report
 
-Report = Callable[[str], None]
-
-# Two characters at least: "C:\\hub" is a path.
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+MAX_FIELD_CHARACTERS = 300
 _FOLDER = "local-dir:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSummary:
+    """What a listing shows of an adapter, so that it need not open every adapter.
+
+    Attributes:
+        task: the task's name.
+        classes: number of classes.
+        backbone: the backbone's name, as `load_backbone` takes it.
+        gates: the kind of the gates.
+        accuracy: fraction of the validation split, None where nobody measured it.
+    """
+
+    task: str
+    classes: int
+    backbone: str
+    gates: str
+    accuracy: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,47 +225,3 @@ class Hub(Protocol):
         Raises:
             RepositoryNotFoundError: no such repository.
         """
-
-
-def open_hub(hub: str | Path | None = None) -> Hub:
-    """The hub that a path or URL names.
-
-    Args:
-        hub: the URL of a Hub (`https://…`), a folder's path or `file://` URL, or the URL of any
-            store that fsspec knows (`s3://bucket/hub`). None asks the environment's GATEHUB_HUB,
-            and without it takes the Hugging Face Hub, or the one that HF_ENDPOINT names.
-
-    Raises:
-        HubError: it is none that can be spoken to.
-    """
-    from urllib.request import url2pathname  # brings a whole HTTP client along
-
-    from gatehub.hub.folder.hub import FolderHub  # which implements the seam above
-
-    place = os.environ.get("GATEHUB_HUB", "") if hub is None else str(hub)
-    scheme = _URL.match(place)
-    if not place or (scheme is not None and scheme[1].lower() in ("http", "https")):
-        from gatehub.hub.huggingface.hub import HuggingFaceHub
-
-        return HuggingFaceHub(place or None)
-    if scheme is None:
-        return FolderHub(Path(place).expanduser())
-    url = urlsplit(place)
-    if scheme[1].lower() != "file":
-        from gatehub.hub.folder.objects import Objects
-
-        return FolderHub(Objects(place))
-    if url.netloc not in ("", "localhost") or not url.path:
-        raise not_a_hub(place)
-    return FolderHub(Path(url2pathname(url.path)))
-
-
-def not_a_hub(place: str) -> HubError:
-    """The refusal of what nobody here speaks to."""
-    from gatehub._huggingface.refusals import redact
-
-    return HubError(
-        f"'{redact(place)}' is not a hub that this version of gatehub speaks to.",
-        hint="Give the URL of a Hub (https://…), a folder, or the URL of a store that fsspec knows "
-        "(s3://bucket/hub).",
-    )

@@ -19,12 +19,19 @@ from gatehub.errors import (
     HubUnreachableError,
 )
 from gatehub.hub.cache import Cache
-from gatehub.hub.files import KnownFile, describe_others, holds, select_files
-from gatehub.hub.folder.manifest import StoredFile, digest_file
+from gatehub.hub.files import (
+    KnownFile,
+    StoredFile,
+    describe_others,
+    digest_file,
+    holds,
+    select_files,
+)
 from gatehub.hub.lock import Pin, read_lock, write_lock
 from gatehub.hub.names import is_commit, split_name
-from gatehub.hub.protocol import Hub, Report, open_hub
-from gatehub.hub.pushing import told, warn
+from gatehub.hub.opening import open_hub
+from gatehub.hub.protocol import Hub
+from gatehub.hub.reports import Report, told, warn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +13,19 @@ from typing import TYPE_CHECKING
 from gatehub.adapter.privacy import without_paths
 from gatehub.errors import (
     AdapterFormatError,
-    GatehubError,
     HubConflictError,
-    HubError,
     HubTagError,
-    HubWarning,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from gatehub.hub.files import MAX_FILE_BYTES, KnownFile, is_same, select_files
-from gatehub.hub.folder.manifest import AdapterSummary, StoredFile, digest_file
+from gatehub.hub.files import (
+    MAX_FILE_BYTES,
+    KnownFile,
+    StoredFile,
+    digest_file,
+    is_same,
+    select_files,
+)
 from gatehub.hub.names import (
     DEFAULT_BRANCH,
     check_ref,
@@ -31,7 +33,9 @@ from gatehub.hub.names import (
     tag_is_branch,
     tag_is_taken,
 )
-from gatehub.hub.protocol import Hub, PushResult, Report, open_hub
+from gatehub.hub.opening import open_hub
+from gatehub.hub.protocol import AdapterSummary, Hub, PushResult
+from gatehub.hub.reports import Report, told, warn
 
 if TYPE_CHECKING:
     from gatehub.adapter.config import AdapterConfig
@@ -169,26 +173,6 @@ def plan_push(
             unchanged=tuple(sorted(same)),
             bytes=sum(files[name].bytes for name in (*added, *changed)),
         )
-
-
-def warn(sentence: str) -> None:
-    """Tell a caller who has not said how to."""
-    warnings.warn(sentence, HubWarning, stacklevel=3)
-
-
-@contextmanager
-def told(doing: str) -> Iterator[None]:
-    """Turn what the operating system refuses (full disk, no permission) into a sentence."""
-    try:
-        yield
-    except GatehubError:  # some of them are OSErrors too
-        raise
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise HubError(
-            f"{doing} failed: {error.strerror or error}{where}.",
-            hint="Nothing half-written is visible: put it right and run the same again.",
-        ) from error
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
+from gatehub.hub.files import StoredFile, digest_file
 from gatehub.hub.folder.hub import FolderHub
-from gatehub.hub.folder.manifest import AdapterSummary, StoredFile, digest_file
-from gatehub.hub.protocol import ListedAdapter, PushResult, Query
+from gatehub.hub.protocol import AdapterSummary, ListedAdapter, PushResult, Query
 
 REPO = "acme/birds"
 SUMMARY = AdapterSummary(

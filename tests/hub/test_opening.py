@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gatehub.errors import HubError
-from gatehub.hub.protocol import Hub, ListedAdapter, Query, open_hub
+from gatehub.hub.opening import open_hub
+from gatehub.hub.protocol import Hub, ListedAdapter, Query
 from tests.hub.plain import REPO, SUMMARY, digests, write_folder
 
 

@@ -20,9 +20,14 @@ from gatehub.errors import (
 )
 from gatehub.hub import open_hub
 from gatehub.hub.folder.hub import FolderHub
-from gatehub.hub.folder.upkeep import collect_garbage, verify_hub
+from gatehub.hub.folder.upkeep import (
+    collect_garbage,
+    delete_branch,
+    delete_repository,
+    delete_tag,
+    verify_hub,
+)
 from gatehub.hub.protocol import PushResult
-from gatehub.hub.removal import delete_branch, delete_repository, delete_tag
 from tests.hub.plain import contents, fetch, push, write_folder
 from tests.hub.stores import place
 

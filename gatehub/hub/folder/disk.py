@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from gatehub._disk import create_whole, remove_abandoned, replacing, sync_folder
 from gatehub.errors import HubError, HubIntegrityError
-from gatehub.hub.folder.manifest import StoredFile
+from gatehub.hub.files import StoredFile
 from gatehub.hub.names import is_component
 
 _CHUNK_BYTES = 1 << 20

@@ -27,8 +27,9 @@ from gatehub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from gatehub.hub.files import StoredFile
 from gatehub.hub.folder.disk import Disk
-from gatehub.hub.folder.manifest import AdapterSummary, Manifest, StoredFile, now
+from gatehub.hub.folder.manifest import Manifest, now
 from gatehub.hub.folder.repository import Repository
 from gatehub.hub.folder.storage import Storage
 from gatehub.hub.names import (
@@ -39,7 +40,8 @@ from gatehub.hub.names import (
     tag_is_branch,
     tag_is_taken,
 )
-from gatehub.hub.protocol import ListedAdapter, ListedRevision, PushResult, Query, Report
+from gatehub.hub.protocol import AdapterSummary, ListedAdapter, ListedRevision, PushResult, Query
+from gatehub.hub.reports import Report
 
 
 class FolderHub:

@@ -14,53 +14,23 @@ every file. So whoever has a commit id can prove every byte under it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, NoReturn
 
+from gatehub.hub.files import StoredFile, is_digest
 from gatehub.hub.names import check_file_name
+from gatehub.hub.protocol import MAX_FIELD_CHARACTERS, AdapterSummary
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_FILES = 64
 MAX_MESSAGE_CHARACTERS = 1_000
-MAX_FIELD_CHARACTERS = 300
 
-_CHUNK_BYTES = 1 << 20
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredFile:
-    """Size and SHA-256 (64 hexadecimal digits) of a file's bytes."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterSummary:
-    """What a listing shows of an adapter, so that it need not open every adapter.
-
-    Attributes:
-        task: the task's name.
-        classes: number of classes.
-        backbone: the backbone's name, as `load_backbone` takes it.
-        gates: the kind of the gates.
-        accuracy: fraction of the validation split, None where nobody measured it.
-    """
-
-    task: str
-    classes: int
-    backbone: str
-    gates: str
-    accuracy: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,22 +67,6 @@ class Manifest:
 def now() -> str:
     """The present time in the form of `Manifest.created`."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def is_digest(text: str) -> bool:
-    """Whether a text is a SHA-256 as written here, and so also a commit id."""
-    return _DIGEST.fullmatch(text) is not None
-
-
-def digest_file(path: Path) -> StoredFile:
-    """Read a file once, for its size and digest."""
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return StoredFile(bytes=size, sha256=digest.hexdigest())
 
 
 def parse_manifest(data: bytes) -> Manifest:

@@ -21,11 +21,9 @@ from fsspec import AbstractFileSystem
 
 from gatehub._huggingface.refusals import first_line, redact
 from gatehub.errors import HubError, HubIntegrityError
-from gatehub.hub.files import MAX_FILE_BYTES
-from gatehub.hub.folder.manifest import StoredFile
+from gatehub.hub.files import MAX_FILE_BYTES, StoredFile
 from gatehub.hub.folder.outages import ask_twice, open_store, reaching
-from gatehub.hub.names import is_component
-from gatehub.hub.protocol import not_a_hub
+from gatehub.hub.names import is_component, not_a_hub
 
 _CHUNK_BYTES = 1 << 20
 _PROBE = ".probe-"

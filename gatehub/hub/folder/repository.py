@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gatehub.errors import HubError, HubIntegrityError
-from gatehub.hub.folder.manifest import MAX_MANIFEST_BYTES, Manifest, is_digest, parse_manifest
+from gatehub.hub.files import is_digest
+from gatehub.hub.folder.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from gatehub.hub.folder.storage import Storage
 from gatehub.hub.names import DEFAULT_BRANCH, check_repository, is_ref
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from gatehub.hub.folder.manifest import StoredFile
+from gatehub.hub.files import StoredFile
 
 
 class Storage(Protocol):

@@ -1,5 +1,7 @@
 """Looking after a folder hub: verify rereads everything, collect removes what nothing leads to.
 
+Branches are deleted by an entry that says so, tags by forgetting them.
+
 Garbage is what refused and killed pushes leave, and what deleted repositories held. A push
 that is under way looks like garbage too, until it lands. So only what is older than a day is
 collected; it is set aside first, and put back if something leads to it by then; and every
@@ -11,10 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gatehub.errors import HubError, HubIntegrityError
+from gatehub.errors import (
+    HubConflictError,
+    HubError,
+    HubIntegrityError,
+    RevisionNotFoundError,
+)
+from gatehub.hub.files import StoredFile
 from gatehub.hub.folder.hub import FolderHub, blob_key
-from gatehub.hub.folder.manifest import StoredFile
 from gatehub.hub.folder.repository import Repository
+from gatehub.hub.names import check_ref
 from gatehub.hub.protocol import Hub
 
 DAY_S = 24 * 3600
@@ -129,6 +137,57 @@ def collect_garbage(hub: Hub, *, older_than_s: float = DAY_S) -> Collected:
         temporary=count,
         bytes=size,
     )
+
+
+def delete_repository(hub: FolderHub, repo: str) -> None:
+    """Delete a repository: its tags, then its branches. What was pushed stays until the
+    next collection of garbage, for those who know its commit.
+
+    Raises:
+        RepositoryNotFoundError: no such repository.
+        HubConflictError: somebody pushed meanwhile; some of it may be deleted already.
+    """
+    repository = hub.existing(repo)
+    for tag in repository.tags():
+        repository.untag(tag)
+    for branch in repository.branches():
+        delete_branch(hub, repo, branch)
+
+
+def delete_tag(hub: FolderHub, repo: str, tag: str) -> None:
+    """Delete a tag; its commit stays.
+
+    Raises:
+        RepositoryNotFoundError: no such repository.
+        RevisionNotFoundError: no such tag.
+    """
+    repository = hub.existing(repo)
+    if repository.tagged(check_ref(tag)) is None:
+        raise RevisionNotFoundError(f"{repo} has no tag '{tag}'.")
+    repository.untag(tag)
+
+
+def delete_branch(hub: FolderHub, repo: str, branch: str) -> None:
+    """Delete a branch; commits that a tag or another branch leads to stay.
+
+    Raises:
+        RepositoryNotFoundError: no such repository.
+        RevisionNotFoundError: no such branch.
+        HubConflictError: somebody pushed to it meanwhile.
+    """
+    repository = hub.existing(repo)
+    head = repository.head(check_ref(branch))
+    if head is None:
+        raise RevisionNotFoundError(f"{repo} has no branch '{branch}'.")
+    if not repository.advance(branch, head.number + 1, None):
+        found = repository.head(branch, at_least=head.number + 1)
+        if found is not None:
+            raise HubConflictError(
+                f"Somebody pushed {found.commit} to {repo}@{branch} meanwhile.",
+                hint="Look at it, and delete again.",
+                expected=head.commit,
+                found=found.commit,
+            )
 
 
 def folder_hub(hub: Hub) -> FolderHub:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gatehub.hub.folder.manifest import MAX_FIELD_CHARACTERS
 from gatehub.hub.names import DEFAULT_BRANCH, check_repository, is_commit
-from gatehub.hub.protocol import ListedAdapter, Query, Report
+from gatehub.hub.protocol import MAX_FIELD_CHARACTERS, ListedAdapter, Query
+from gatehub.hub.reports import Report
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

@@ -38,8 +38,7 @@ from gatehub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from gatehub.hub.files import MAX_FILE_BYTES, GitFile, KnownFile, is_same
-from gatehub.hub.folder.manifest import AdapterSummary, StoredFile
+from gatehub.hub.files import MAX_FILE_BYTES, GitFile, KnownFile, StoredFile, is_same
 from gatehub.hub.huggingface.cards import list_cards
 from gatehub.hub.huggingface.client import arrange_history, complete_commit
 from gatehub.hub.huggingface.landing import ATTEMPTS, Landing
@@ -52,7 +51,8 @@ from gatehub.hub.names import (
     is_commit,
     is_commit_prefix,
 )
-from gatehub.hub.protocol import ListedAdapter, ListedRevision, PushResult, Query, Report
+from gatehub.hub.protocol import AdapterSummary, ListedAdapter, ListedRevision, PushResult, Query
+from gatehub.hub.reports import Report
 
 
 class HuggingFaceHub:

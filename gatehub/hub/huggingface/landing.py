@@ -14,8 +14,7 @@ from huggingface_hub.hf_api import GitCommitInfo
 
 from gatehub._huggingface.refusals import find_cause, httpx, persist
 from gatehub.errors import HubConflictError, HubError, HubUnreachableError
-from gatehub.hub.files import MAX_FILE_BYTES
-from gatehub.hub.folder.manifest import StoredFile
+from gatehub.hub.files import MAX_FILE_BYTES, StoredFile
 
 if TYPE_CHECKING:
     from gatehub.hub.huggingface.hub import HuggingFaceHub

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from gatehub.errors import HubError, HubIntegrityError
+from gatehub.hub.files import StoredFile, digest_file
 from gatehub.hub.folder.disk import Disk
-from gatehub.hub.folder.manifest import StoredFile, digest_file
 
 posix = pytest.mark.skipif(os.name != "posix", reason="the file system of POSIX")
 

@@ -21,8 +21,8 @@ from gatehub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from gatehub.hub.files import StoredFile
 from gatehub.hub.folder.hub import FolderHub
-from gatehub.hub.folder.manifest import StoredFile
 from gatehub.hub.protocol import Query
 from tests.hub.plain import REPO, SUMMARY, contents, digests, fetch, list_rows, push, write_folder
 

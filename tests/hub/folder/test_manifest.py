@@ -12,16 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatehub.hub.folder.manifest import (
-    MAX_FILES,
-    MAX_MANIFEST_BYTES,
-    AdapterSummary,
-    Manifest,
-    StoredFile,
-    digest_file,
-    now,
-    parse_manifest,
-)
+from gatehub.hub.files import StoredFile, digest_file
+from gatehub.hub.folder.manifest import MAX_FILES, MAX_MANIFEST_BYTES, Manifest, now, parse_manifest
+from gatehub.hub.protocol import AdapterSummary
 
 SHA = "3f" * 32
 MANIFEST = Manifest(
