@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gatehub.hub.huggingface.client import HubClient
 from gatehub.hub.names import DEFAULT_BRANCH, check_repository, is_commit
 from gatehub.hub.protocol import MAX_FIELD_CHARACTERS, ListedAdapter, Query
 from gatehub.hub.reports import Report
@@ -12,28 +13,26 @@ from gatehub.hub.reports import Report
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
-    from gatehub.hub.huggingface.hub import HuggingFaceHub
-
 # What the client raises of a card that has a key called as an argument of its own.
 _STUMBLES = (TypeError, KeyError)
 _EXPAND: tuple[Any, ...] = ("cardData", "sha", "lastModified", "tags")
 
 
-def list_cards(hub: HuggingFaceHub, query: Query, report: Report) -> list[ListedAdapter]:
+def list_cards(client: HubClient, query: Query, report: Report) -> list[ListedAdapter]:
     """The adapters on a Hub that a query takes; see `Hub.list_adapters`."""
     base = query.base_model
     asked = ["gatehub", *([f"base_model:adapter:{base}"] if base else [])]
 
     def ask(expand: list[Any]) -> Iterable[ModelInfo]:
-        return hub.api.list_models(
+        return client.api.list_models(
             filter=asked, author=query.author, limit=query.limit, expand=expand
         )
 
-    with hub.asking("Searching", "the hub", None):
+    with client.asking("Searching", "the hub", None):
         try:
             models = list(ask([*_EXPAND]))
         except _STUMBLES:  # the client stumbles over one card, and tells nothing of the others
-            models = [*_ask_each(hub, [model.id for model in ask(["sha"])], report)]
+            models = [*_ask_each(client, [model.id for model in ask(["sha"])], report)]
     rows = []
     for model in models:
         try:
@@ -43,10 +42,10 @@ def list_cards(hub: HuggingFaceHub, query: Query, report: Report) -> list[Listed
     return [row for row in rows if query.takes(row)]
 
 
-def _ask_each(hub: HuggingFaceHub, repos: list[str], report: Report) -> Iterator[ModelInfo]:
+def _ask_each(client: HubClient, repos: list[str], report: Report) -> Iterator[ModelInfo]:
     for repo in repos:
         try:
-            yield hub.api.model_info(repo, expand=[*_EXPAND])
+            yield client.api.model_info(repo, expand=[*_EXPAND])
         except _STUMBLES:
             report(f"{repo[:100]!r} is left out: its card cannot be read.")
 

@@ -1,13 +1,138 @@
-"""The commits of a repository on a Hub, as its branches list them."""
+"""What is asked of one Hub: the commits, files and names of its repositories."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
 
-from huggingface_hub.hf_api import GitCommitInfo
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
-from gatehub.errors import RevisionNotFoundError
+from gatehub._huggingface.refusals import asking, current_endpoint, explain, persist, redact
+from gatehub.errors import HubIntegrityError, RevisionNotFoundError
+from gatehub.hub.files import MAX_FILE_BYTES, GitFile, KnownFile, StoredFile, is_same
+from gatehub.hub.names import (
+    DEFAULT_BRANCH,
+    check_repository,
+    check_revision,
+    is_commit,
+    is_commit_prefix,
+)
 from gatehub.hub.protocol import ListedRevision
+
+
+class HubClient:
+    """The asking half of a Hub; what it answers is what `Hub` says.
+
+    Args:
+        endpoint: its address; None is the environment's HF_ENDPOINT, or huggingface.co.
+    """
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        self.endpoint = (endpoint or current_endpoint()).rstrip("/")
+        self.api = HfApi(
+            endpoint=self.endpoint, library_name="gatehub", library_version=version("gatehub")
+        )
+        self._names: dict[str, str] = {}
+        self._listings: dict[tuple[str, str], Mapping[str, KnownFile]] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({redact(self.endpoint)!r})"
+
+    @property
+    def key(self) -> str:
+        """See `Hub.key`."""
+        address = redact(self.endpoint).partition("://")[2]
+        return re.sub(r"[^A-Za-z0-9.-]+", "-", address).strip("-.")
+
+    @property
+    def place(self) -> str:
+        """See `Hub.place`."""
+        return redact(self.endpoint)
+
+    def asking(
+        self, what: str, repo: str, revision: str | None, filename: str | None = None
+    ) -> AbstractContextManager[None]:
+        """See `gatehub._huggingface.refusals.asking`."""
+        return asking(what, repo, endpoint=self.endpoint, revision=revision, filename=filename)
+
+    def resolve(self, repo: str, revision: str) -> str:
+        """See `Hub.resolve`."""
+        check_revision(revision)
+        return persist(lambda: self._resolve(repo, revision))
+
+    def _resolve(self, repo: str, revision: str) -> str:
+        with self.asking(f"Asking for {repo}", repo, revision):
+            try:
+                info = self.api.model_info(repo, revision=revision)
+            except HfHubHTTPError as error:
+                return self._complete(repo, revision, error)
+        self._names[repo] = check_repository(info.id)
+        commit = str(info.sha)
+        if not is_commit(commit):
+            raise HubIntegrityError(f"{self.place} gave {commit[:80]!r} as a commit of {repo}.")
+        return commit
+
+    def _complete(self, repo: str, beginning: str, error: HfHubHTTPError) -> str:
+        """The one commit that begins so; a Hub itself knows whole commit ids only."""
+        told = explain(error, "Asking", repo, endpoint=self.endpoint)
+        if not isinstance(told, RevisionNotFoundError) or not is_commit_prefix(beginning):
+            raise error
+        found = complete_commit(repo, beginning, self.list_revisions(repo))
+        if found is None or is_commit(beginning):
+            raise error
+        return found
+
+    def present_name(self, repo: str) -> str:
+        """See `Hub.present_name`."""
+        return self._names.get(repo, repo)
+
+    def files(self, repo: str, commit: str) -> Mapping[str, KnownFile]:
+        """See `Hub.files`."""
+        if (repo, commit) not in self._listings:
+            self._listings[repo, commit] = persist(lambda: self._list_files(repo, commit))
+        return self._listings[repo, commit]
+
+    def _list_files(self, repo: str, commit: str) -> Mapping[str, KnownFile]:
+        with self.asking(f"Asking for the files of {repo}", repo, commit):
+            return {
+                entry.path: (
+                    GitFile(bytes=entry.size, oid=entry.blob_id)
+                    if entry.lfs is None
+                    else StoredFile(bytes=entry.size, sha256=entry.lfs.sha256)
+                )
+                for entry in self.api.list_repo_tree(repo, revision=commit)
+                if isinstance(entry, RepoFile)
+            }
+
+    def list_revisions(self, repo: str) -> list[ListedRevision]:
+        """See `Hub.list_revisions`."""
+        with self.asking(f"Listing {repo}", repo, None):
+            branches, tags = self._refs(repo)
+            order = sorted(branches, key=lambda branch: (branch != DEFAULT_BRANCH, branch))
+            histories = {b: self.api.list_repo_commits(repo, revision=b) for b in order}
+        return arrange_history(histories, branches=branches, tags=tags)
+
+    def _refs(self, repo: str) -> tuple[dict[str, str], dict[str, str]]:
+        refs = self.api.list_repo_refs(repo)
+        return (
+            {branch.name: branch.target_commit for branch in refs.branches},
+            {tag.name: tag.target_commit for tag in refs.tags},
+        )
+
+    def is_same(
+        self, repo: str, commit: str, folder: Path, files: Mapping[str, StoredFile]
+    ) -> bool:
+        """Whether a commit holds exactly these files of an adapter, whatever else it holds."""
+        there = {n: known for n, known in self.files(repo, commit).items() if n in MAX_FILE_BYTES}
+        return there.keys() == files.keys() and all(
+            known == files[name] if isinstance(known, StoredFile) else is_same(folder / name, known)
+            for name, known in there.items()
+        )
 
 
 def arrange_history(

@@ -13,22 +13,18 @@ The client itself compares sizes only.
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from huggingface_hub.hf_api import RepoFile
 
 from gatehub._disk import sync_file
 from gatehub._huggingface.patience import PATIENCE_S
-from gatehub._huggingface.refusals import asking, current_endpoint, explain, persist, redact
+from gatehub._huggingface.refusals import explain, persist
 from gatehub.errors import (
     HubBusyError,
     HubError,
@@ -36,53 +32,23 @@ from gatehub.errors import (
     HubNameError,
     HubUnreachableError,
     RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
-from gatehub.hub.files import MAX_FILE_BYTES, GitFile, KnownFile, StoredFile, is_same
+from gatehub.hub.files import StoredFile, is_same
 from gatehub.hub.huggingface.cards import list_cards
-from gatehub.hub.huggingface.client import arrange_history, complete_commit
+from gatehub.hub.huggingface.client import HubClient
 from gatehub.hub.huggingface.landing import ATTEMPTS, Landing
 from gatehub.hub.huggingface.tags import check_tag, put_tag
-from gatehub.hub.names import (
-    DEFAULT_BRANCH,
-    check_ref,
-    check_repository,
-    check_revision,
-    is_commit,
-    is_commit_prefix,
-)
-from gatehub.hub.protocol import AdapterSummary, ListedAdapter, ListedRevision, PushResult, Query
+from gatehub.hub.names import check_ref, check_repository
+from gatehub.hub.protocol import AdapterSummary, ListedAdapter, PushResult, Query
 from gatehub.hub.reports import Report
 
 
-class HuggingFaceHub:
-    """One Hub.
+class HuggingFaceHub(HubClient):
+    """One Hub: what is asked of it (`HubClient`), pushes, files and listings.
 
     Args:
         endpoint: its address; None is the environment's HF_ENDPOINT, or huggingface.co.
     """
-
-    def __init__(self, endpoint: str | None = None) -> None:
-        self.endpoint = (endpoint or current_endpoint()).rstrip("/")
-        self.api = HfApi(
-            endpoint=self.endpoint, library_name="gatehub", library_version=version("gatehub")
-        )
-        self._names: dict[str, str] = {}
-        self._listings: dict[tuple[str, str], Mapping[str, KnownFile]] = {}
-
-    def __repr__(self) -> str:
-        return f"HuggingFaceHub({redact(self.endpoint)!r})"
-
-    @property
-    def key(self) -> str:
-        """See `Hub.key`."""
-        address = redact(self.endpoint).partition("://")[2]
-        return re.sub(r"[^A-Za-z0-9.-]+", "-", address).strip("-.")
-
-    @property
-    def place(self) -> str:
-        """See `Hub.place`."""
-        return redact(self.endpoint)
 
     def push(
         self,
@@ -117,45 +83,6 @@ class HuggingFaceHub:
             url=f"{self.place}/{name}/tree/{revision}",
             created=created,
         )
-
-    def resolve(self, repo: str, revision: str) -> str:
-        """See `Hub.resolve`."""
-        check_revision(revision)
-        return persist(lambda: self._resolve(repo, revision))
-
-    def _resolve(self, repo: str, revision: str) -> str:
-        with self.asking(f"Asking for {repo}", repo, revision):
-            try:
-                info = self.api.model_info(repo, revision=revision)
-            except HfHubHTTPError as error:
-                return self._complete(repo, revision, error)
-        self._names[repo] = check_repository(info.id)
-        commit = str(info.sha)
-        if not is_commit(commit):
-            raise HubIntegrityError(f"{self.place} gave {commit[:80]!r} as a commit of {repo}.")
-        return commit
-
-    def present_name(self, repo: str) -> str:
-        """See `Hub.present_name`."""
-        return self._names.get(repo, repo)
-
-    def files(self, repo: str, commit: str) -> Mapping[str, KnownFile]:
-        """See `Hub.files`."""
-        if (repo, commit) not in self._listings:
-            self._listings[repo, commit] = persist(lambda: self._list_files(repo, commit))
-        return self._listings[repo, commit]
-
-    def _list_files(self, repo: str, commit: str) -> Mapping[str, KnownFile]:
-        with self.asking(f"Asking for the files of {repo}", repo, commit):
-            return {
-                entry.path: (
-                    GitFile(bytes=entry.size, oid=entry.blob_id)
-                    if entry.lfs is None
-                    else StoredFile(bytes=entry.size, sha256=entry.lfs.sha256)
-                )
-                for entry in self.api.list_repo_tree(repo, revision=commit)
-                if isinstance(entry, RepoFile)
-            }
 
     def fetch(self, repo: str, commit: str, name: str, target: Path) -> None:
         """See `Hub.fetch`."""
@@ -198,20 +125,6 @@ class HuggingFaceHub:
     def list_adapters(self, query: Query, report: Report) -> list[ListedAdapter]:
         """See `Hub.list_adapters`. What a card does not say is not asked for."""
         return list_cards(self, query, report)
-
-    def list_revisions(self, repo: str) -> list[ListedRevision]:
-        """See `Hub.list_revisions`."""
-        with self.asking(f"Listing {repo}", repo, None):
-            branches, tags = self._refs(repo)
-            order = sorted(branches, key=lambda branch: (branch != DEFAULT_BRANCH, branch))
-            histories = {b: self.api.list_repo_commits(repo, revision=b) for b in order}
-        return arrange_history(histories, branches=branches, tags=tags)
-
-    def asking(
-        self, what: str, repo: str, revision: str | None, filename: str | None = None
-    ) -> AbstractContextManager[None]:
-        """See `gatehub._huggingface.refusals.asking`."""
-        return asking(what, repo, endpoint=self.endpoint, revision=revision, filename=filename)
 
     def _prepare(
         self,
@@ -259,30 +172,3 @@ class HuggingFaceHub:
             )
         self._names[repo] = check_repository(info.id)
         return self._names[repo]
-
-    def _refs(self, repo: str) -> tuple[dict[str, str], dict[str, str]]:
-        refs = self.api.list_repo_refs(repo)
-        return (
-            {branch.name: branch.target_commit for branch in refs.branches},
-            {tag.name: tag.target_commit for tag in refs.tags},
-        )
-
-    def is_same(
-        self, repo: str, commit: str, folder: Path, files: Mapping[str, StoredFile]
-    ) -> bool:
-        """Whether a commit holds exactly these files of an adapter, whatever else it holds."""
-        there = {n: known for n, known in self.files(repo, commit).items() if n in MAX_FILE_BYTES}
-        return there.keys() == files.keys() and all(
-            known == files[name] if isinstance(known, StoredFile) else is_same(folder / name, known)
-            for name, known in there.items()
-        )
-
-    def _complete(self, repo: str, beginning: str, error: HfHubHTTPError) -> str:
-        """The one commit that begins so; a Hub itself knows whole commit ids only."""
-        told = explain(error, "Asking", repo, endpoint=self.endpoint)
-        if not isinstance(told, RevisionNotFoundError) or not is_commit_prefix(beginning):
-            raise error
-        found = complete_commit(repo, beginning, self.list_revisions(repo))
-        if found is None or is_commit(beginning):
-            raise error
-        return found

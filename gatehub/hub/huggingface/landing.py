@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError
@@ -15,9 +15,7 @@ from huggingface_hub.hf_api import GitCommitInfo
 from gatehub._huggingface.refusals import find_cause, httpx, persist
 from gatehub.errors import HubConflictError, HubError, HubUnreachableError
 from gatehub.hub.files import MAX_FILE_BYTES, StoredFile
-
-if TYPE_CHECKING:
-    from gatehub.hub.huggingface.hub import HuggingFaceHub
+from gatehub.hub.huggingface.client import HubClient
 
 ATTEMPTS = 4
 _MARK = "gatehub-push: "
@@ -28,7 +26,7 @@ class Landing:
 
     def __init__(
         self,
-        hub: HuggingFaceHub,
+        client: HubClient,
         folder: Path,
         files: Mapping[str, StoredFile],
         repo: str,
@@ -36,8 +34,8 @@ class Landing:
         head: str | None,
         message: str,
     ) -> None:
-        self._hub = hub
-        self._api = hub.api
+        self._client = client
+        self._api = client.api
         self._folder = folder
         self._files = files
         self._repo = repo
@@ -54,7 +52,7 @@ class Landing:
         """
         for attempt in range(ATTEMPTS):
             try:
-                with self._hub.asking(f"Pushing to {self._repo}", self._repo, self._branch):
+                with self._client.asking(f"Pushing to {self._repo}", self._repo, self._branch):
                     return self._commit(), True
             except HubError as error:
                 cause = None if error.__cause__ is None else find_cause(error.__cause__)
@@ -70,7 +68,7 @@ class Landing:
         raise AssertionError("unreachable")
 
     def _commit(self) -> str:
-        there = {} if self._head is None else self._hub.files(self._repo, self._head)
+        there = {} if self._head is None else self._client.files(self._repo, self._head)
         operations: list[Any] = [
             CommitOperationAdd(name, str(self._folder / name)) for name in sorted(self._files)
         ]
@@ -115,7 +113,7 @@ class Landing:
         found = history[0].commit_id if history else None
         if found == self._head:
             return None
-        if found is not None and self._hub.is_same(self._repo, found, self._folder, self._files):
+        if found is not None and self._client.is_same(self._repo, found, self._folder, self._files):
             return found, False
         raise HubConflictError(
             f"Another push to {self._repo}@{self._branch} landed first: expected its head to be "
@@ -126,7 +124,7 @@ class Landing:
         )
 
     def _read_history(self) -> list[GitCommitInfo]:
-        with self._hub.asking(f"Reading {self._repo}", self._repo, self._branch):
+        with self._client.asking(f"Reading {self._repo}", self._repo, self._branch):
             return self._api.list_repo_commits(self._repo, revision=self._branch)
 
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from huggingface_hub.errors import HfHubHTTPError
 
 from gatehub._huggingface.refusals import httpx
 from gatehub.errors import RevisionNotFoundError
+from gatehub.hub.huggingface.client import HubClient
 from gatehub.hub.huggingface.landing import ATTEMPTS, is_ambiguous
 from gatehub.hub.names import tag_is_branch, tag_is_taken
 
-if TYPE_CHECKING:
-    from gatehub.hub.huggingface.hub import HuggingFaceHub
-
 
 def check_tag(
-    hub: HuggingFaceHub,
+    client: HubClient,
     repo: str,
     tag: str,
     branches: Mapping[str, str],
@@ -28,25 +25,25 @@ def check_tag(
     """Refuse a tag before anything is pushed that could not be tagged after it."""
     if tag in branches:
         raise tag_is_branch(repo, tag)
-    if tag in tags and hub.resolve(repo, tag) != commit:
+    if tag in tags and client.resolve(repo, tag) != commit:
         raise tag_is_taken(repo, tag, expected=commit, found=tags[tag])
 
 
-def put_tag(hub: HuggingFaceHub, repo: str, tag: str, commit: str) -> None:
+def put_tag(client: HubClient, repo: str, tag: str, commit: str) -> None:
     """Make a tag name a commit, unless it names another one already.
 
     Raises:
         HubTagError: it does.
     """
-    with hub.asking(f"Tagging {repo}", repo, commit):
+    with client.asking(f"Tagging {repo}", repo, commit):
         for attempt in range(ATTEMPTS):
             try:
-                hub.api.create_tag(repo, tag=tag, revision=commit)
+                client.api.create_tag(repo, tag=tag, revision=commit)
                 return
             except (HfHubHTTPError, httpx.HTTPError) as error:
                 # Taken; or it was made, and the answer was lost.
                 try:
-                    found = hub.resolve(repo, tag)
+                    found = client.resolve(repo, tag)
                 except RevisionNotFoundError:
                     if attempt == ATTEMPTS - 1 or not is_ambiguous(error):
                         raise error from None
