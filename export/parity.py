@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gatehub import _text
 from gatehub.errors import ExportFormatError, ParityError
 
 INPUT_NAME = "images"
@@ -117,8 +118,8 @@ def check_parity(
 
 def first_line(error: BaseException) -> str:
     """Return an error's class and the first line of its text, for a sentence of one's own."""
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    text, name = _text.first_line(error), type(error).__name__
+    return name if text == name else f"{name}: {text}"
 
 
 def _measure(

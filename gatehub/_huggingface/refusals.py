@@ -30,6 +30,7 @@ from huggingface_hub.errors import RepositoryNotFoundError as HfRepositoryNotFou
 from huggingface_hub.errors import RevisionNotFoundError as HfRevisionNotFoundError
 
 from gatehub._huggingface.patience import PATIENCE_S, httpx, patient, refuse_more
+from gatehub._text import shorten
 from gatehub.errors import (
     GatehubError,
     HubAccessError,
@@ -273,10 +274,9 @@ def redact(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line that holds no secret and nothing that a terminal obeys."""
+    """What an error says, in one line that holds no secret; see `gatehub._text.first_line`."""
     return _one_line(str(error)) or type(error).__name__
 
 
 def _one_line(text: str) -> str:
-    plain = "".join(c if c.isprintable() else "?" for c in " ".join(redact(text).split()))
-    return plain[:200].rstrip(". ")
+    return shorten(redact(text)).rstrip(". ")

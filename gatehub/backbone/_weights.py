@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from gatehub._text import first_line
 from gatehub.backbone._download import fetch_file, find_pickle
 from gatehub.errors import BackboneError, BackboneNotFoundError, UnsafeWeightsError
 
@@ -149,7 +150,7 @@ def _create(name: str, file: Path, *, classes: int | None = None) -> nn.Module:
         raise _unsound(file, error) from error
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise BackboneError(
-            f"The weights in '{file}' do not fit {name}: {_first_line(error)}",
+            f"The weights in '{file}' do not fit {name}: {first_line(error)}",
             hint="Give the weights of this very architecture.",
         ) from error
     return model
@@ -175,7 +176,7 @@ def _count_classes(name: str, file: Path) -> int:
 
 def _unsound(file: Path, error: Exception) -> BackboneError:
     return BackboneError(
-        f"'{file}' is not a sound safetensors file: {_first_line(error)}",
+        f"'{file}' is not a sound safetensors file: {first_line(error)}",
         hint="Fetch or save it again.",
     )
 
@@ -187,7 +188,3 @@ def _no_safetensors(name: str, present: Sequence[str]) -> UnsafeWeightsError:
         f"'{name}' offers no weights as {SAFETENSORS_NAME} (found: {found}).",
         hint="Convert them to safetensors where you trust them, and give weights=PATH.",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

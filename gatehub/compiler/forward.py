@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gatehub._text import first_line
 from gatehub.compiler.tracing import Operation, Recorder, named_tensors
 from gatehub.errors import ExecutionError
 
@@ -91,9 +92,9 @@ def run_network(
             answer: Tensor = model(images)
     # A network is anybody's code, so it can fail in any way.
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise ExecutionError(
-            f"{name} does not run on images {tuple(images.shape)} of {images.dtype}: {reason}",
+            f"{name} does not run on images {tuple(images.shape)} of {images.dtype}: "
+            f"{first_line(error)}.",
             hint="Use another dtype or image size, or serve its tasks as folded models "
             "(gatehub.fold).",
         ) from error

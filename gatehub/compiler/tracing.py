@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gatehub._text import first_line
 from gatehub.errors import GateError
 
 
@@ -87,9 +88,9 @@ def trace_forward(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
                 answer = probe(image)
     # Operators without a meta form, branches on values, and modules that are missed.
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GateError(
-            f"{type(model).__name__} cannot be traced on an input of {input_size}: {reason}",
+            f"{type(model).__name__} cannot be traced on an input of {input_size}: "
+            f"{first_line(error)}.",
             hint="Fold without merge_norm.",
         ) from error
     readers: dict[int, int] = {}

@@ -35,7 +35,7 @@ def test_no_token_of_any_form_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         (OSError(errno.ENOSPC, "x", "/c"), HubError, r"No space left on device \(/c\).*Free some"),
         (OSError(errno.EROFS, "x", "/c"), HubError, r"Read-only file system \(/c\).*writable"),
         (ValueError("a\nb"), HubError, r"gave no valid answer \(a b\)"),
-        (ValueError("\x1b[2Ja"), HubError, r"gave no valid answer \(\?\[2Ja\)"),
+        (ValueError("\x1b[2Ja"), HubError, r"gave no valid answer \(\\x1b\[2Ja\)"),
     ],
 )
 def test_each_is_one_sentence_and_a_hint(error: Exception, kind: type[HubError], text: str) -> None:

@@ -1,0 +1,33 @@
+"""What strangers wrote, made fit to be shown: names, files and other programs' messages."""
+
+from __future__ import annotations
+
+ECHO_CHARACTERS = 200
+
+
+def printable(text: str) -> str:
+    """Return a text in which nothing commands a terminal, hides, or cannot be encoded.
+
+    Control characters, line breaks, marks that turn the direction of writing and lone surrogates
+    are written as escapes, such as \\x1b.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shorten(text: str, limit: int = ECHO_CHARACTERS) -> str:
+    """Return a printable text in one line of at most `limit` characters, cut with "…"."""
+    # A megabyte of what will be cut is not looked through.
+    line = printable(" ".join(text[: 8 * limit].split()))
+    return line if len(line) <= limit and len(text) <= 8 * limit else f"{line[: limit - 1]}…"
+
+
+def quote(text: str, limit: int = ECHO_CHARACTERS) -> str:
+    """Return what a stranger wrote in quotation marks, for an error message; see `shorten`."""
+    return f"'{shorten(text, limit)}'"
+
+
+def first_line(error: BaseException) -> str:
+    """Return what another library's error says, in one line without a full stop."""
+    return shorten(str(error)).rstrip(". ") or type(error).__name__
