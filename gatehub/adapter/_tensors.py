@@ -26,6 +26,7 @@ from gatehub.errors import (
     CorruptTensorsError,
     HeaderTooLargeError,
     MissingTensorError,
+    NegativeVarianceError,
     NonFiniteTensorError,
     TensorDtypeError,
     TensorShapeError,
@@ -36,7 +37,10 @@ MAX_HEADER_BYTES = 1_000_000
 _METADATA = "__metadata__"
 PREFIX_BYTES = 8
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_COMPUTED = (*DTYPES.values(), torch.float64)
 _SIZES = {"F16": 2, "BF16": 2, "F32": 4}
+_FLOAT32_MAX = torch.finfo(torch.float32).max
+_DIVERGED = "The training diverged; lower its learning rate."
 
 
 def dump_tensors(
@@ -47,20 +51,60 @@ def dump_tensors(
     Raises:
         NonFiniteTensorError: a value is NaN, infinite, or beyond the range of its stored dtype.
     """
-    stored = {}
-    for name, spec in specs.items():
-        tensor = tensors[name].detach().cpu().to(DTYPES[spec.dtype]).contiguous()
-        if not bool(torch.isfinite(tensor).all()):
-            beyond = bool(torch.isfinite(tensors[name]).all())
-            reason = f"values beyond the range of {spec.dtype}" if beyond else "NaN or infinity"
-            raise NonFiniteTensorError(
-                f"Tensor '{name}' holds {reason}, so it cannot be stored.",
-                hint="Save with dtype='float32'."
-                if beyond and spec.dtype != "F32"
-                else "The training diverged; lower its learning rate.",
-            )
-        stored[name] = tensor
+    stored = {name: round_tensor(tensors[name].cpu(), spec, name) for name, spec in specs.items()}
     return _serialise(stored, specs, _metadata(backbone_digest))
+
+
+def round_tensor(tensor: Tensor, spec: TensorSpec, name: str) -> Tensor:
+    """Return a tensor in the dtype in which it is stored.
+
+    Raises:
+        NonFiniteTensorError: a value is NaN, infinite, or beyond the range of that dtype.
+    """
+    stored = tensor.detach().to(DTYPES[spec.dtype]).contiguous()
+    if not all(map(math.isfinite, _find_extremes(stored))):
+        beyond = all(map(math.isfinite, _find_extremes(tensor)))
+        reason = f"values beyond the range of {spec.dtype}" if beyond else "NaN or infinity"
+        raise NonFiniteTensorError(
+            f"Tensor '{name}' holds {reason}, so it cannot be stored.",
+            hint="Save with dtype='float32'." if beyond else _DIVERGED,
+        )
+    return stored
+
+
+def check_values(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse tensors with which nothing can be computed.
+
+    Args:
+        tensors: by name, on any device.
+        where: what holds them, for the errors.
+
+    Raises:
+        TensorDtypeError: not a dense tensor of floating-point numbers.
+        TensorShapeError: no values at all.
+        NonFiniteTensorError: a value is NaN, infinite, or beyond the range of float32.
+        NegativeVarianceError: a running variance is below 0.
+    """
+    for name, tensor in tensors.items():
+        found = _describe_kind(tensor)
+        if found is not None:
+            raise TensorDtypeError(
+                f"Tensor '{name}' in {where} is {found}; expected a dense tensor of float32."
+            )
+        if tensor.numel() == 0:
+            raise TensorShapeError(f"Tensor '{name}' in {where} is {list(tensor.shape)}: no value.")
+        smallest, largest = _find_extremes(tensor)
+        if not max(-smallest, largest) <= _FLOAT32_MAX:
+            beyond = math.isfinite(smallest) and math.isfinite(largest)
+            reason = "values beyond the range of float32" if beyond else "NaN or infinity"
+            raise NonFiniteTensorError(
+                f"Tensor '{name}' in {where} holds {reason}.", hint=_DIVERGED
+            )
+        if name.endswith(".running_var") and smallest < 0:
+            raise NegativeVarianceError(
+                f"Tensor '{name}' in {where} holds {smallest:.3g}; a variance is never below 0.",
+                hint="Measure the statistics again, or keep the backbone's.",
+            )
 
 
 def read_header_length(prefix: bytes, where: str) -> int:
@@ -122,6 +166,7 @@ def load_tensors(data: bytes, specs: Mapping[str, TensorSpec], *, where: str) ->
     Raises:
         CorruptTensorsError: the tensors overlap, leave holes, or do not fill the file.
         NonFiniteTensorError: a value is NaN or infinite.
+        NegativeVarianceError: a running variance is below 0.
     """
     try:
         tensors = safetensors.torch.load(data)
@@ -129,15 +174,29 @@ def load_tensors(data: bytes, specs: Mapping[str, TensorSpec], *, where: str) ->
         raise CorruptTensorsError(
             f"'{where}' is no sound safetensors file: {error}.", hint="Fetch or save it again."
         ) from error
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise NonFiniteTensorError(f"Tensor '{name}' in '{where}' holds NaN or infinity.")
+    check_values(tensors, f"'{where}'")
     return {name: tensors[name].float() for name in specs}
 
 
 def count_bytes(specs: Mapping[str, TensorSpec]) -> int:
     """Return how many bytes follow the header of a file that holds these tensors."""
     return sum(math.prod(spec.shape) * _SIZES[spec.dtype] for spec in specs.values())
+
+
+def _describe_kind(value: object) -> str | None:
+    """Say what is wrong with a value as a tensor of numbers, None if nothing is."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    if value.is_meta or value.layout != torch.strided:
+        return "without memory (meta)" if value.is_meta else f"of layout {value.layout}"
+    return None if value.dtype in _COMPUTED else f"of {value.dtype}"
+
+
+def _find_extremes(tensor: Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest value, both NaN if one is."""
+    # One pass, where isfinite needs several and a tensor beside it.
+    smallest, largest = torch.aminmax(tensor.detach())
+    return float(smallest), float(largest)
 
 
 def _serialise(

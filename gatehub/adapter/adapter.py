@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gatehub._places import find_folder
+from gatehub.adapter._tensors import check_values
 from gatehub.adapter.config import AdapterConfig
 from gatehub.adapter.files import read_adapter, round_tensors, write_adapter
 from gatehub.adapter.probe import PROBE_SEED, Probe, draw_images
@@ -26,16 +27,32 @@ from gatehub.gates.layout import GateLayout
 class Adapter:
     """What a task has of its own: gates, normalisation values and head.
 
-    Made by `from_model` or `load`; it never changes afterwards.
+    Made by `from_model` or `load`; it never changes afterwards. It can be copied and pickled, so it
+    can be sent to another process.
 
     Args:
         config: everything but the numbers.
         tensors: by name, "SITE.gate", "SITE.gate_a", "SITE.gate_b", "NORM.weight", "NORM.bias",
             "NORM.running_mean", "NORM.running_var" and "head.*".
+
+    Raises:
+        NonFiniteTensorError: a value is NaN or infinite.
+        NegativeVarianceError: a running variance is below 0.
+        TensorDtypeError: not a dense tensor of floating-point numbers.
+        TensorShapeError: a tensor without values.
     """
 
     config: AdapterConfig
     tensors: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        check_values(self.tensors, f"adapter '{self.task}'")
+        own = {name: tensor.detach() for name, tensor in self.tensors.items()}
+        object.__setattr__(self, "tensors", MappingProxyType(own))
+
+    def __reduce__(self) -> tuple[Callable[..., Adapter], tuple[AdapterConfig, dict[str, Tensor]]]:
+        # A view of a dict, which keeps it from being written to, can be neither copied nor pickled.
+        return _restore, (self.config, dict(self.tensors))
 
     @classmethod
     def from_model(
@@ -56,6 +73,8 @@ class Adapter:
 
         Raises:
             UnsafeNameError: the name has other characters.
+            ConfigError: a label, figure or setting that cannot be stored.
+            NonFiniteTensorError: the training diverged.
         """
         config = AdapterConfig(
             task=task,
@@ -69,7 +88,7 @@ class Adapter:
             files={},
         )
         tensors = {name: tensor.clone() for name, tensor in model.task_tensors().items()}
-        return cls(config=config, tensors=MappingProxyType(tensors))
+        return cls(config=config, tensors=tensors)
 
     @classmethod
     def load(cls, folder: str | Path) -> Adapter:
@@ -84,7 +103,7 @@ class Adapter:
             HubError: it is no folder here, and the hub cannot give it.
         """
         config, tensors = read_adapter(find_folder(folder))
-        return cls(config=config, tensors=MappingProxyType(tensors))
+        return cls(config=config, tensors=tensors)
 
     def save(
         self,
@@ -113,12 +132,7 @@ class Adapter:
             AdapterFormatError: the adapter contradicts itself, so `load` would refuse it.
             OSError: the disk refuses; what was there is there still.
         """
-        if self.probe is not None and self.probe.dtype != dtype:
-            raise TensorDtypeError(
-                f"Adapter '{self.task}' is to be saved with dtype '{dtype}', but its probe was "
-                f"computed with '{self.probe.dtype}'.",
-                hint=f"Call with_probe(backbone, dtype='{dtype}') first.",
-            )
+        self._check_dtype(dtype)
         return write_adapter(
             Path(folder), self.config, self.tensors, dtype=dtype, attachments=attachments or {}
         )
@@ -127,16 +141,17 @@ class Adapter:
         """Return the adapter with the values that it will have after `save` and `load`.
 
         Raises:
-            TensorDtypeError: no such dtype.
+            TensorDtypeError: no such dtype, or another than its probe was computed with.
+            NonFiniteTensorError: a value is beyond the range of `dtype`.
         """
-        return replace(
-            self, tensors=MappingProxyType(round_tensors(self.config, self.tensors, dtype))
-        )
+        self._check_dtype(dtype)
+        return replace(self, tensors=round_tensors(self.config, self.tensors, dtype))
 
     def with_probe(self, backbone: Backbone, *, dtype: str = "float16") -> Adapter:
-        """Return the same adapter with what it answers to a few known images.
+        """Return the adapter as it will be stored, with what it answers to a few known images.
 
-        Whoever loads it can then tell whether it answers the same on their machine.
+        Whoever loads it can then tell whether it answers the same on their machine. Its gates are
+        rounded to `dtype`, so that the object and its folder both answer what the probe says.
 
         Args:
             backbone: the one that it was trained on.
@@ -144,16 +159,19 @@ class Adapter:
 
         Raises:
             TensorDtypeError: no such dtype.
+            NonFiniteTensorError: a value is beyond the range of `dtype`.
             BackboneMismatchError: the backbone's digest is not the adapter's.
             SiteError: a tensor of the adapter has no place in the backbone.
+            ConfigError: it answers with NaN or infinity.
         """
-        model = fold(backbone, self.as_stored(dtype))
+        stored = replace(self, config=replace(self.config, probe=None)).as_stored(dtype)
+        model = fold(backbone, stored)
         like = next(model.parameters())
         images = torch.from_numpy(draw_images(PROBE_SEED, self.preprocessing))
         with torch.inference_mode():
             logits = model(images.to(like)).float().cpu()
         probe = Probe.of(logits.tolist(), dtype=dtype)
-        return replace(self, config=replace(self.config, probe=probe))
+        return replace(stored, config=replace(self.config, probe=probe))
 
     def with_metrics(self, metrics: Mapping[str, float]) -> Adapter:
         """Return the same adapter with other figures."""
@@ -193,3 +211,18 @@ class Adapter:
     def digest(self) -> str:
         """SHA-256 of the tensors as they are here; see `digest_tensors`."""
         return digest_tensors(self.tensors)
+
+    def _check_dtype(self, dtype: str) -> None:
+        """Refuse to store the adapter with other values than those that its probe is of."""
+        if self.probe is not None and self.probe.dtype != dtype:
+            raise TensorDtypeError(
+                f"Adapter '{self.task}' is to be saved with dtype '{dtype}', but its probe was "
+                f"computed with '{self.probe.dtype}'.",
+                hint=f"Call with_probe(backbone, dtype='{dtype}') first, on the adapter as it was "
+                f"before its gates were rounded to {self.probe.dtype}.",
+            )
+
+
+def _restore(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Adapter:
+    """Make an adapter of what its copy or pickle carries."""
+    return Adapter(config=config, tensors=tensors)

@@ -20,6 +20,7 @@ from gatehub.adapter._tensors import (
     dump_tensors,
     load_tensors,
     read_header_length,
+    round_tensor,
 )
 from gatehub.adapter.card import render_card
 from gatehub.adapter.config import AdapterConfig
@@ -70,8 +71,8 @@ def read_adapter(folder: Path) -> tuple[AdapterConfig, dict[str, Tensor]]:
         config = _read_config(text, str(config_path))
         _check_attachments(config, present, folder)
         data = _read_tensor_file(tensors_path, config)
+        _check_digest(tensors_path, data, config)  # first: what it promises is what is judged
         tensors = load_tensors(data, config.tensors, where=str(tensors_path))
-        _check_digest(tensors_path, data, config)
         for name in sorted(config.files.keys() - {TENSORS_FILE}):
             content = _read_file(folder / name, MAX_ATTACHMENT_BYTES, UnexpectedFileError)
             _check_digest(folder / name, content, config)
@@ -163,9 +164,10 @@ def round_tensors(
 
     Raises:
         TensorDtypeError: no such dtype.
+        NonFiniteTensorError: a value is beyond the range of `dtype`.
     """
     specs = _declare(config, tensors, dtype)
-    return {name: t.to(DTYPES[specs[name].dtype]).float() for name, t in tensors.items()}
+    return {name: round_tensor(t, specs[name], name).float() for name, t in tensors.items()}
 
 
 def _check_attachment(name: str, content: bytes) -> None:

@@ -26,6 +26,7 @@ already catch it.
     │   │   ├── TensorShapeError            another shape than declared
     │   │   ├── TensorDtypeError            another dtype than declared, or one never stored
     │   │   ├── NonFiniteTensorError        NaN or infinity
+    │   │   ├── NegativeVarianceError       a running variance below 0
     │   │   ├── DigestMismatchError         bytes that are not the ones the config names
     │   │   ├── ConfigError                 unknown, missing or ill-typed fields
     │   │   └── FormatVersionError          a newer format than this gatehub reads
@@ -86,6 +87,7 @@ from gatehub.errors._adapter import (
     HeaderTooLargeError,
     MissingFileError,
     MissingTensorError,
+    NegativeVarianceError,
     NonFiniteTensorError,
     SelfCheckError,
     TensorDtypeError,
@@ -193,6 +195,7 @@ __all__ = [
     "MemoryBudgetError",
     "MissingFileError",
     "MissingTensorError",
+    "NegativeVarianceError",
     "NonFiniteTensorError",
     "ParityError",
     "QueueFullError",

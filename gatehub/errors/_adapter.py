@@ -57,6 +57,10 @@ class NonFiniteTensorError(AdapterFormatError):
     """A tensor holds NaN or infinity."""
 
 
+class NegativeVarianceError(AdapterFormatError):
+    """A running variance below 0."""
+
+
 class DigestMismatchError(AdapterFormatError):
     """A file's bytes are not the ones whose digest the config names."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gatehub.adapter import Adapter, AdapterConfig
+from gatehub.adapter.probe import Probe
 from gatehub.backbone import BackboneIdentity
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.kinds import parse_kind
@@ -53,6 +54,8 @@ SAMPLE_CONFIG = AdapterConfig(
     tensors={},
     files={},
 )
+# What the sample would have answered, if it had a backbone.
+PROBE = Probe(seed=0, dtype="float16", logits=((1.5, -2.25), (0.1, 1e-30), (3.0, -0.0)))
 
 
 def sample_tensors() -> dict[str, Tensor]:

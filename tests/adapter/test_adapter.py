@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import FrozenInstanceError
+from multiprocessing import get_context
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -11,10 +16,19 @@ import torch
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone, digest_tensors
-from gatehub.errors import BackboneMismatchError, ConfigError, UnsafeNameError
+from gatehub.errors import (
+    AdapterFormatError,
+    BackboneMismatchError,
+    ConfigError,
+    NegativeVarianceError,
+    NonFiniteTensorError,
+    TensorDtypeError,
+    TensorShapeError,
+    UnsafeNameError,
+)
 from gatehub.gates.attach import GatedModel
 from gatehub.gates.fold import fold
-from tests.adapter.sample import CONFIG, GOLDEN, TENSORS, make_sample, sample_tensors
+from tests.adapter.sample import CONFIG, GOLDEN, PROBE, TENSORS, make_sample, sample_tensors
 from tests.tiny import disturb, make_backbone, make_trained, random_images
 
 
@@ -50,6 +64,90 @@ def test_an_adapter_never_changes(tiny_adapter: Adapter) -> None:
     for adapter in (tiny_adapter, Adapter.load(GOLDEN)):
         with pytest.raises(TypeError, match="does not support item assignment"):
             adapter.tensors["head.bias"] = torch.zeros(3)  # type: ignore[index]
+
+
+def test_an_adapter_keeps_nothing_that_others_change() -> None:
+    tensors = sample_tensors()
+    adapter = make_sample(tensors=tensors)
+    before = adapter.digest
+    tensors["head.bias"] = tensors["head.bias"] + 1
+    tensors["head.weight"].requires_grad_(True)
+    assert adapter.digest == before
+    assert not adapter.tensors["head.weight"].requires_grad
+
+
+def test_an_adapter_is_copied_and_pickled(tiny_adapter: Adapter) -> None:
+    for adapter in (tiny_adapter, Adapter.load(GOLDEN), make_sample(probe=PROBE)):
+        for again in (
+            copy.copy(adapter),
+            copy.deepcopy(adapter),
+            *(pickle.loads(pickle.dumps(adapter, protocol)) for protocol in range(2, 6)),
+        ):
+            assert again.config == adapter.config
+            assert again.digest == adapter.digest
+            with pytest.raises(TypeError, match="does not support item assignment"):
+                again.tensors["head.bias"] = torch.zeros(3)  # type: ignore[index]
+
+
+def test_a_deep_copy_has_memory_of_its_own(tiny_adapter: Adapter) -> None:
+    again = copy.deepcopy(tiny_adapter)
+    places = {tensor.data_ptr() for tensor in tiny_adapter.tensors.values()}
+    assert places.isdisjoint(tensor.data_ptr() for tensor in again.tensors.values())
+
+
+@pytest.mark.slow
+def test_an_adapter_goes_to_a_process_that_is_spawned(tiny_adapter: Adapter) -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(attrgetter("digest"), tiny_adapter).result() == tiny_adapter.digest
+
+
+UNSOUND = [
+    ("conv1.gate", torch.full((2, 3), torch.nan), NonFiniteTensorError, "holds NaN or infinity"),
+    ("head.bias", torch.tensor([0, -torch.inf]), NonFiniteTensorError, "holds NaN or infinity"),
+    ("head.bias", torch.ones(2).double() * 1e39, NonFiniteTensorError, "holds values beyond the"),
+    ("bn1.running_var", torch.tensor([1, -1e-30]), NegativeVarianceError, "holds -1e-30; a vari"),
+    ("head.bn.running_var", torch.tensor(-1.0), NegativeVarianceError, "holds -1; a variance is"),
+    ("head.bias", torch.ones(0), TensorShapeError, r"is \[0\]: no value"),
+    ("head.weight", torch.ones(2, 0), TensorShapeError, r"is \[2, 0\]: no value"),
+    ("head.bias", torch.ones(2, dtype=torch.int64), TensorDtypeError, "is of torch.int64"),
+    ("head.bias", torch.ones(2, dtype=torch.complex64), TensorDtypeError, "is of torch.complex64"),
+    ("head.bias", torch.ones(2, device="meta"), TensorDtypeError, "is without memory"),
+    ("head.bias", torch.ones(2).to_sparse(), TensorDtypeError, "is of layout torch.sparse_coo"),
+    ("head.bias", [0.5, 0.5], TensorDtypeError, "is a list; expected a dense tensor"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error", "match"), UNSOUND)
+def test_an_object_that_cannot_compute_is_never_made(
+    name: str, value: torch.Tensor, error: type[AdapterFormatError], match: str
+) -> None:
+    with pytest.raises(error, match=f"Tensor '{name}' in adapter 'fruit' {match}"):
+        make_sample(tensors={**sample_tensors(), name: value})
+
+
+def test_a_model_that_diverged_becomes_no_adapter(trained_model: GatedModel) -> None:
+    with torch.no_grad():
+        next(iter(trained_model.gate_parameters().values())).fill_(torch.nan)
+    with pytest.raises(NonFiniteTensorError, match=r"NaN or infinity\. The training diverged"):
+        Adapter.from_model(trained_model, task="birds")
+
+
+def test_a_running_variance_below_zero_is_refused_of_a_model(tiny_backbone: Backbone) -> None:
+    model = make_trained(tiny_backbone, norm="stats")
+    model.net.get_submodule("bn1").running_var.neg_()
+    with pytest.raises(
+        NegativeVarianceError, match=r"'bn1\.running_var' in adapter 'birds' holds -"
+    ):
+        Adapter.from_model(model, task="birds")
+
+
+def test_a_tensor_of_no_dimension_stays_what_it_is(tmp_path: Path) -> None:
+    """Some networks learn one number for a whole layer."""
+    tensors = {**sample_tensors(), "bn1.gamma": torch.tensor(0.75)}
+    loaded = Adapter.load(make_sample(tensors=tensors).save(tmp_path / "fruit"))
+    assert loaded.tensors["bn1.gamma"].shape == ()
+    assert loaded.tensors["bn1.gamma"].item() == 0.75
+    assert loaded.digest == make_sample(tensors=tensors).digest
 
 
 def test_adapters_are_compared_as_objects() -> None:

@@ -25,6 +25,7 @@ from gatehub.errors import (
     DuplicateKeyError,
     HeaderTooLargeError,
     MissingTensorError,
+    NegativeVarianceError,
     NonFiniteTensorError,
     TensorDtypeError,
     TensorShapeError,
@@ -324,6 +325,12 @@ BROKEN_FILES = [
             ("bn1.running_var", "-infinity", INF32),
         )
     ),
+    Broken(
+        "a variance below zero",
+        numbers("bn1.running_var", struct.pack("<f", -1e-30)),
+        NegativeVarianceError,
+        "Tensor 'bn1.running_var' in .* holds -1e-30; a variance is never below 0",
+    ),
 ]
 
 
@@ -408,7 +415,7 @@ def test_other_dtypes_are_refused(dtype: str, tmp_path: Path) -> None:
             "bfloat16",
             r"beyond the range of BF16.* Save with dtype='float32'\.",
         ),
-        ("head.weight", 1e300, "float16", r"beyond the range of F32.* lower its learning rate"),
+        ("head.weight", 1e300, "float16", r"beyond the range of float32.* lower its learning rate"),
         ("conv1.gate", float("nan"), "float32", r"holds NaN or infinity.* lower its learning rate"),
         ("conv1.gate", float("inf"), "float16", r"holds NaN or infinity.* lower its learning rate"),
         ("bn1.running_var", float("-inf"), "float16", r"holds NaN or infinity"),
@@ -488,6 +495,8 @@ def test_any_adapter_comes_back_rounded_and_is_saved_the_same_again(
     tensors: dict[str, Tensor] = {
         name: scale * torch.randn(shape, generator=generator) for name, shape in shapes.items()
     }
+    for name in tensors.keys() & {"norm.running_var"}:
+        tensors[name].abs_()
     adapter = make_sample(
         tensors=tensors, layout=layout, labels=tuple(f"label {i}" for i in range(classes))
     )
