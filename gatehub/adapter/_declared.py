@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gatehub.adapter._tensors import count_bytes
+from gatehub.adapter._tensors import DTYPES, count_bytes
 from gatehub.adapter.config import AdapterConfig
 from gatehub.errors import (
     ConfigError,
@@ -30,7 +30,8 @@ def check_declared(config: AdapterConfig, where: str) -> None:
         ConfigError: more bytes of tensors than are read.
         MissingTensorError: a gate without its tensor.
         UnknownTensorError: a tensor that is neither gate, normalisation value nor head.
-        TensorDtypeError: a normalisation value or head tensor that is not float32.
+        TensorDtypeError: a normalisation value or head tensor that is not float32, or a gate of
+            another dtype than the probe was computed with.
         TensorShapeError: another shape than the gate, the layer or the labels need.
     """
     if count_bytes(config.tensors) > MAX_TENSOR_BYTES:
@@ -39,10 +40,15 @@ def check_declared(config: AdapterConfig, where: str) -> None:
             f"{MAX_TENSOR_BYTES:,} are read."
         )
     left = dict(config.tensors)
+    probed = None if config.probe is None else config.probe.dtype
     for name, shape in config.layout.gate_shapes().items():
         spec = left.pop(name, None)
         if spec is None:
             raise MissingTensorError(f"{where} declares a gate but no tensor '{name}'.")
+        if probed is not None and str(DTYPES[spec.dtype]) != f"torch.{probed}":
+            raise TensorDtypeError(
+                f"{where} declares '{name}' as {spec.dtype}; its probe was computed with {probed}."
+            )
         if spec.shape != shape:
             raise TensorShapeError(
                 f"{where} declares '{name}' as {list(spec.shape)}; its gate needs {list(shape)}."

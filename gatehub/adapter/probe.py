@@ -16,6 +16,9 @@ PROBE_SEED = 0
 PROBE_IMAGES = 3
 # For float32 on another machine; half precision has a tolerance of its own.
 PROBE_TOLERANCE = 0.01
+# Logits that differ by less than this share of the largest are alike to float32: a hundredth of it
+# is eight units in the last place.
+_RESOLUTION = 1e-4
 
 _DTYPES = ("float16", "bfloat16", "float32")
 
@@ -31,7 +34,7 @@ class Probe:
 
     Raises:
         ConfigError: a seed that is none, another number of answers, answers of several lengths, or
-            a logit that is not finite.
+            a logit that no task answers in float32.
     """
 
     seed: int
@@ -55,6 +58,13 @@ class Probe:
                 "A probe has logits that are not finite, so nothing can be held against them.",
                 hint="Train the task again, at a lower rate.",
             )
+        if not np.isfinite(_as_float32(self.logits)).all():
+            largest = max(abs(value) for row in self.logits for value in row)
+            raise ConfigError(
+                f"A probe has the logit {largest:.3g}; expected what float32 can hold, up to "
+                f"{np.finfo(np.float32).max:.3g}.",
+                hint="Save the adapter again with its backbone at hand (with_probe).",
+            )
 
     @classmethod
     def of(cls, logits: Sequence[Sequence[float]], *, dtype: str) -> Probe:
@@ -75,7 +85,7 @@ class Probe:
 
         The largest absolute difference of a logit, divided by the standard deviation of the stored
         logits around the mean of their image: what decides between classes is what counts. Where
-        they do not differ, as with one class, the largest of them takes its place.
+        they are alike to float32, as with one class, the largest of them takes its place.
 
         Args:
             logits: (3, classes).
@@ -87,7 +97,9 @@ class Probe:
         if found.shape != stored.shape or not np.isfinite(found).all():
             return float("inf")
         spread = float((stored - stored.mean(axis=1, keepdims=True)).std())
-        return float(np.abs(found - stored).max() / (spread or np.abs(stored).max() or 1.0))
+        largest = float(np.abs(stored).max())
+        scale = spread if spread > largest * _RESOLUTION else largest or 1.0
+        return float(np.abs(found - stored).max() / scale)
 
 
 def read_probe(fields: Fields) -> Probe:
@@ -114,25 +126,42 @@ def draw_images(seed: int, preprocessing: Preprocessing) -> npt.NDArray[np.float
     return np.random.RandomState(seed).uniform(-2, 2, shape).astype(np.float32)
 
 
+def draw_probe_images(probe: Probe | None, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """Return the images to ask a task by: those of its probe, or of `PROBE_SEED` if it has none."""
+    return draw_images(PROBE_SEED if probe is None else probe.seed, preprocessing)
+
+
 def check_probe(
     probe: Probe | None, logits: npt.ArrayLike, *, tolerance: float, task: str, where: str
 ) -> None:
-    """Refuse a task that does not answer here as it did where it was made.
+    """Refuse a task that cannot answer here, or not as it did where it was made.
 
     Args:
-        probe: what it answered there; None is passed, since there is nothing to hold against.
-        logits: (3, classes), what it answers here.
+        probe: what it answered there; without one, finite answers are all that is asked for.
+        logits: (3, classes), what it answers here to `draw_probe_images`.
         tolerance: largest drift that passes; see `Probe.drift`.
         task: for the error.
         where: what answers here, such as "the engine in bfloat16".
 
     Raises:
-        SelfCheckError: it drifts further.
+        SelfCheckError: it answers with NaN or infinity, or drifts further.
     """
+    if not np.isfinite(np.asarray(logits, np.float64)).all():
+        raise SelfCheckError(
+            f"Task '{task}' answers the images of its probe with NaN or infinity on {where}.",
+            hint="Use another dtype or device, or train it again at a lower rate.",
+        )
     drift = 0.0 if probe is None else probe.drift(logits)
     if not drift <= tolerance:
         raise SelfCheckError(
             f"Task '{task}' answers its probe differently on {where}: it drifts by {drift:.2g} of "
             f"the spread of its logits; expected at most {tolerance:.2g}.",
-            hint="Use another dtype or device, or train and save it again.",
+            hint="Use another dtype or device. If you changed it after its probe was made, make "
+            "the probe again (with_probe).",
         )
+
+
+def _as_float32(logits: Sequence[Sequence[float]]) -> npt.NDArray[np.float32]:
+    """Round as float32 does: beyond its range is infinity."""
+    with np.errstate(over="ignore"):
+        return np.asarray(logits, np.float64).astype(np.float32)

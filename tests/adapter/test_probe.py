@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatehub.adapter import Adapter, AdapterConfig
-from gatehub.adapter.probe import PROBE_SEED, Probe, check_probe, draw_images
+from gatehub.adapter.probe import (
+    PROBE_SEED,
+    Probe,
+    check_probe,
+    draw_images,
+    draw_probe_images,
+)
 from gatehub.backbone import Backbone
 from gatehub.errors import (
     AdapterFormatError,
     BackboneMismatchError,
     ConfigError,
+    NonFiniteTensorError,
     SelfCheckError,
     TensorDtypeError,
 )
 from gatehub.gates.fold import fold
-from tests.adapter.sample import GOLDEN, SAMPLE_CONFIG, make_sample
-from tests.tiny import make_backbone
+from tests.adapter.breaking import assign
+from tests.adapter.sample import GOLDEN, PROBE, SAMPLE_CONFIG, make_sample
+from tests.tiny import make_backbone, make_trained
 
-PROBE = Probe(seed=0, dtype="float16", logits=((1.5, -2.25), (0.1, 1e-30), (3.0, -0.0)))
 WITH_PROBE = replace(SAMPLE_CONFIG, probe=PROBE)
 
 # As it has to be stored: at the end, in its shortest form.
@@ -72,6 +80,8 @@ def test_an_adapter_without_a_probe_loads_and_passes() -> None:
         ({"logits": [[1.0, 2.0], 3.0, [1.0, 2.0]]}, r"probe.logits\[1\] is 3.0; expected a list"),
         ({"logits": [[1.0, True]] * 3}, r"probe.logits\[0\]\[1\] is true; expected a number"),
         ({"logits": [[1.0, 10**400]] * 3}, r"logits\[0\]\[1\] is Infinity; expected a number"),
+        ({"logits": [[1.0, 1e308]] * 3}, r"has the logit 1e\+308; expected .* up to 3.4e\+38"),
+        ({"logits": [[-3.5e38, 0]] * 3}, r"has the logit 3.5e\+38; expected what float32 can hold"),
         ({"more": 1}, 'probe has unknown fields: "more"'),
     ],
 )
@@ -165,6 +175,11 @@ def test_the_images_are_the_same_everywhere_and_for_ever() -> None:
         ),  # what is alike decides nothing
         ([[4], [4], [4]], [[4], [5], [4]], 0.25),
         ([[0, 0]] * 3, [[0, 0], [0, 0.25], [0, 0]], 0.25),
+        ([[4, 4]] * 3, [[4, 4], [4, 5], [4, 4]], 0.25),
+        # What one float32 apart is on another machine decides nothing either.
+        ([[4, 4.000001]] * 3, [[4, 4.000001], [5, 4.000001], [4, 4.000001]], 0.25),
+        ([[3e38, -3e38]] * 3, [[1, -1]] * 3, 1),
+        ([[3e38, 3e38]] * 3, [[1, -1]] * 3, 1),
         ([[0, 2]] * 3, [[0, 2], [float("nan"), 2], [0, 2]], float("inf")),
         ([[0, 2]] * 3, [[0, 2], [float("inf"), 2], [0, 2]], float("inf")),
         ([[0, 2]] * 3, [[0, 2]] * 2, float("inf")),
@@ -183,8 +198,24 @@ def test_a_task_that_drifts_further_is_refused() -> None:
     match = r"'birds' .* differently on here: it drifts by 0.02 .*; expected at most 0.01\. Use"
     with pytest.raises(SelfCheckError, match=match):
         check_probe(probe, [[0, 2.02]] * 3, tolerance=0.01, task="birds", where="here")
-    with pytest.raises(SelfCheckError, match="drifts by inf"):
-        check_probe(probe, [[0, float("nan")]] * 3, tolerance=0.01, task="birds", where="here")
+
+
+@pytest.mark.parametrize("probe", [None, Probe.of([[0, 2]] * 3, dtype="float32")])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_task_that_cannot_answer_is_refused_with_a_probe_or_without(
+    probe: Probe | None, value: float
+) -> None:
+    with pytest.raises(
+        SelfCheckError, match=r"'birds' answers .* with NaN or infinity on here\. U"
+    ):
+        check_probe(probe, [[0, 2], [0, value], [0, 2]], tolerance=9, task="birds", where="here")
+
+
+def test_a_task_without_a_probe_is_asked_by_the_usual_images() -> None:
+    preprocessing = SAMPLE_CONFIG.preprocessing
+    for probe, seed in ((None, PROBE_SEED), (replace(PROBE, seed=7), 7)):
+        images = draw_probe_images(probe, preprocessing)
+        assert np.array_equal(images, draw_images(seed, preprocessing))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -195,6 +226,9 @@ def test_a_probe_is_what_the_stored_values_answer(
     assert tiny_adapter.probe is None
     loaded = Adapter.load(probed.save(tmp_path / "birds", dtype=dtype))
     assert loaded.probe == probed.probe
+    # What is asked, saved and loaded is one and the same, so nobody refuses the object falsely.
+    assert probed.digest == loaded.digest == tiny_adapter.as_stored(dtype).digest
+    assert Adapter.load(tiny_adapter.save(tmp_path / "bare", dtype=dtype)).digest == loaded.digest
     assert loaded.probe is not None
     images = torch.from_numpy(draw_images(loaded.probe.seed, loaded.preprocessing))
     with torch.inference_mode():
@@ -210,6 +244,8 @@ def test_a_probe_of_other_values_than_are_saved_is_refused(
     match = r"'float32', but its probe was computed with 'float16'\. Call with_probe\(backbone, dt"
     with pytest.raises(TensorDtypeError, match=match):
         probed.save(tmp_path / "birds", dtype="float32")
+    with pytest.raises(TensorDtypeError, match=match):
+        probed.as_stored("float32")
     assert not (tmp_path / "birds").exists()
     assert probed.with_probe(tiny_backbone, dtype="float32").save(
         tmp_path / "birds", dtype="float32"
@@ -223,6 +259,32 @@ def test_a_probe_needs_the_backbone_and_a_dtype(
         tiny_adapter.with_probe(make_backbone(seed=1))
     with pytest.raises(TensorDtypeError, match="int8"):
         tiny_adapter.with_probe(tiny_backbone, dtype="int8")
+
+
+def test_a_probe_of_another_dtype_than_its_gates_is_refused(tmp_path: Path) -> None:
+    folder = make_sample(probe=PROBE).save(tmp_path / "fruit")
+    assert Adapter.load(folder).probe == PROBE
+    assign("probe", "dtype", value="float32")(folder)
+    with pytest.raises(TensorDtypeError, match=r"'conv1\.gate' as F16; its probe was .* float32"):
+        Adapter.load(folder)
+
+
+def test_gates_beyond_the_stored_range_are_no_probe(
+    tiny_adapter: Adapter, tiny_backbone: Backbone
+) -> None:
+    name = next(iter(tiny_adapter.layout.gate_shapes()))
+    wide = {**tiny_adapter.tensors, name: tiny_adapter.tensors[name] + 1e5}
+    with pytest.raises(NonFiniteTensorError, match=r"beyond the range of F16.* dtype='float32'"):
+        replace(tiny_adapter, tensors=wide).with_probe(tiny_backbone)
+
+
+def test_one_label_has_a_probe(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    model = make_trained(tiny_backbone, labels=("bird",))
+    probed = Adapter.from_model(model, task="birds").with_probe(tiny_backbone)
+    loaded = Adapter.load(probed.save(tmp_path / "birds"))
+    assert loaded.probe is not None
+    assert loaded.probe.drift(np.asarray(loaded.probe.logits)) == 0
+    assert loaded.probe.drift(np.asarray(loaded.probe.logits) * 1.5) == pytest.approx(0.5)
 
 
 def test_answers_that_are_not_finite_are_no_probe(
