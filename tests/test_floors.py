@@ -11,7 +11,7 @@ from tests.source_tree import imports, python_files
 # From the ground up. A floor holds rooms, a room holds modules and packages; `gatehub._`
 # stands for the private modules beside the backbone's.
 FLOORS: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("gatehub._text",), ("gatehub._disk",), ("gatehub._pickles",)),
+    (("gatehub._text",), ("gatehub._disk",), ("gatehub._pickles",), ("gatehub._retries",)),
     (("gatehub.errors",),),
     (("gatehub.backbone", "gatehub._"),),
     (("gatehub.compiler",),),

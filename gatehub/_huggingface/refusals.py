@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -30,6 +29,7 @@ from huggingface_hub.errors import RepositoryNotFoundError as HfRepositoryNotFou
 from huggingface_hub.errors import RevisionNotFoundError as HfRevisionNotFoundError
 
 from gatehub._huggingface.patience import PATIENCE_S, httpx, patient, refuse_more
+from gatehub._retries import retry
 from gatehub._text import shorten
 from gatehub.errors import (
     GatehubError,
@@ -51,6 +51,7 @@ __all__ = [
     "find_cause",
     "first_line",
     "httpx",
+    "may_pass",
     "persist",
     "redact",
 ]
@@ -138,16 +139,20 @@ def asking(
 
 def persist(ask: Callable[[], T]) -> T:
     """Ask once more where the Hub did not answer, for requests that change nothing twice."""
-    began = time.monotonic()
-    try:
-        return ask()
-    except HubUnreachableError as error:
-        if isinstance(error, HubBusyError) or isinstance(error.__cause__, OfflineModeIsEnabled):
-            raise
-        if time.monotonic() - began > PATIENCE_S:
-            raise
-    time.sleep(RETRY_AFTER_S)
-    return ask()
+
+    def wait(error: Exception, failed: int) -> float | None:
+        return RETRY_AFTER_S if may_pass(error) else None
+
+    return retry(ask, attempts=2, wait=wait, patience_s=PATIENCE_S)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the Hub may answer if it is asked again soon: it failed, or was silent."""
+    return (
+        isinstance(error, HubUnreachableError)
+        and not isinstance(error, HubBusyError)
+        and not isinstance(error.__cause__, OfflineModeIsEnabled)
+    )
 
 
 def explain(

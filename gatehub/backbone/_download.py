@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import re
 import warnings
+from itertools import count
 from pathlib import Path
 
 from huggingface_hub import (
@@ -22,6 +23,7 @@ from huggingface_hub import (
 )
 
 from gatehub._huggingface.refusals import asking, current_endpoint
+from gatehub._retries import retry
 from gatehub.errors import (
     BackboneError,
     BackboneNotFoundError,
@@ -53,28 +55,35 @@ def fetch_file(repository: str, filename: str, revision: str | None) -> Path | N
         BackboneNotFoundError: the Hub does not give it, and it is not in the cache.
         BackboneError: other bytes came, again and again, than the Hub's digest says.
     """
+    tried = count()
+
+    def fetch() -> Path:
+        with _asking(repository, filename, revision):
+            file = hf_hub_download(
+                repository,
+                filename,
+                revision=found,
+                endpoint=current_endpoint(),
+                force_download=next(tried) > 0,
+            )
+        if not _is_sound(Path(file)):
+            raise BackboneError(
+                f"{filename} of {repository} came {_ATTEMPTS} times with other bytes than the "
+                "Hub's digest of it.",
+                hint="A proxy or the disk damages it. Try again, or another network.",
+            )
+        return Path(file)
+
+    def wait(error: Exception, failed: int) -> float | None:
+        return 0.0 if isinstance(error, BackboneError) else None
+
     try:
         found = _find_revision(repository, filename, revision)
-        for attempt in range(_ATTEMPTS):
-            with _asking(repository, filename, revision):
-                file = hf_hub_download(
-                    repository,
-                    filename,
-                    revision=found,
-                    endpoint=current_endpoint(),
-                    force_download=attempt > 0,
-                )
-            if _is_sound(Path(file)):
-                return Path(file)
+        return retry(fetch, attempts=_ATTEMPTS, wait=wait)
     except HubFileNotFoundError:
         return None
     except HubError as error:
         raise BackboneNotFoundError(error.message, hint=error.hint) from error
-    raise BackboneError(
-        f"{filename} of {repository} came {_ATTEMPTS} times with other bytes than the Hub's digest "
-        "of it.",
-        hint="A proxy or the disk damages it. Try again, or another network.",
-    )
 
 
 def find_pickle(repository: str, revision: str | None) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gatehub._retries import retry
 from gatehub.adapter.privacy import without_paths
 from gatehub.errors import (
     AdapterFormatError,
@@ -115,27 +116,21 @@ def push(
     check_repository(repo)
     report = report or warn
     with told(f"Pushing to {repo}"), _ready(folder, report) as (ready, files, config):
-        for attempt in range(_FORCED_ATTEMPTS if force else 1):
-            try:
-                result = store.push(
-                    ready,
-                    files,
-                    repo,
-                    revision=revision,
-                    tag=tag,
-                    message=message or f"Push {config.task}",
-                    summary=_summarise(config),
-                    private=private,
-                )
-            except HubConflictError as error:
-                if isinstance(error, HubTagError) or attempt + 1 == _FORCED_ATTEMPTS or not force:
-                    raise
-                time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
-            else:
-                if result.repo != repo:
-                    report(f"{repo} is called {result.repo} now.")
-                return result
-    raise AssertionError("unreachable")
+        land = partial(
+            store.push,
+            ready,
+            files,
+            repo,
+            revision=revision,
+            tag=tag,
+            message=message or f"Push {config.task}",
+            summary=_summarise(config),
+            private=private,
+        )
+        result = retry(land, attempts=_FORCED_ATTEMPTS if force else 1, wait=_wait_for_others)
+        if result.repo != repo:
+            report(f"{repo} is called {result.repo} now.")
+        return result
 
 
 def plan_push(
@@ -173,6 +168,13 @@ def plan_push(
             unchanged=tuple(sorted(same)),
             bytes=sum(files[name].bytes for name in (*added, *changed)),
         )
+
+
+def _wait_for_others(error: Exception, failed: int) -> float | None:
+    """Seconds until a forced push goes on top of one that landed first."""
+    if isinstance(error, HubTagError) or not isinstance(error, HubConflictError):
+        return None
+    return random.uniform(0, 0.05 * (failed + 1))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,12 +10,13 @@ from typing import Any, TypeVar
 import fsspec
 
 from gatehub._huggingface.refusals import first_line
+from gatehub._retries import retry
 from gatehub.errors import GatehubError, HubAccessError, HubUnreachableError
 
 T = TypeVar("T")
 
 _RETRY_AFTER_S = 1.0
-_PATIENCE_S = 10.0
+_PATIENCE_S = 10.0  # with one request: the store's own client tries several times
 
 # Of one request to S3. By default five attempts of 15 s each are all made five times over.
 S3_TIMEOUT_S = 10.0
@@ -54,16 +54,15 @@ def ask_twice(where: str, ask: Callable[[], T]) -> T:
         HubAccessError: the store does not allow it.
         HubUnreachableError: no sound answer came.
     """
-    began = time.monotonic()
-    try:
+
+    def reach() -> T:
         with reaching(where):
             return ask()
-    except HubUnreachableError:
-        if time.monotonic() - began > _PATIENCE_S:  # the store's own client has tried for long
-            raise
-    time.sleep(_RETRY_AFTER_S)
-    with reaching(where):
-        return ask()
+
+    def wait(error: Exception, failed: int) -> float | None:
+        return _RETRY_AFTER_S if isinstance(error, HubUnreachableError) else None
+
+    return retry(reach, attempts=2, wait=wait, patience_s=_PATIENCE_S)
 
 
 @contextmanager

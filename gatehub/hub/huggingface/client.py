@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
-from gatehub._huggingface.refusals import asking, current_endpoint, explain, persist, redact
+from gatehub._huggingface.refusals import asking, current_endpoint, explain, httpx, persist, redact
 from gatehub.errors import HubIntegrityError, RevisionNotFoundError
 from gatehub.hub.files import MAX_FILE_BYTES, GitFile, KnownFile, StoredFile, is_same
 from gatehub.hub.names import (
@@ -23,6 +23,8 @@ from gatehub.hub.names import (
     is_commit_prefix,
 )
 from gatehub.hub.protocol import ListedRevision
+
+ATTEMPTS = 4
 
 
 class HubClient:
@@ -133,6 +135,15 @@ class HubClient:
             known == files[name] if isinstance(known, StoredFile) else is_same(folder / name, known)
             for name, known in there.items()
         )
+
+
+def is_ambiguous(error: BaseException) -> bool:
+    """Whether a failed request may have been carried out, or may be when it comes again."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in (408, 409, 412, 425) or (
+            error.response.status_code >= 500
+        )
+    return isinstance(error, httpx.HTTPError)
 
 
 def arrange_history(

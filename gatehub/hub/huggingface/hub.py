@@ -14,29 +14,27 @@ The client itself compares sizes only.
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError
 
 from gatehub._disk import sync_file
 from gatehub._huggingface.patience import PATIENCE_S
-from gatehub._huggingface.refusals import explain, persist
+from gatehub._huggingface.refusals import explain, may_pass, persist
+from gatehub._retries import retry
 from gatehub.errors import (
-    HubBusyError,
     HubError,
     HubIntegrityError,
     HubNameError,
-    HubUnreachableError,
     RepositoryNotFoundError,
 )
 from gatehub.hub.files import StoredFile, is_same
 from gatehub.hub.huggingface.cards import list_cards
-from gatehub.hub.huggingface.client import HubClient
-from gatehub.hub.huggingface.landing import ATTEMPTS, Landing
+from gatehub.hub.huggingface.client import ATTEMPTS, HubClient
+from gatehub.hub.huggingface.landing import Landing
 from gatehub.hub.huggingface.tags import check_tag, put_tag
 from gatehub.hub.names import check_ref, check_repository
 from gatehub.hub.protocol import AdapterSummary, ListedAdapter, PushResult, Query
@@ -87,40 +85,36 @@ class HuggingFaceHub(HubClient):
     def fetch(self, repo: str, commit: str, name: str, target: Path) -> None:
         """See `Hub.fetch`."""
         known = self.files(repo, commit)[name]
-        for attempt in range(ATTEMPTS):
-            last, began = attempt == ATTEMPTS - 1, time.monotonic()
+
+        def fetch() -> None:
             # Not the client's own cache: what lies there is believed by its size.
             with TemporaryDirectory(dir=target.parent, prefix=".fetching-") as place:
-                try:
-                    with self.asking(f"Fetching {name} of {repo}", repo, commit, name):
-                        fetched = Path(
-                            hf_hub_download(
-                                repo,
-                                name,
-                                revision=commit,
-                                local_dir=place,
-                                endpoint=self.endpoint,
-                                token=self.api.token,
-                                library_name="gatehub",
-                            )
-                        )
-                except HubUnreachableError as error:
-                    vain = isinstance(error, HubBusyError) or isinstance(
-                        error.__cause__, OfflineModeIsEnabled
+                with self.asking(f"Fetching {name} of {repo}", repo, commit, name):
+                    fetched = hf_hub_download(
+                        repo,
+                        name,
+                        revision=commit,
+                        local_dir=place,
+                        endpoint=self.endpoint,
+                        token=self.api.token,
+                        library_name="gatehub",
                     )
-                    if last or vain or time.monotonic() - began > PATIENCE_S:
-                        raise
-                    time.sleep(2**attempt)
-                    continue
-                if is_same(fetched, known):
-                    shutil.move(fetched, target)
-                    sync_file(target)
-                    return
-        raise HubIntegrityError(
-            f"{name} of {repo} came {ATTEMPTS} times with other bytes than {self.place} lists for "
-            f"commit {commit[:12]}.",
-            hint="A proxy or the hub damages it; nothing was kept. Try again, or another network.",
-        )
+                if not is_same(Path(fetched), known):
+                    raise HubIntegrityError(
+                        f"{name} of {repo} came {ATTEMPTS} times with other bytes than "
+                        f"{self.place} lists for commit {commit[:12]}.",
+                        hint="A proxy or the hub damages it; nothing was kept. Try again, or "
+                        "another network.",
+                    )
+                shutil.move(fetched, target)
+                sync_file(target)
+
+        def wait(error: Exception, failed: int) -> float | None:
+            if isinstance(error, HubIntegrityError):
+                return 0.0
+            return 2.0**failed if may_pass(error) else None
+
+        retry(fetch, attempts=ATTEMPTS, wait=wait, patience_s=PATIENCE_S)
 
     def list_adapters(self, query: Query, report: Report) -> list[ListedAdapter]:
         """See `Hub.list_adapters`. What a card does not say is not asked for."""

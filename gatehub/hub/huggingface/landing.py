@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import GitCommitInfo
 
-from gatehub._huggingface.refusals import find_cause, httpx, persist
+from gatehub._huggingface.refusals import find_cause, persist
+from gatehub._retries import retry
 from gatehub.errors import HubConflictError, HubError, HubUnreachableError
 from gatehub.hub.files import MAX_FILE_BYTES, StoredFile
-from gatehub.hub.huggingface.client import HubClient
+from gatehub.hub.huggingface.client import ATTEMPTS, HubClient, is_ambiguous
 
-ATTEMPTS = 4
 _MARK = "gatehub-push: "
 
 
@@ -50,22 +49,26 @@ class Landing:
         Returns:
             The commit that holds the content, and whether this push made it.
         """
-        for attempt in range(ATTEMPTS):
-            try:
-                with self._client.asking(f"Pushing to {self._repo}", self._repo, self._branch):
-                    return self._commit(), True
-            except HubError as error:
-                cause = None if error.__cause__ is None else find_cause(error.__cause__)
-                # Some versions of the client stumble over the answer to a commit that landed.
-                stumbled = isinstance(cause, ValueError) and not isinstance(cause, HfHubHTTPError)
-                if cause is None or not (stumbled or is_ambiguous(cause)):
-                    raise
-                if (outcome := self._look_again(error)) is not None:
-                    return outcome
-                if stumbled or attempt == ATTEMPTS - 1:
-                    raise
-            time.sleep(2**attempt)
-        raise AssertionError("unreachable")
+
+        def wait(error: Exception, failed: int) -> float | None:
+            cause = error.__cause__
+            return 2.0**failed if cause is not None and is_ambiguous(find_cause(cause)) else None
+
+        return retry(self._try, attempts=ATTEMPTS, wait=wait)
+
+    def _try(self) -> tuple[str, bool]:
+        try:
+            with self._client.asking(f"Pushing to {self._repo}", self._repo, self._branch):
+                return self._commit(), True
+        except HubError as error:
+            cause = None if error.__cause__ is None else find_cause(error.__cause__)
+            # Some versions of the client stumble over the answer to a commit that landed.
+            stumbled = isinstance(cause, ValueError) and not isinstance(cause, HfHubHTTPError)
+            if cause is None or not (stumbled or is_ambiguous(cause)):
+                raise
+            if (outcome := self._look_again(error)) is not None:
+                return outcome
+            raise
 
     def _commit(self) -> str:
         there = {} if self._head is None else self._client.files(self._repo, self._head)
@@ -126,12 +129,3 @@ class Landing:
     def _read_history(self) -> list[GitCommitInfo]:
         with self._client.asking(f"Reading {self._repo}", self._repo, self._branch):
             return self._api.list_repo_commits(self._repo, revision=self._branch)
-
-
-def is_ambiguous(error: BaseException) -> bool:
-    """Whether a failed request may have been carried out, or may be when it comes again."""
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in (408, 409, 412, 425) or (
-            error.response.status_code >= 500
-        )
-    return isinstance(error, httpx.HTTPError)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from huggingface_hub.errors import HfHubHTTPError
 
 from gatehub._huggingface.refusals import httpx
+from gatehub._retries import retry
 from gatehub.errors import RevisionNotFoundError
-from gatehub.hub.huggingface.client import HubClient
-from gatehub.hub.huggingface.landing import ATTEMPTS, is_ambiguous
+from gatehub.hub.huggingface.client import ATTEMPTS, HubClient, is_ambiguous
 from gatehub.hub.names import tag_is_branch, tag_is_taken
 
 
@@ -35,20 +34,21 @@ def put_tag(client: HubClient, repo: str, tag: str, commit: str) -> None:
     Raises:
         HubTagError: it does.
     """
-    with client.asking(f"Tagging {repo}", repo, commit):
-        for attempt in range(ATTEMPTS):
+
+    def put() -> None:
+        try:
+            client.api.create_tag(repo, tag=tag, revision=commit)
+        except (HfHubHTTPError, httpx.HTTPError) as error:
+            # Taken; or it was made, and the answer was lost.
             try:
-                client.api.create_tag(repo, tag=tag, revision=commit)
-                return
-            except (HfHubHTTPError, httpx.HTTPError) as error:
-                # Taken; or it was made, and the answer was lost.
-                try:
-                    found = client.resolve(repo, tag)
-                except RevisionNotFoundError:
-                    if attempt == ATTEMPTS - 1 or not is_ambiguous(error):
-                        raise error from None
-                    time.sleep(2**attempt)
-                    continue
-                if found != commit:
-                    raise tag_is_taken(repo, tag, expected=commit, found=found) from error
-                return
+                found = client.resolve(repo, tag)
+            except RevisionNotFoundError:
+                raise error from None
+            if found != commit:
+                raise tag_is_taken(repo, tag, expected=commit, found=found) from error
+
+    def wait(error: Exception, failed: int) -> float | None:
+        return 2.0**failed if is_ambiguous(error) else None
+
+    with client.asking(f"Tagging {repo}", repo, commit):
+        retry(put, attempts=ATTEMPTS, wait=wait)
