@@ -6,7 +6,7 @@ import functools
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import timm
 import torch
 from timm.layers import CondConv2d
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from benchmarks.coverage_draws import draw_task, draw_vectors, find_images
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone, build_structure
 from gatehub.backbone.classifier import (
@@ -25,17 +25,17 @@ from gatehub.backbone.classifier import (
     replace_classifier,
     split_classifier,
 )
-from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.compiler.tracing import trace_forward
-from gatehub.errors import GatehubError, UngatedLayerWarning
+from gatehub.errors import ExecutionError, GatehubError, UngatedLayerWarning
 from gatehub.gates.attach import GatedModel, attach_gates
 from gatehub.gates.cost import measure_backbone
 from gatehub.gates.fold import fold
-from gatehub.gates.norms import STATISTICS
+from gatehub.gates.merged_backbone import MergedBackbone
+from gatehub.runtime.execution.execution import Execution
+from gatehub.runtime.tasks.packed import Packer
 
 TOLERANCE = 1e-4
 LABELS = tuple(f"class {number}" for number in range(10))
-_SIDES = (64, 128)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ def _measure(name: str) -> dict[str, Any]:
 
 
 def _compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Run the network in five ways, and return how far apart the answers are."""
+    """Run the network in six ways, and return how far apart the answers are."""
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=len(LABELS)).to(dtype).eval()
     draw_vectors(model)
@@ -140,7 +140,7 @@ def _compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
         gated = attach_gates(backbone, labels=LABELS, norm="stats")
         plain = _take_classifier(gated, backbone)
         start = _relative(gated(images), plain(images))
-        _draw_task(gated, images)
+        draw_task(gated, images)
         expected = gated(images)
         adapter = Adapter.from_model(gated, task="coverage")
         with tempfile.TemporaryDirectory() as folder:
@@ -152,6 +152,7 @@ def _compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
             for tensor_name, tensor in adapter.tensors.items()
             if not torch.equal(tensor.float(), loaded.tensors[tensor_name])
         ]
+        object_error = _relative(fold(backbone, adapter)(images), expected)
         del gated, adapter
         folded = fold(backbone, loaded)
         fold_error = _relative(folded(images), expected)
@@ -160,43 +161,51 @@ def _compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
         del folded
         merged = fold(backbone, loaded, merge_norm=True)
         merge_error = _relative(merged(images), expected)
+        left = _count_batch_norms(merged)
+        del merged
+        engine_error, refusal = _run_engine(backbone, loaded, images, expected)
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "input": list(images.shape[1:]),
         "magnitude": expected.abs().max().item(),
         "spread": _relative(expected[:1], expected[1:2]),
         "start_error": start,
-        "fold_error": fold_error,
+        "fold_error": max(fold_error, object_error),
         "merge_error": merge_error,
+        "engine_error": engine_error,
+        "engine_refusal": refusal,
         "lost_tensors": lost,
         "gated_share": share,
         "norms": before,
-        "norms_left": _count_batch_norms(merged),
+        "norms_left": left,
         "adapter_bytes": file_bytes,
     }
 
 
 def _holds(result: dict[str, Any]) -> bool:
     """Whether the answers agree, and depend on the image at all."""
-    errors = (result["start_error"], result["fold_error"], result["merge_error"])
-    agree = all(error <= TOLERANCE for error in errors)
+    errors = [result[f"{way}_error"] for way in ("start", "fold", "merge", "engine")]
+    agree = all(error is None or error <= TOLERANCE for error in errors)
     return agree and result["spread"] > TOLERANCE and not result["lost_tensors"]
 
 
-def find_images(model: nn.Module, dtype: torch.dtype) -> Tensor:
-    """Return random images, as small as the network takes them."""
-    channels, *sides = Preprocessing.from_model(model).input_size
-    refusals = []
-    for height, width in [*((side, side) for side in _SIDES if side < min(sides)), tuple(sides)]:
-        images = torch.randn(4, channels, height, width, dtype=dtype)
-        try:
-            with torch.inference_mode():
-                model(images)
-        except (AssertionError, RuntimeError, ValueError) as refusal:
-            refusals.append(refusal)
-        else:
-            return images
-    raise refusals[-1]
+def _run_engine(
+    backbone: Backbone, adapter: Adapter, images: Tensor, expected: Tensor
+) -> tuple[float | None, str | None]:
+    """Return how far the engine's weights, in its program, are from the gated model's answers.
+
+    Returns:
+        The difference; or None, and why the engine does not take the network.
+    """
+    # Recorded on images as small as the others.
+    size = (images.shape[1], images.shape[2], images.shape[3])
+    backbone.preprocessing = replace(backbone.preprocessing, input_size=size)
+    execution = Execution(MergedBackbone(backbone), images.dtype)
+    try:
+        answer = execution.run(execution.fold(Packer().pack(adapter)), images)
+    except ExecutionError as error:
+        return None, error.message
+    return _relative(answer, expected), None
 
 
 def _take_classifier(gated: GatedModel, backbone: Backbone) -> nn.Module:
@@ -215,36 +224,6 @@ def _take_classifier(gated: GatedModel, backbone: Backbone) -> nn.Module:
     replace_classifier(plain, len(LABELS))
     plain.load_state_dict({name: theirs[name] for name in plain.state_dict()})
     return plain.eval()
-
-
-def draw_vectors(model: nn.Module) -> None:
-    """Draw the per-channel values anew: fresh ones are 0 and 1, which would hide mistakes."""
-    for module in model.modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is None or not tensor.is_floating_point() or tensor.squeeze().ndim > 1:
-                continue
-            if name == "running_var" or (name == "weight" and not isinstance(module, _ConvNd)):
-                nn.init.uniform_(tensor, 0.5, 1.5)
-            elif name == "running_mean" or isinstance(tensor, nn.Parameter):
-                nn.init.normal_(tensor, mean=tensor.mean().item(), std=0.2)
-
-
-def _draw_task(gated: GatedModel, images: Tensor) -> None:
-    """Move everything that is the task's own, to values that a file holds exactly."""
-    tensors = gated.task_tensors()
-    for name, tensor in tensors.items():
-        if name.rpartition(".")[2] not in STATISTICS:
-            tensor.add_(0.2 * torch.randn_like(tensor))
-    # Batch norms see what reaches them, as in training: else signals die out or explode.
-    norms = [module for module in gated.modules() if isinstance(module, _BatchNorm)]
-    for norm in norms:
-        norm.momentum = 1.0
-        norm.train()
-    gated(images)
-    gated.eval()
-    gates = gated.gate_parameters().keys()
-    for name, tensor in tensors.items():
-        tensor.copy_(tensor.half() if name in gates else tensor.float())
 
 
 def _gated_share(folded: nn.Module, backbone: Backbone, adapter: Adapter) -> float:

@@ -26,6 +26,7 @@ _COLUMNS = (
     "gated",
     "folded",
     "merged",
+    "served",
     "norms left",
     "auto",
     "full",
@@ -59,11 +60,13 @@ def render_table(results: Sequence[Result], limits: SizeLimits) -> str:
             f"least half of the parameters in {len(convolutional)} of them, and of those "
             f"**{passed} pass, {100 * share:.1f} %**.",
             "",
-            "Each name gets random weights, gates (`auto`), normalisation values (`stats`) and "
-            "head. It passes when these answers agree with those of the gated model within "
-            f"{TOLERANCE:g} of the largest logit: the untrained gated model's with the backbone's; "
-            "the folded model's, after the adapter was saved with float16 gates and loaded; and "
-            "the folded model's with batch norms merged; when the answers depend on the image; "
+            "Each name gets random weights and gates (`auto`); then all that learns, and all "
+            "statistics that a training pass moves, are drawn anew, norms and head included. "
+            "It passes when these answers agree with those of that gated model within "
+            f"{TOLERANCE:g} of the largest logit: the folded model's, before and after the adapter "
+            "was saved with float16 gates and loaded; the folded model's with batch norms merged; "
+            "and the engine's; when the untrained gated model's agree with the backbone's; when "
+            "the answers depend on the image; "
             "and when every tensor came back from the file bit by bit. Computed in float32, and in "
             f"float64 where float32 missed that ({double} of {len(convolutional)}): networks with "
             "random weights and attention amplify rounding. "
@@ -71,7 +74,8 @@ def render_table(results: Sequence[Result], limits: SizeLimits) -> str:
             "convolutions hold less than half) are counted and not run.",
             "",
             "*gated*: smallest share, over the family, of the learned kernels that convolve in a "
-            "forward pass and carry a gate. *folded*, *merged*: largest difference, relative. "
+            "forward pass and carry a gate. *folded*, *merged*, *served*: largest difference, "
+            "relative. "
             "*norms left*: `BatchNorm2d` layers before → after merging, summed over the family. "
             "*auto* … *scale*: gates and normalisation values as a share of the backbone's "
             "parameters without classifier, smallest to largest.",
@@ -111,11 +115,13 @@ def _summarise(family: str, results: Sequence[Result]) -> list[str]:
     cells += [str(counts[status] or "") for status in ("passed", "refused", "too large", "failed")]
     if ran:
         cells.append(_percent(min(result["gated_share"] for result in ran)))
-        cells += [f"{max(r[key] for r in ran):.0e}" for key in ("fold_error", "merge_error")]
+        for key in ("fold_error", "merge_error", "engine_error"):
+            errors = [result[key] for result in ran if result[key] is not None]
+            cells.append(f"{max(errors):.0e}" if errors else "")
         before, after = (sum(r[key] for r in ran) for key in ("norms", "norms_left"))
         cells.append(f"{before} → {after}")
     else:
-        cells += [""] * 4
+        cells += [""] * 5
     for policy in ("auto", "full", "lowrank:4", "scale"):
         shares = [result["shares"][policy] for result in sized]
         cells.append(f"{_percent(min(shares))} to {_percent(max(shares))}" if shares else "")
@@ -134,6 +140,14 @@ def _exceptions(results: Sequence[Result]) -> list[str]:
     lines = [
         f"- {status}: {', '.join(names)}{f' — {reason}' if reason else ''}"
         for (status, reason), names in sorted(reasons.items())
+    ]
+    unserved: dict[str, list[str]] = {}
+    for result in results:
+        if result.get("engine_refusal"):
+            unserved.setdefault(result["engine_refusal"], []).append(result["name"])
+    lines += [
+        f"- passed, but not served: {', '.join(names)} — {reason}"
+        for reason, names in sorted(unserved.items())
     ]
     partial = [r for r in results if r.get("gated_share", 1.0) < 1.0]
     lines += [

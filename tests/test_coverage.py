@@ -9,7 +9,8 @@ import timm
 import torch
 
 from benchmarks.coverage import main
-from benchmarks.coverage_check import TOLERANCE, SizeLimits, check_name, draw_vectors, find_images
+from benchmarks.coverage_check import TOLERANCE, SizeLimits, check_name
+from benchmarks.coverage_draws import draw_vectors, find_images
 from benchmarks.coverage_table import read_results, render_table
 from gatehub.backbone.classifier import replace_classifier
 from gatehub.compiler.dynamic_shapes import write_program
@@ -147,6 +148,13 @@ def test_an_error_fails_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.coverage_check.fold", fold_wrongly)
     result = check_name("test_resnet", limits=SizeLimits())
     assert (result["status"], result["reason"]) == ("failed", "answers that differ")
+
+
+def test_a_norm_beside_the_classifier_counts_among_what_is_trained() -> None:
+    """Its name was once the same as that of a norm within the classifier."""
+    result = check_name("convformer_s18", limits=SizeLimits())
+    print(result)
+    assert result["status"] == "passed", result["reason"]
 
 
 def test_what_is_refused_or_too_large_says_why() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gatehub.adapter._sections import TensorSpec
 from gatehub.adapter._tensors import DTYPES, count_bytes
 from gatehub.adapter.config import AdapterConfig
 from gatehub.errors import (
@@ -57,7 +58,7 @@ def check_declared(config: AdapterConfig, where: str) -> None:
     for name, spec in left.items():
         layer, _, part = name.rpartition(".")
         is_head = name.startswith("head.")
-        if not is_head and not _can_be_norm(config, name):
+        if not is_head and not _can_be_norm(config, name, spec):
             raise UnknownTensorError(
                 f"{where} declares '{name}', which is neither a gate, a head tensor nor a "
                 f"normalisation value of mode '{config.layout.norm}'."
@@ -85,14 +86,15 @@ def check_declared(config: AdapterConfig, where: str) -> None:
         )
 
 
-def _can_be_norm(config: AdapterConfig, name: str) -> bool:
-    """Whether a task of the declared mode may have a normalisation value of that name."""
+def _can_be_norm(config: AdapterConfig, name: str, spec: TensorSpec) -> bool:
+    """Whether a task of the declared mode may have such a normalisation value."""
     layer, _, part = name.rpartition(".")
     if config.layout.norm == "frozen":
         return False
     if part in STATISTICS:
         return config.layout.norm == "stats"
+    if layer not in config.layout.sites:
+        # A vector may have any name there, that of a gate too.
+        return part not in GATE_PARTS or (spec.dtype == "F32" and is_vector(spec.shape))
     # A site's weight and bias are the backbone's; what else it has may be a gain.
-    return part not in GATE_PARTS and (
-        part not in ("weight", "bias") or layer not in config.layout.sites
-    )
+    return part not in ("weight", "bias", *GATE_PARTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from torch.func import functional_call
 from gatehub.backbone import Backbone
 from gatehub.backbone.classifier import is_inside, replace_classifier
 from gatehub.errors import AlreadyGatedError, GateError, UngatedLayerWarning
-from gatehub.gates.fold import find_head_tensors, gate_kernels
+from gatehub.gates.fold import gate_kernels
+from gatehub.gates.heads import find_head_places, name_head
 from gatehub.gates.kinds import GATE_PARTS
 from gatehub.gates.layout import GateLayout, plan_gates
 from gatehub.gates.norms import (
@@ -94,8 +95,7 @@ class GatedModel(nn.Module):
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Return the head's parameters, by their name in an adapter file."""
         present = dict(self.net.named_parameters())
-        head = find_head_tensors(present, self._heads)
-        return {name: present[place] for name, place in head.items()}
+        return {name: present[place] for name, place in self._name_head(present).items()}
 
     def task_tensors(self) -> dict[str, Tensor]:
         """Return everything that is the task's own, by its name in an adapter file.
@@ -103,11 +103,14 @@ class GatedModel(nn.Module):
         The tensors are the live ones, detached; copy them to keep them.
         """
         state = self.net.state_dict()
-        head = find_head_tensors(state, self._heads)
         own = (*self.layout.gate_shapes(), *self._norm_names)
         return {name: state[name] for name in own} | {
-            name: state[place] for name, place in head.items()
+            name: state[place] for name, place in self._name_head(state).items()
         }
+
+    def _name_head(self, present: Mapping[str, Tensor]) -> dict[str, str]:
+        taken = {*self.layout.gate_shapes(), *self._norm_names}
+        return name_head(find_head_places(present, self._heads), self._heads, taken=taken)
 
     def _lay_gains_bare(self, model: nn.Module) -> None:
         """Put gains that are the task's own beside their kernels, instead of into them."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gatehub.backbone import Backbone, BackboneIdentity
-from gatehub.backbone.classifier import is_inside, replace_classifier
+from gatehub.backbone.classifier import replace_classifier
 from gatehub.errors import BackboneMismatchError, SiteError
+from gatehub.gates.heads import find_head_places, name_head
 from gatehub.gates.layout import GateLayout, SiteGate
 from gatehub.gates.norm_folding import merge_norms
 from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
 from gatehub.gates.sites import copy_plain
-
-HEAD = "head"
 
 
 class GateState(Protocol):
@@ -108,7 +107,7 @@ def fold_weights(backbone: Backbone, plain: nn.Module, adapter: GateState) -> di
             raise SiteError(
                 f"Adapter '{adapter.task}' lacks '{name}', which a task with norm "
                 f"'{layout.norm}' has on this backbone.",
-                hint="Save the adapter again from the trained model.",
+                hint="Train the adapter again, or save it from the trained model.",
             )
         if place.shape != tensors[name].shape:
             raise _misfit(adapter, name, f"shape {tuple(place.shape)} there")
@@ -233,28 +232,6 @@ def install_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             setattr(module, leaf, tensor)
 
 
-def find_head_tensors(present: Mapping[str, Tensor], heads: Sequence[str]) -> dict[str, str]:
-    """Return a classifier's tensors: name in an adapter file → name in the model.
-
-    One classifier is called "head" in every adapter, whatever timm calls it; of several, each
-    keeps its name behind "head.".
-
-    Args:
-        present: the model's tensors, by name.
-        heads: names of the modules that hold the classifier.
-    """
-    names = [
-        name
-        for name, tensor in present.items()
-        if is_inside(name, heads) and tensor.is_floating_point()
-    ]
-    # A distilled network's second classifier may be left out of a new one.
-    used = [head for head in heads if any(is_inside(name, (head,)) for name in names)]
-    if len(used) == 1:
-        return {f"{HEAD}{name[len(used[0]) :]}": name for name in names}
-    return {f"{HEAD}.{name}": name for name in names}
-
-
 def _find_places(
     backbone: Backbone, present: Mapping[str, Tensor], layout: GateLayout
 ) -> dict[str, str]:
@@ -262,7 +239,8 @@ def _find_places(
     norms = find_norm_tensors(
         backbone.model, norm=layout.norm, start=layout.start, exclude=backbone.heads
     )
-    head = find_head_tensors(present, backbone.heads)
+    taken = {*norms, *layout.gate_shapes()}
+    head = name_head(find_head_places(present, backbone.heads), backbone.heads, taken=taken)
     return {name: name for name in norms if name in present} | head
 
 

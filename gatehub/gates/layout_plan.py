@@ -10,12 +10,13 @@ from torch import Tensor
 from gatehub.backbone import Backbone
 from gatehub.errors import SiteError
 from gatehub.gates.fold import find_kernel
+from gatehub.gates.heads import name_head
 from gatehub.gates.layout import GateLayout
 from gatehub.gates.norm_folding import NormMerge
 from gatehub.gates.norms import find_gains, find_norm_tensors
 
-# A classifier's tensors: name in an adapter → name in the model, and shape.
-Heads = Mapping[str, tuple[str, tuple[int, ...]]]
+# A classifier's tensors: name in the model → shape.
+Heads = Mapping[str, tuple[int, ...]]
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
@@ -29,12 +30,20 @@ class LayoutPlan:
         gains: from `find_gains`.
         norms: names of the task's normalisation values in the plain model.
         own: names of the merged model's tensors that differ from task to task, but for the head.
+        classifiers: names of the modules that hold the classifier.
+        taken: names of a task's tensors, but for the head.
     """
 
     layout: GateLayout
     gains: Mapping[str, str]
     norms: frozenset[str]
     own: frozenset[str]
+    classifiers: tuple[str, ...]
+    taken: frozenset[str]
+
+    def name_head(self, heads: Heads) -> dict[str, str]:
+        """Name a classifier's tensors: name in an adapter → name in the model."""
+        return name_head(heads, self.classifiers, taken=self.taken)
 
     @property
     def is_scale(self) -> bool:
@@ -76,6 +85,8 @@ def plan_layout(
         gains=find_gains(model, norm=layout.norm, sites=layout.sites),
         norms=norms,
         own=frozenset(own | (norms - consumed)),
+        classifiers=exclude,
+        taken=frozenset((*values, *layout.gate_shapes())),
     )
 
 
@@ -105,7 +116,7 @@ def check_tensors(
     expected |= {name: tuple(kernels[name].shape) for name in plan.norms}
     gains = plan.gains.values()
     expected |= {name: tuple(backbone.model.get_parameter(name).shape) for name in gains}
-    expected |= {name: shape for name, (_, shape) in heads.items()}
+    expected |= {name: heads[place] for name, place in plan.name_head(heads).items()}
     for name in expected.keys() | given.keys():
         got = tuple(given[name].shape) if name in given else None
         if got != expected.get(name):

@@ -16,10 +16,10 @@ from gatehub.errors import GateError
 from gatehub.gates.fold import (
     GateState,
     check_backbone,
-    find_head_tensors,
     install_tensors,
     spread_gate,
 )
+from gatehub.gates.heads import find_head_places
 from gatehub.gates.kernel_memory import cast_to, lay_out, multiply
 from gatehub.gates.layout import GateLayout
 from gatehub.gates.layout_plan import Heads, LayoutPlan, check_tensors, plan_layout
@@ -107,25 +107,23 @@ class MergedBackbone:
             return self._plans[key]
 
     def heads(self, labels: int) -> Heads:
-        """Return a classifier's tensors: name in an adapter → name in the model, and shape."""
+        """Return a classifier's tensors: name in the model → shape."""
         if (known := self._heads.get(labels)) is not None:
             return known
         with self._planning:
             if labels not in self._heads:
                 present = self._resize(labels).state_dict()
-                places = find_head_tensors(present, self.backbone.heads)
-                self._heads[labels] = {
-                    name: (place, tuple(present[place].shape)) for name, place in places.items()
-                }
+                places = find_head_places(present, self.backbone.heads)
+                self._heads[labels] = {place: tuple(present[place].shape) for place in places}
             return self._heads[labels]
 
     def head_places(self, labels: int) -> frozenset[str]:
         """Return the names of a classifier's tensors in the model."""
-        return frozenset(place for place, _ in self.heads(labels).values())
+        return frozenset(self.heads(labels))
 
     def head_numel(self, labels: int) -> int:
         """Return how many values a classifier has."""
-        return sum(math.prod(shape) for _, shape in self.heads(labels).values())
+        return sum(math.prod(shape) for shape in self.heads(labels).values())
 
     def weight(self, name: str, *, dtype: torch.dtype) -> Tensor:
         """Return a tensor of the merged model as the bare backbone has it."""
@@ -179,7 +177,7 @@ class MergedBackbone:
                     factor = spread if factor is None else spread * factor
                 assert factor is not None
                 folded[name] = multiply(kernel, factor, dtype=dtype)
-        for name, (place, _) in heads.items():
+        for name, place in plan.name_head(heads).items():
             folded[place] = cast_to(self.widen(given[name]), dtype)
         return folded
 
@@ -200,7 +198,7 @@ class MergedBackbone:
         Returns:
             A frozen model in evaluation mode: (B, C, H, W) → (B, labels).
         """
-        heads = dict(self.heads(labels).values())
+        heads = self.heads(labels)
         with self._planning:
             model = copy_structure(self._resize(labels))
         generator = torch.Generator().manual_seed(0)

@@ -24,6 +24,7 @@ from timm.layers import (
 from torch import Tensor, nn
 
 from gatehub.errors import SiteError
+from gatehub.gates.kinds import GATE_PARTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,12 @@ class SiteRule:
             raise SiteError(
                 f"A rule has gain={self.gain!r} and gainless={self.gainless!r}; expected both or "
                 "neither.",
+            )
+        if self.gain in GATE_PARTS:
+            raise SiteError(
+                f"A rule names the gain '{self.gain}', which is what an adapter calls the layer's "
+                "gate; expected another name.",
+                hint="Rename the layer's parameter.",
             )
 
 

@@ -45,7 +45,7 @@ def test_one_pass_folds_as_two_do(name: str, choice: dict[str, object], dtype: t
     folded = merged.fold(task, dtype=dtype)
     expected = fold(backbone, task, merge_norm=True).state_dict()
     plan = merged.plan(task.layout)
-    heads = {place for place, _ in merged.heads(len(task.labels)).values()}
+    heads = merged.heads(len(task.labels)).keys()
     assert folded.keys() == plan.own | heads
     tolerance = FLOAT64 if dtype is torch.float64 else FLOAT32
     for own, tensor in folded.items():
@@ -91,8 +91,8 @@ def test_a_head_has_the_tasks_number_of_labels() -> None:
     merged = MergedBackbone(NETWORKS["two_layers"]())
     for labels in (2, 9, 2):
         heads = merged.heads(labels)
-        assert heads["head.3.weight"] == ("fc.3.weight", (labels, 6))
-        assert heads["head.1.running_var"] == ("fc.1.running_var", (6,))
+        assert heads["fc.3.weight"] == (labels, 6)
+        assert heads["fc.1.running_var"] == (6,)
         model = merged.model(labels, dtype=torch.float32)
         assert model(torch.zeros(2, 3, 12, 12)).shape == (2, labels)
 

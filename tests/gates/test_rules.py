@@ -125,3 +125,9 @@ def test_layers_without_gates_are_counted_by_class() -> None:
 def test_a_gain_needs_its_kernel_without(half: dict[str, object]) -> None:
     with pytest.raises(SiteError, match="expected both or neither"):
         SiteRule(kernel=lambda module: torch.ones(1), **half)
+
+
+@pytest.mark.parametrize("name", ["gate", "gate_a", "gate_b"])
+def test_a_gain_cannot_be_called_as_a_gate_is(name: str) -> None:
+    with pytest.raises(SiteError, match=f"gain '{name}', which is what an adapter calls"):
+        SiteRule(kernel=lambda m: m.weight, gain=name, gainless=lambda m: m.weight)

@@ -76,10 +76,10 @@ class SharedPasses:
         with torch.inference_mode():
             factors = shared.factors(self._merged, task, dtype=self._dtype)
             given = task.tensors
-            heads = self._merged.heads(len(task.labels))
+            heads = shared.plan.name_head(self._merged.heads(len(task.labels)))
             head = {
                 place: cast_to(self._merged.widen(given[name]), self._dtype)
-                for name, (place, _) in heads.items()
+                for name, place in heads.items()
             }
         return ChannelTask(
             factors=factors,
