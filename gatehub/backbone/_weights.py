@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from gatehub._pickles import is_pickle
 from gatehub._text import first_line
 from gatehub.backbone._download import fetch_file, find_pickle
 from gatehub.errors import BackboneError, BackboneNotFoundError, UnsafeWeightsError
 
 SAFETENSORS_NAME = "model.safetensors"
-_PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".pickle", ".tar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def check_name(name: str) -> None:
 def resolve_file(path: str | Path) -> Path:
     """Check that a path names an existing safetensors file, and return it absolute."""
     file = Path(path).absolute()
-    if file.suffix in _PICKLES:
+    if is_pickle(file.name):
         raise UnsafeWeightsError(
             f"'{path}' is a pickle, which can run code when it is read.",
             hint="Convert it to safetensors where you trust it (safetensors.torch.save_file).",
@@ -182,7 +182,7 @@ def _unsound(file: Path, error: Exception) -> BackboneError:
 
 
 def _no_safetensors(name: str, present: Sequence[str]) -> UnsafeWeightsError:
-    pickles = [f for f in present if f.endswith(_PICKLES)]
+    pickles = [f for f in present if is_pickle(f)]
     found = f"only {', '.join(pickles)}, a pickle, which can run code" if pickles else "none"
     return UnsafeWeightsError(
         f"'{name}' offers no weights as {SAFETENSORS_NAME} (found: {found}).",

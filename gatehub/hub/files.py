@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gatehub._pickles import is_pickle
 from gatehub.errors import HubIntegrityError
 
 # The adapter format's own limits, known here without loading torch; a test compares them.
@@ -21,7 +22,6 @@ MAX_FILE_BYTES: Mapping[str, int] = {
     "training.png": 2**26,
     "gates.png": 2**26,
 }
-PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy")
 
 _CHUNK_BYTES = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -119,7 +119,7 @@ def select_files(
 
 def describe_others(name: str, others: list[str]) -> str:
     """One sentence about files that were left where they are."""
-    pickles = [file for file in others if file.endswith(PICKLES)]
+    pickles = [file for file in others if is_pickle(file)]
     listed = ", ".join(repr(file)[:100] for file in (pickles or others)[:5])
     if pickles:
         return f"{name} also holds {listed}, a pickle, which can run code; it was not fetched."
