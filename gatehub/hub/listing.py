@@ -49,16 +49,21 @@ def search(
         report: told of each repository that cannot be shown; None issues `HubWarning`.
     """
     query = Query(backbone=backbone, task=task, author=author, limit=limit)
-    with told("Searching the hub"):
-        return open_hub(hub).list_adapters(query, report or warn)
+    return _list("Searching the hub", query, hub, report)
 
 
 def list_adapters(
     hub: str | Path | None = None, *, report: Report | None = None
 ) -> list[ListedAdapter]:
     """Every adapter of a hub in its newest state, by name; see `search`."""
-    with told("Listing the hub"):
-        return open_hub(hub).list_adapters(Query(), report or warn)
+    return _list("Listing the hub", Query(), hub, report)
+
+
+def _list(
+    doing: str, query: Query, hub: str | Path | None, report: Report | None
+) -> list[ListedAdapter]:
+    with told(doing):
+        return open_hub(hub).list_adapters(query, report or warn)
 
 
 def list_revisions(repo: str, hub: str | Path | None = None) -> list[ListedRevision]:

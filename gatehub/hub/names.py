@@ -8,8 +8,15 @@ No accepted name can leave the folder it is joined to, on any system.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 
-from gatehub.errors import HubError, HubNameError, HubTagError
+from gatehub.errors import (
+    HubConflictError,
+    HubError,
+    HubNameError,
+    HubTagError,
+    RevisionNotFoundError,
+)
 
 DEFAULT_BRANCH = "main"
 MAX_NAME_CHARACTERS = 96
@@ -114,17 +121,65 @@ def is_commit_prefix(revision: str) -> bool:
     return _PREFIX.fullmatch(revision) is not None
 
 
+def complete_commit(repo: str, beginning: str, commits: Iterable[str]) -> str | None:
+    """Return the one of a repository's commits that begins so, or None.
+
+    Raises:
+        RevisionNotFoundError: several do.
+    """
+    found = [commit for commit in commits if commit.startswith(beginning.lower())]
+    if len(found) > 1:
+        raise RevisionNotFoundError(
+            f"{len(found)} commits of {repo} begin with '{beginning}'.",
+            hint=f"Give more digits: {', '.join(sorted(found))}.",
+        )
+    return found[0] if found else None
+
+
 def _shown(name: str) -> str:
     """A name as it may stand in an error message, whatever it holds."""
     return repr(name if len(name) <= MAX_NAME_CHARACTERS else name[:MAX_NAME_CHARACTERS] + "…")
 
 
-def tag_is_branch(repo: str, tag: str) -> HubNameError:
-    """Return the refusal of a tag that is called as a branch is."""
-    return HubNameError(
-        f"'{tag}' is a branch of {repo}, so no tag may be called that.",
-        hint="Choose another tag.",
-    )
+def check_branch(repo: str, branch: str, *, tagged: str | None) -> None:
+    """Refuse a branch before anything is pushed to it.
+
+    Args:
+        repo: `org/name`.
+        branch: the branch's name.
+        tagged: the commit that a tag of this name names, if any.
+
+    Raises:
+        HubNameError: the name is malformed, or a tag's.
+    """
+    check_ref(branch)
+    if tagged is not None:
+        raise HubNameError(f"'{branch}' is a tag of {repo}, and tags stay where they are.")
+
+
+def check_tag(
+    repo: str, tag: str, *, branches: Collection[str], taken: str | None, commit: str | None
+) -> None:
+    """Refuse a tag before anything is pushed that could not be tagged after it.
+
+    Args:
+        repo: `org/name`.
+        tag: the tag's name.
+        branches: those of the repository, the one that is pushed to included.
+        taken: the commit that the tag names already, if any.
+        commit: the commit to be tagged, None for one that the push will make.
+
+    Raises:
+        HubNameError: the name is malformed, or a branch's.
+        HubTagError: the tag names another commit.
+    """
+    if check_ref(tag) in branches:
+        raise HubNameError(
+            f"'{tag}' is a branch of {repo}, so no tag may be called that.",
+            hint="Choose another tag.",
+        )
+    if taken is not None and taken != commit:
+        raise tag_is_taken(repo, tag, expected=commit, found=taken)
 
 
 def tag_is_taken(repo: str, tag: str, *, expected: str | None, found: str) -> HubTagError:
@@ -140,6 +195,26 @@ def tag_is_taken(repo: str, tag: str, *, expected: str | None, found: str) -> Hu
         f"The tag '{tag}' of {repo} names {found}, so it cannot name "
         f"{expected or 'what is pushed now'}.",
         hint="A tag stays where it is: choose another.",
+        expected=expected,
+        found=found,
+    )
+
+
+def landed_first(
+    repo: str, branch: str, *, expected: str | None, found: str | None
+) -> HubConflictError:
+    """Return the refusal of a push that another one has overtaken.
+
+    Args:
+        repo: `org/name`.
+        branch: the branch.
+        expected: the head that the push was built on, None for no commit yet.
+        found: the head that there is.
+    """
+    return HubConflictError(
+        f"Another push to {repo}@{branch} landed first: expected its head to be "
+        f"{expected or 'no commit yet'}, but it is {found}.",
+        hint="Nothing was overwritten. Push again (or with --force) to put yours on top of it.",
         expected=expected,
         found=found,
     )

@@ -105,6 +105,19 @@ class ListedRevision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refs:
+    """What a repository's names lead to.
+
+    Attributes:
+        branches: each branch and its head: `main` first, then by name.
+        tags: each tag and its commit, by name.
+    """
+
+    branches: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """Which adapters a listing is to show.
 
@@ -195,6 +208,13 @@ class Hub(Protocol):
         Raises:
             RepositoryNotFoundError: no such repository.
             RevisionNotFoundError: nothing, or more than one commit, answers to the revision.
+        """
+
+    def refs(self, repo: str) -> Refs:
+        """The branches and tags of a repository.
+
+        Raises:
+            RepositoryNotFoundError: no such repository.
         """
 
     def present_name(self, repo: str) -> str:

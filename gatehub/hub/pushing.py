@@ -17,7 +17,6 @@ from gatehub.errors import (
     HubConflictError,
     HubTagError,
     RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from gatehub.hub.files import (
     MAX_FILE_BYTES,
@@ -29,13 +28,13 @@ from gatehub.hub.files import (
 )
 from gatehub.hub.names import (
     DEFAULT_BRANCH,
+    check_branch,
     check_ref,
     check_repository,
-    tag_is_branch,
-    tag_is_taken,
+    check_tag,
 )
 from gatehub.hub.opening import open_hub
-from gatehub.hub.protocol import AdapterSummary, Hub, PushResult
+from gatehub.hub.protocol import AdapterSummary, Hub, PushResult, Refs
 from gatehub.hub.reports import Report, told, warn
 
 if TYPE_CHECKING:
@@ -147,15 +146,21 @@ def plan_push(
     check_repository(repo)
     check_ref(revision)
     with told(f"Planning a push to {repo}"), _ready(folder, report or warn) as (ready, files, _):
-        parent, there = _look(store, repo, revision)
+        refs, parent, there = _look(store, repo, revision)
+        check_branch(repo, revision, tagged=refs.tags.get(revision))
         same = {
             name for name, known in there.items() if name in files and is_same(ready / name, known)
         }
         added = tuple(sorted(files.keys() - there.keys()))
         changed = tuple(sorted((files.keys() & there.keys()) - same))
         if tag is not None:
-            tagged = parent if same == files.keys() == there.keys() else None
-            _check_tag(store, repo, tag, revision, tagged)
+            check_tag(
+                repo,
+                tag,
+                branches={revision, *refs.branches},
+                taken=store.resolve(repo, tag) if tag in refs.tags else None,
+                commit=parent if same == files.keys() == there.keys() else None,
+            )
         return PushPlan(
             repo=store.present_name(repo),
             revision=revision,
@@ -210,25 +215,17 @@ def _digest(folder: Path) -> dict[str, StoredFile]:
     return {name: digest_file(path) for name, path in paths.items() if path.is_file()}
 
 
-def _look(store: Hub, repo: str, revision: str) -> tuple[str | None, Mapping[str, KnownFile]]:
+def _look(store: Hub, repo: str, revision: str) -> tuple[Refs, str | None, Mapping[str, KnownFile]]:
+    """What is there: the repository's names, the branch's head, and an adapter's files in it."""
     try:
-        commit = store.resolve(repo, revision)
-    except (RepositoryNotFoundError, RevisionNotFoundError):
-        return None, {}
+        refs = store.refs(repo)
+    except RepositoryNotFoundError:
+        return Refs(branches={}, tags={}), None, {}
+    if revision not in refs.branches:
+        return refs, None, {}
+    commit = store.resolve(repo, revision)
     repo = store.present_name(repo)
-    return commit, select_files(repo, store.files(repo, commit))[0]
-
-
-def _check_tag(store: Hub, repo: str, tag: str, branch: str, commit: str | None) -> None:
-    """Refuse a tag as a push would; `commit` is the one to be tagged, None for one to be made."""
-    if check_ref(tag) == branch:
-        raise tag_is_branch(repo, tag)
-    try:
-        found = store.resolve(repo, tag)
-    except (RepositoryNotFoundError, RevisionNotFoundError):
-        return
-    if found != commit:
-        raise tag_is_taken(repo, tag, expected=commit, found=found)
+    return refs, commit, select_files(repo, store.files(repo, commit))[0]
 
 
 def _summarise(config: AdapterConfig) -> AdapterSummary:

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatehub.errors import HubNameError
+from gatehub.errors import HubNameError, HubTagError, RevisionNotFoundError
 from gatehub.hub.names import (
+    check_branch,
     check_file_name,
     check_ref,
     check_repository,
     check_revision,
+    check_tag,
+    complete_commit,
     is_commit_prefix,
     is_component,
     split_name,
@@ -153,3 +156,53 @@ def test_split_name_returns_only_checked_parts(repository: str, revision: str) -
     except HubNameError:
         return
     assert parts == (check_repository(repository), check_revision(revision))
+
+
+COMMITS = ["abcd" + "0" * 36, "abce" + "0" * 36]
+
+
+@pytest.mark.parametrize("beginning", ["abcd", "ABCD0", COMMITS[0]])
+def test_a_beginning_that_one_commit_has_names_it(beginning: str) -> None:
+    assert complete_commit("acme/birds", beginning, COMMITS) == COMMITS[0]
+
+
+def test_a_beginning_that_no_commit_has_names_none() -> None:
+    assert complete_commit("acme/birds", "ffff", COMMITS) is None
+
+
+def test_a_beginning_that_several_commits_have_is_refused_with_all_of_them() -> None:
+    with pytest.raises(
+        RevisionNotFoundError, match="2 commits of acme/birds begin with 'abc'"
+    ) as no:
+        complete_commit("acme/birds", "abc", COMMITS)
+    assert all(commit in str(no.value.hint) for commit in COMMITS)
+
+
+@pytest.mark.parametrize(("taken", "commit"), [(None, None), (None, COMMIT), (COMMIT, COMMIT)])
+def test_a_tag_that_is_free_or_names_the_commit_is_allowed(
+    taken: str | None, commit: str | None
+) -> None:
+    check_tag("acme/birds", "v1", branches={"main", "v2"}, taken=taken, commit=commit)
+    check_branch("acme/birds", "main", tagged=None)
+
+
+@pytest.mark.parametrize("commit", [None, COMMITS[1]])
+def test_a_tag_never_moves(commit: str | None) -> None:
+    with pytest.raises(HubTagError, match=f"'v1' of acme/birds names {COMMITS[0]}") as caught:
+        check_tag("acme/birds", "v1", branches={"main"}, taken=COMMITS[0], commit=commit)
+    assert (caught.value.expected, caught.value.found) == (commit, COMMITS[0])
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_tag_and_a_branch_have_names_of_one_form(name: str) -> None:
+    with pytest.raises(HubNameError, match="is not the name of a branch or tag"):
+        check_tag("acme/birds", name, branches=(), taken=None, commit=None)
+    with pytest.raises(HubNameError, match="is not the name of a branch or tag"):
+        check_branch("acme/birds", name, tagged=None)
+
+
+def test_no_tag_is_called_as_a_branch_is() -> None:
+    with pytest.raises(HubNameError, match="'dev' is a branch of acme/birds"):
+        check_tag("acme/birds", "dev", branches={"main", "dev"}, taken=COMMIT, commit=COMMIT)
+    with pytest.raises(HubNameError, match="'v1' is a tag of acme/birds"):
+        check_branch("acme/birds", "v1", tagged=COMMIT)

@@ -20,10 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gatehub.errors import (
-    HubConflictError,
     HubError,
     HubIntegrityError,
-    HubNameError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -33,14 +31,24 @@ from gatehub.hub.folder.manifest import Manifest, now
 from gatehub.hub.folder.repository import Repository
 from gatehub.hub.folder.storage import Storage
 from gatehub.hub.names import (
+    check_branch,
     check_ref,
     check_revision,
+    check_tag,
+    complete_commit,
     is_commit_prefix,
     is_ref,
-    tag_is_branch,
+    landed_first,
     tag_is_taken,
 )
-from gatehub.hub.protocol import AdapterSummary, ListedAdapter, ListedRevision, PushResult, Query
+from gatehub.hub.protocol import (
+    AdapterSummary,
+    ListedAdapter,
+    ListedRevision,
+    PushResult,
+    Query,
+    Refs,
+)
 from gatehub.hub.reports import Report
 
 
@@ -101,10 +109,15 @@ class FolderHub:
             summary=summary,
         )
         repository.check(manifest)
-        if repository.tagged(revision) is not None:
-            raise HubNameError(f"'{revision}' is a tag of {repo}, and tags stay where they are.")
+        check_branch(repo, revision, tagged=repository.tagged(revision))
         if tag is not None:
-            _check_tag(repository, tag, revision, head if same else None)
+            check_tag(
+                repo,
+                tag,
+                branches={revision, *repository.branches()},
+                taken=repository.tagged(check_ref(tag)),
+                commit=head if same else None,
+            )
 
         # Of the same content too: a file that was damaged on the hub is sound again after it.
         for name, file in files.items():
@@ -136,22 +149,24 @@ class FolderHub:
             commit = repository.tagged(revision) if head is None else head.commit
             if commit is not None:
                 return commit
-        found: list[str] = []
         if is_commit_prefix(revision):
             # Only what a branch leads to: a refused push has left its manifest behind.
-            start = revision.lower()
-            found = [commit for commit, _ in repository.history() if commit.startswith(start)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise RevisionNotFoundError(
-                f"{len(found)} commits of {repo} begin with '{revision}'.",
-                hint=f"Give more digits: {', '.join(sorted(found))}.",
-            )
+            commits = (commit for commit, _ in repository.history())
+            if (found := complete_commit(repo, revision, commits)) is not None:
+                return found
         refs = [*repository.branches(), *repository.tags()]
         raise RevisionNotFoundError(
             f"{repo} has no branch, tag or commit '{revision}'.",
             hint=f"Its branches and tags are {', '.join(refs)}.",
+        )
+
+    def refs(self, repo: str) -> Refs:
+        """See `Hub.refs`."""
+        repository = self.existing(repo)
+        heads = {branch: repository.head(branch) for branch in repository.branches()}
+        return Refs(
+            branches={branch: head.commit for branch, head in heads.items() if head is not None},
+            tags=repository.tags(),
         )
 
     def present_name(self, repo: str) -> str:
@@ -191,22 +206,18 @@ class FolderHub:
 
     def list_revisions(self, repo: str) -> list[ListedRevision]:
         """See `Hub.list_revisions`."""
-        repository = self.existing(repo)
         # Refs before the history: what they name is then in it, whoever pushes meanwhile.
-        heads = {branch: repository.head(branch) for branch in repository.branches()}
-        tags = repository.tags()
+        refs = self.refs(repo)
         return [
             ListedRevision(
                 commit=commit,
                 parent=manifest.parent,
                 message=manifest.message,
                 created=manifest.created,
-                branches=tuple(
-                    branch for branch, head in heads.items() if head and head.commit == commit
-                ),
-                tags=tuple(tag for tag, tagged in tags.items() if tagged == commit),
+                branches=tuple(name for name, head in refs.branches.items() if head == commit),
+                tags=tuple(name for name, tagged in refs.tags.items() if tagged == commit),
             )
-            for commit, manifest in repository.history()
+            for commit, manifest in Repository(self._disk, repo).history()
         ]
 
     def _check_root(self) -> None:
@@ -246,30 +257,7 @@ def _land(repository: Repository, branch: str, number: int, manifest: Manifest) 
     found = None if winner is None else winner.commit
     if found is not None and repository.manifest(found).files == manifest.files:
         return found, False
-    raise HubConflictError(
-        f"Another push to {repository.name}@{branch} landed first: expected its head to be "
-        f"{manifest.parent or 'no commit yet'}, but it is {found}.",
-        hint="Nothing was overwritten. Push again (or with --force) to put yours on top of it.",
-        expected=manifest.parent,
-        found=found,
-    )
-
-
-def _check_tag(repository: Repository, tag: str, branch: str, commit: str | None) -> None:
-    """Refuse a tag before anything is pushed that could not be tagged after it.
-
-    Args:
-        repository: where.
-        tag: the tag's name.
-        branch: the branch that is pushed to.
-        commit: the commit to be tagged, None if the push will create it.
-    """
-    check_ref(tag)
-    if tag == branch or tag in repository.branches():
-        raise tag_is_branch(repository.name, tag)
-    taken = repository.tagged(tag)
-    if taken is not None and taken != commit:
-        raise tag_is_taken(repository.name, tag, expected=commit, found=taken)
+    raise landed_first(repository.name, branch, expected=manifest.parent, found=found)
 
 
 def _row(repository: Repository, branch: str, commit: str) -> ListedAdapter:

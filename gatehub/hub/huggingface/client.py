@@ -19,10 +19,11 @@ from gatehub.hub.names import (
     DEFAULT_BRANCH,
     check_repository,
     check_revision,
+    complete_commit,
     is_commit,
     is_commit_prefix,
 )
-from gatehub.hub.protocol import ListedRevision
+from gatehub.hub.protocol import ListedRevision, Refs
 
 ATTEMPTS = 4
 
@@ -84,7 +85,7 @@ class HubClient:
         told = explain(error, "Asking", repo, endpoint=self.endpoint)
         if not isinstance(told, RevisionNotFoundError) or not is_commit_prefix(beginning):
             raise error
-        found = complete_commit(repo, beginning, self.list_revisions(repo))
+        found = complete_commit(repo, beginning, (row.commit for row in self.list_revisions(repo)))
         if found is None or is_commit(beginning):
             raise error
         return found
@@ -114,16 +115,27 @@ class HubClient:
     def list_revisions(self, repo: str) -> list[ListedRevision]:
         """See `Hub.list_revisions`."""
         with self.asking(f"Listing {repo}", repo, None):
-            branches, tags = self._refs(repo)
-            order = sorted(branches, key=lambda branch: (branch != DEFAULT_BRANCH, branch))
-            histories = {b: self.api.list_repo_commits(repo, revision=b) for b in order}
-        return arrange_history(histories, branches=branches, tags=tags)
+            refs = self._refs(repo)
+            histories = {b: self.api.list_repo_commits(repo, revision=b) for b in refs.branches}
+        return arrange_history(histories, refs)
 
-    def _refs(self, repo: str) -> tuple[dict[str, str], dict[str, str]]:
+    def refs(self, repo: str) -> Refs:
+        """See `Hub.refs`."""
+
+        def ask() -> Refs:
+            with self.asking(f"Asking for the branches and tags of {repo}", repo, None):
+                return self._refs(repo)
+
+        return persist(ask)
+
+    def _refs(self, repo: str) -> Refs:
         refs = self.api.list_repo_refs(repo)
-        return (
-            {branch.name: branch.target_commit for branch in refs.branches},
-            {tag.name: tag.target_commit for tag in refs.tags},
+        heads = {branch.name: branch.target_commit for branch in refs.branches}
+        order = sorted(heads, key=lambda branch: (branch != DEFAULT_BRANCH, branch))
+        tags = {tag.name: tag.target_commit for tag in refs.tags}
+        return Refs(
+            branches={branch: heads[branch] for branch in order},
+            tags={tag: tags[tag] for tag in sorted(tags)},
         )
 
     def is_same(
@@ -147,17 +159,13 @@ def is_ambiguous(error: BaseException) -> bool:
 
 
 def arrange_history(
-    histories: Mapping[str, Sequence[GitCommitInfo]],
-    *,
-    branches: Mapping[str, str],
-    tags: Mapping[str, str],
+    histories: Mapping[str, Sequence[GitCommitInfo]], refs: Refs
 ) -> list[ListedRevision]:
     """Return each commit once, with the branches and tags that name it.
 
     Args:
         histories: the commits of each branch, newest first.
-        branches: the head of each.
-        tags: the commit of each.
+        refs: its branches and tags.
     """
     rows: dict[str, ListedRevision] = {}
     for history in histories.values():
@@ -171,23 +179,8 @@ def arrange_history(
                     parent=parent,
                     message=entry.title,
                     created=entry.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                    branches=tuple(b for b in histories if branches[b] == commit),
-                    tags=tuple(t for t in sorted(tags) if tags[t] == commit),
+                    branches=tuple(b for b, head in refs.branches.items() if head == commit),
+                    tags=tuple(t for t, tagged in refs.tags.items() if tagged == commit),
                 ),
             )
     return list(rows.values())
-
-
-def complete_commit(repo: str, beginning: str, rows: Sequence[ListedRevision]) -> str | None:
-    """Return the one commit that begins so, or None.
-
-    Raises:
-        RevisionNotFoundError: several do.
-    """
-    found = [row.commit for row in rows if row.commit.startswith(beginning.lower())]
-    if len(found) > 1:
-        raise RevisionNotFoundError(
-            f"{len(found)} commits of {repo} begin with '{beginning}'.",
-            hint=f"Give more digits: {', '.join(sorted(found))}.",
-        )
-    return found[0] if found else None

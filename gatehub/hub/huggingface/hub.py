@@ -28,15 +28,14 @@ from gatehub._retries import retry
 from gatehub.errors import (
     HubError,
     HubIntegrityError,
-    HubNameError,
     RepositoryNotFoundError,
 )
 from gatehub.hub.files import StoredFile, is_same
 from gatehub.hub.huggingface.cards import list_cards
 from gatehub.hub.huggingface.client import ATTEMPTS, HubClient
 from gatehub.hub.huggingface.landing import Landing
-from gatehub.hub.huggingface.tags import check_tag, put_tag
-from gatehub.hub.names import check_ref, check_repository
+from gatehub.hub.huggingface.tags import put_tag
+from gatehub.hub.names import check_branch, check_ref, check_repository, check_tag
 from gatehub.hub.protocol import AdapterSummary, ListedAdapter, PushResult, Query
 from gatehub.hub.reports import Report
 
@@ -135,18 +134,21 @@ class HuggingFaceHub(HubClient):
         """
         with self.asking(f"Pushing to {repo}", repo, revision):
             name = self._open(repo, private)
-            branches, tags = self._refs(name)
-            if revision in tags:
-                raise HubNameError(
-                    f"'{revision}' is a tag of {name}, and tags stay where they are."
-                )
-            if revision not in branches and branches:
+            refs = self._refs(name)
+            check_branch(name, revision, tagged=refs.tags.get(revision))
+            if revision not in refs.branches and refs.branches:
                 self.api.create_branch(name, branch=revision, exist_ok=True)
-                branches, tags = self._refs(name)
-            head = branches.get(revision)
+                refs = self._refs(name)
+            head = refs.branches.get(revision)
             same = head is not None and self.is_same(name, head, folder, files)
             if tag is not None:
-                check_tag(self, name, tag, branches, tags, head if same else None)
+                check_tag(
+                    name,
+                    tag,
+                    branches={revision, *refs.branches},
+                    taken=self.resolve(name, tag) if tag in refs.tags else None,
+                    commit=head if same else None,
+                )
         return name, head, same
 
     def _open(self, repo: str, private: bool) -> str:

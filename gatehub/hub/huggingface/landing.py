@@ -13,9 +13,10 @@ from huggingface_hub.hf_api import GitCommitInfo
 
 from gatehub._huggingface.refusals import find_cause, persist
 from gatehub._retries import retry
-from gatehub.errors import HubConflictError, HubError, HubUnreachableError
+from gatehub.errors import HubError, HubUnreachableError
 from gatehub.hub.files import MAX_FILE_BYTES, StoredFile
 from gatehub.hub.huggingface.client import ATTEMPTS, HubClient, is_ambiguous
+from gatehub.hub.names import landed_first
 
 _MARK = "gatehub-push: "
 
@@ -118,13 +119,7 @@ class Landing:
             return None
         if found is not None and self._client.is_same(self._repo, found, self._folder, self._files):
             return found, False
-        raise HubConflictError(
-            f"Another push to {self._repo}@{self._branch} landed first: expected its head to be "
-            f"{self._head or 'no commit yet'}, but it is {found}.",
-            hint="Nothing was overwritten. Push again (or with --force) to put yours on top of it.",
-            expected=self._head,
-            found=found,
-        )
+        raise landed_first(self._repo, self._branch, expected=self._head, found=found)
 
     def _read_history(self) -> list[GitCommitInfo]:
         with self._client.asking(f"Reading {self._repo}", self._repo, self._branch):

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from huggingface_hub.errors import HfHubHTTPError
 
 from gatehub._huggingface.refusals import httpx
 from gatehub._retries import retry
 from gatehub.errors import RevisionNotFoundError
 from gatehub.hub.huggingface.client import ATTEMPTS, HubClient, is_ambiguous
-from gatehub.hub.names import tag_is_branch, tag_is_taken
-
-
-def check_tag(
-    client: HubClient,
-    repo: str,
-    tag: str,
-    branches: Mapping[str, str],
-    tags: Mapping[str, str],
-    commit: str | None,
-) -> None:
-    """Refuse a tag before anything is pushed that could not be tagged after it."""
-    if tag in branches:
-        raise tag_is_branch(repo, tag)
-    if tag in tags and client.resolve(repo, tag) != commit:
-        raise tag_is_taken(repo, tag, expected=commit, found=tags[tag])
+from gatehub.hub.names import tag_is_taken
 
 
 def put_tag(client: HubClient, repo: str, tag: str, commit: str) -> None:

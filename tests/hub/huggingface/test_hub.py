@@ -146,6 +146,15 @@ def test_a_plan_refuses_the_tag_that_a_push_would(
         assert (caught.value.expected, caught.value.found) == (None, first)
         with pytest.raises(HubNameError, match="'main' is a branch"):
             plan_push(folders[0], REPO, hub=hub, tag="main")
+        push(folders[1], REPO, hub=hub, revision="dev")
+        for do in (plan_push, push):
+            with pytest.raises(HubNameError, match="'dev' is a branch"):
+                do(folders[0], REPO, hub=hub, tag="dev")
+            with pytest.raises(HubNameError, match="'v1' is a tag"):
+                do(folders[0], REPO, hub=hub, revision="v1")
+        # The beginning of a commit id is no tag, and no branch.
+        assert plan_push(folders[1], REPO, hub=hub, tag=first[:6]).tag == first[:6]
+        assert plan_push(folders[1], REPO, hub=hub, revision=first[:6]).parent is None
         assert plan_push(folders[0], REPO, hub=hub, tag="v1").tag == "v1"
         assert plan_push(folders[1], REPO, hub=hub, tag="v2").tag == "v2"
         assert plan_push(folders[1], "acme/new", hub=hub, tag="v1").tag == "v1"
