@@ -13,7 +13,8 @@ from typing import Any, ParamSpec
 
 import typer
 
-from gatehub.errors import GatehubError, HubWarning
+from gatehub._text import printable
+from gatehub.errors import ExtraFilesWarning, GatehubError, HubWarning
 
 P = ParamSpec("P")
 
@@ -52,17 +53,20 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 @contextmanager
 def _showing_warnings() -> Iterator[None]:
-    """Show what a hub has to say as a plain sentence, without a place in the source."""
+    """Show what a hub or a folder has to say as a plain sentence, without a place in the source."""
+    told = set()
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def show_plainly(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-            if issubclass(category, HubWarning):
-                typer.echo(str(message), err=True)
-            else:
+            if not issubclass(category, HubWarning | ExtraFilesWarning):
                 show(message, category, *rest)
+            elif str(message) not in told:  # a folder is read more than once in some commands
+                told.add(str(message))
+                typer.echo(printable(str(message)), err=True)
 
-        warnings.simplefilter("always", HubWarning)
+        for category in (HubWarning, ExtraFilesWarning):
+            warnings.simplefilter("always", category)
         # The Hub's client guesses that a download will not fit; the disk itself says it better.
         warnings.filterwarnings("ignore", "Not enough free disk space", UserWarning)
         warnings.showwarning = show_plainly  # type: ignore[assignment]
@@ -72,7 +76,8 @@ def _showing_warnings() -> Iterator[None]:
 def _end(error: BaseException, message: str, hint: str | None, *, status: int = 1) -> None:
     if os.environ.get("GATEHUB_DEBUG") == "1":
         raise error
+    message = printable(message)  # a path may hold anything
     typer.echo(f"Error: {message}" if status == 1 else message, err=True)
     if hint:
-        typer.echo(f"Hint: {hint}", err=True)
+        typer.echo(f"Hint: {printable(hint)}", err=True)
     raise typer.Exit(status) from error

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 def show_adapter(output: Output, folder: Path) -> None:
     """Show what an adapter is: task, backbone, gates, figures and sizes."""
-    from gatehub.adapter import Adapter
+    from gatehub.adapter import ADAPTER_FILES, Adapter
 
     adapter = Adapter.load(folder)
     config = adapter.config
     gate_count = sum(adapter.tensors[name].numel() for name in config.layout.gate_shapes())
     count = sum(tensor.numel() for tensor in adapter.tensors.values())
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    files = (folder / name for name in ADAPTER_FILES)
+    size = sum(path.stat().st_size for path in files if path.is_file())
     kinds = count_kinds(config.layout)
     value = {
         "task": config.task,

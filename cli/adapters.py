@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from gatehub._file_kinds import ONNX, describe_file
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._inspection import show_adapter, show_backbone
 from gatehub.cli._options import ADAPTER_HELP, BACKBONE_HELP, HubOption, find_adapter
@@ -63,7 +64,7 @@ def verify(
 ) -> None:
     """Check every byte of an adapter, or the answers of an exported file; exit with 0 or 1."""
     output = Output(format)
-    if path.endswith(".onnx"):
+    if _is_model(path):
         from gatehub.export import verify_onnx
 
         report = verify_onnx(Path(path))
@@ -74,3 +75,11 @@ def verify(
         config = verify_adapter(find_adapter(output, path, hub))
         found = f"task '{config.task}', {len(config.tensors)} tensors as declared"
     output.result({"path": path, "sound": True}, human=f"{path} is sound: {found}.", quiet=path)
+
+
+def _is_model(path: str) -> bool:
+    """Whether an exported file was named; what else is there is said where an adapter is read."""
+    try:
+        return describe_file(Path(path)) == ONNX
+    except (OSError, ValueError):
+        return path.endswith(".onnx")

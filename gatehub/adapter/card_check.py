@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from gatehub._disk import write_whole
+from gatehub._text import quote
 from gatehub.errors import AdapterExistsError, HubError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def check_card(folder: str | Path) -> CardReport:
     Raises:
         AdapterFormatError: the folder is not a sound adapter.
     """
-    from gatehub.adapter.files import CARD_FILE, TENSORS_FILE, verify_adapter
+    from gatehub.adapter.files import verify_adapter
+    from gatehub.adapter.folder import CARD_FILE, TENSORS_FILE, find_foreign
 
     folder = Path(folder)
     config = verify_adapter(folder)
@@ -56,7 +58,7 @@ def check_card(folder: str | Path) -> CardReport:
         text=text,
         metadata=metadata,
         problems=tuple(_find_problems(metadata, config, size)),
-        advice=tuple(_advise(metadata, config)),
+        advice=tuple(_advise(metadata, config, find_foreign(folder))),
     )
 
 
@@ -65,7 +67,7 @@ def write_card(
 ) -> None:
     """Write an adapter's card anew, over what was edited by hand, and draw its gates.
 
-    A folder with hidden files gets no picture: they would be lost when it is replaced.
+    A folder with other files gets no picture: they would be lost when it is replaced.
 
     Args:
         folder: a sound adapter.
@@ -77,7 +79,8 @@ def write_card(
         HubError: a license or data set that is not a name.
     """
     from gatehub.adapter.card import GATES_FILE, render_card
-    from gatehub.adapter.files import CARD_FILE, TENSORS_FILE, attach_file, read_adapter
+    from gatehub.adapter.files import attach_file, read_adapter
+    from gatehub.adapter.folder import CARD_FILE, TENSORS_FILE
     from gatehub.adapter.gate_map import draw_gates
 
     for name in (*datasets, *([license] if license else [])):
@@ -143,12 +146,13 @@ def _compare(prefix: str, found: dict[str, Any], expected: dict[str, Any]) -> li
     ]
 
 
-def _advise(metadata: dict[str, Any], config: AdapterConfig) -> list[str]:
+def _advise(metadata: dict[str, Any], config: AdapterConfig, foreign: Sequence[str]) -> list[str]:
     from gatehub.adapter.card import GATES_FILE
 
     advice = []
     if GATES_FILE not in config.files:
-        advice.append("It has no picture of its gates (--write draws it).")
+        after = f" once {quote(foreign[0], 80)} lies elsewhere" if foreign else ""
+        advice.append(f"It has no picture of its gates (--write draws it{after}).")
     if "license" not in metadata:
         advice.append("It names no license (--license apache-2.0 --write).")
     if "datasets" not in metadata:

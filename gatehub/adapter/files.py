@@ -24,8 +24,16 @@ from gatehub.adapter._tensors import (
 )
 from gatehub.adapter.card import render_card
 from gatehub.adapter.config import AdapterConfig
+from gatehub.adapter.folder import (
+    ADAPTER_FILES,
+    CARD_FILE,
+    CONFIG_FILE,
+    OPTIONAL_FILES,
+    TENSORS_FILE,
+    check_place,
+    list_files,
+)
 from gatehub.errors import (
-    AdapterExistsError,
     AdapterFormatError,
     ConfigError,
     CorruptTensorsError,
@@ -36,12 +44,6 @@ from gatehub.errors import (
     UnexpectedFileError,
 )
 
-CONFIG_FILE = "config.json"
-TENSORS_FILE = "gates.safetensors"
-CARD_FILE = "README.md"
-REQUIRED_FILES = (CONFIG_FILE, TENSORS_FILE, CARD_FILE)
-OPTIONAL_FILES = ("training.jsonl", "training.png", "gates.png")
-ADAPTER_FILES = REQUIRED_FILES + OPTIONAL_FILES
 MAX_CONFIG_BYTES = 4_000_000
 MAX_ATTACHMENT_BYTES = 2**26
 
@@ -58,14 +60,14 @@ def verify_adapter(folder: Path) -> AdapterConfig:
 def read_adapter(folder: Path) -> tuple[AdapterConfig, dict[str, Tensor]]:
     """Read and check an adapter's folder: its config, and its tensors as float32.
 
-    Files whose name begins with a dot are not the adapter's and are left alone. The card may be
-    edited by hand, so it must be there but has no digest.
+    Files that are not the adapter's are left alone, see `list_files`. The card may be edited by
+    hand, so it must be there but has no digest.
 
     Raises:
         AdapterFormatError: one subclass for each way in which a folder can be unsound.
     """
     try:
-        present = _list_files(folder)
+        present = list_files(folder)
         config_path, tensors_path = folder / CONFIG_FILE, folder / TENSORS_FILE
         text = _read_file(config_path, MAX_CONFIG_BYTES, ConfigError)
         config = _read_config(text, str(config_path))
@@ -123,7 +125,7 @@ def attach_file(folder: Path, name: str, content: bytes) -> AdapterConfig:
     """Add an attachment to a saved adapter, which stays as it is otherwise, and return its config.
 
     Raises:
-        AdapterExistsError: the folder holds hidden files, which would be lost.
+        AdapterExistsError: the folder holds other files, which would be lost.
         UnexpectedFileError: the format does not know the attachment, or it is too long.
         AdapterFormatError: the folder is not a sound adapter.
         OSError: the disk refuses; what was there is there still.
@@ -131,30 +133,13 @@ def attach_file(folder: Path, name: str, content: bytes) -> AdapterConfig:
     config = verify_adapter(folder)
     check_place(folder)
     _check_attachment(name, content)
-    contents = {path.name: path.read_bytes() for path in folder.iterdir()} | {name: content}
+    present = {own: folder / own for own in ADAPTER_FILES if (folder / own).is_file()}
+    contents = {own: path.read_bytes() for own, path in present.items()} | {name: content}
     files = {**config.files, name: hashlib.sha256(content).hexdigest()}
     first = {TENSORS_FILE: files[TENSORS_FILE]}
     config = config.with_files(config.tensors, first | dict(sorted(files.items())))
     publish_folder(folder, {**contents, CONFIG_FILE: config.to_json()})
     return config
-
-
-def check_place(folder: Path) -> None:
-    """Refuse a place where writing an adapter would lose something else.
-
-    Raises:
-        AdapterExistsError: a file, or a folder that holds anything but an adapter.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise AdapterExistsError(f"'{folder}' is a file; expected a folder or nothing.")
-    names = {path.name for path in folder.iterdir()}
-    if names and not set(REQUIRED_FILES) <= names <= set(ADAPTER_FILES):
-        raise AdapterExistsError(
-            f"'{folder}' holds something else than an adapter; it is left as it is.",
-            hint="Choose another folder.",
-        )
 
 
 def round_tensors(
@@ -176,30 +161,6 @@ def _check_attachment(name: str, content: bytes) -> None:
             f"'{name}' of {len(content):,} bytes is no attachment; expected one of "
             f"{', '.join(OPTIONAL_FILES)}, at most {MAX_ATTACHMENT_BYTES:,} bytes."
         )
-
-
-def _list_files(folder: Path) -> set[str]:
-    if not os.path.isdir(folder):
-        raise MissingFileError(
-            f"'{folder}' is no folder, so there is no adapter.", hint="Check the path."
-        )
-    present = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    for name in REQUIRED_FILES:
-        if not (folder / name).is_file():
-            raise MissingFileError(
-                f"'{folder}' has no {name}, so it is no whole adapter.",
-                hint="Fetch or save it again.",
-            )
-    unknown = sorted(
-        name for name in present if name not in ADAPTER_FILES or not (folder / name).is_file()
-    )
-    if unknown:
-        raise UnexpectedFileError(
-            f"'{folder}' holds {unknown[0]!r}, which is no file of an adapter "
-            f"({len(unknown)} such).",
-            hint=f"An adapter has {', '.join(ADAPTER_FILES)}; move everything else away.",
-        )
-    return present
 
 
 def _read_file(path: Path, limit: int, too_long: type[AdapterFormatError]) -> bytes:

@@ -34,7 +34,7 @@ def without_paths(
         The folder to publish, its config, and what was cut.
     """
     from gatehub.adapter.card import last_name
-    from gatehub.adapter.files import ADAPTER_FILES, CARD_FILE, CONFIG_FILE
+    from gatehub.adapter.folder import ADAPTER_FILES, CARD_FILE, CONFIG_FILE
 
     kind, _, place = config.backbone.source.partition(":")
     found = {place} if kind in ("file", "local-dir") and _is_path(place) else set[str]()

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from gatehub._file_kinds import advise_pull, is_pointer
 from gatehub._pickles import is_pickle
 from gatehub._text import first_line
 from gatehub.backbone._download import fetch_file, find_pickle
@@ -57,6 +58,7 @@ def resolve_file(path: str | Path) -> Path:
         raise BackboneError(f"'{path}' is not a .safetensors file, the one form that is read.")
     if not file.is_file():
         raise BackboneNotFoundError(f"There is no file '{path}'.", hint="Check the path.")
+    _check_content(file)
     return file
 
 
@@ -68,6 +70,7 @@ def resolve_folder(name: str) -> Resolved:
     if kind == "local-dir":
         if not (folder / SAFETENSORS_NAME).is_file():
             raise _no_safetensors(place, sorted(p.name for p in folder.iterdir()))
+        _check_content(folder / SAFETENSORS_NAME)
         return Resolved(folder=folder, file=folder / SAFETENSORS_NAME, revision=None)
     # A branch may move between two requests; both files are to be of one commit.
     file = _fetch_weights(place.partition("@")[0], SAFETENSORS_NAME, folder.name)
@@ -91,7 +94,18 @@ def resolve_config(name: str) -> Path:
             f"'{place}' has no config.json, so it is no timm model folder.",
             hint="Save one with save_for_hf(model, folder, safe_serialization=True) of timm.",
         )
+    _check_content(config)
     return config
+
+
+def _check_content(file: Path) -> None:
+    """Refuse a file of a clone that was made without git-lfs."""
+    if is_pointer(file):
+        raise BackboneError(
+            f"'{file}' is a git-lfs pointer and not the file itself: it was cloned without "
+            "git-lfs.",
+            hint=advise_pull(file.parent),
+        )
 
 
 def download(name: str) -> tuple[Path, str | None]:

@@ -16,7 +16,8 @@ already catch it.
     ├── AdapterError
     │   ├── AdapterFormatError              a folder that is not a sound adapter
     │   │   ├── MissingFileError            a file of the format is not there
-    │   │   ├── UnexpectedFileError         a file that the format does not know
+    │   │   ├── PointerFileError            a file that was cloned without git-lfs
+    │   │   ├── UnexpectedFileError         a file that may run, or something in a file's place
     │   │   ├── CorruptTensorsError         truncated, overlong or malformed safetensors
     │   │   ├── HeaderTooLargeError         a tensor header over the limit
     │   │   ├── DuplicateKeyError           a JSON key that stands twice
@@ -68,6 +69,7 @@ already catch it.
         └── ParityError                     the exported model answers differently
 
     UserWarning
+    ├── ExtraFilesWarning                   files in an adapter's folder that are left alone
     ├── HubWarning                          what a pull or push did that one should know
     └── UngatedLayerWarning                 part of a backbone is left as it is
 """
@@ -83,12 +85,14 @@ from gatehub.errors._adapter import (
     CorruptTensorsError,
     DigestMismatchError,
     DuplicateKeyError,
+    ExtraFilesWarning,
     FormatVersionError,
     HeaderTooLargeError,
     MissingFileError,
     MissingTensorError,
     NegativeVarianceError,
     NonFiniteTensorError,
+    PointerFileError,
     SelfCheckError,
     TensorDtypeError,
     TensorShapeError,
@@ -174,6 +178,7 @@ __all__ = [
     "ExecutionError",
     "ExportError",
     "ExportFormatError",
+    "ExtraFilesWarning",
     "FormatVersionError",
     "GateError",
     "GateKindError",
@@ -198,6 +203,7 @@ __all__ = [
     "NegativeVarianceError",
     "NonFiniteTensorError",
     "ParityError",
+    "PointerFileError",
     "QueueFullError",
     "RepositoryNotFoundError",
     "RequestError",

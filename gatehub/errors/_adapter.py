@@ -17,8 +17,12 @@ class MissingFileError(AdapterFormatError, FileNotFoundError):
     """A file of the format is not there."""
 
 
+class PointerFileError(AdapterFormatError):
+    """A file is a git-lfs pointer, as a clone without git-lfs has it."""
+
+
 class UnexpectedFileError(AdapterFormatError):
-    """A file lies in the folder that the format does not know."""
+    """Something lies in the folder that may run, or in the place of a file."""
 
 
 class CorruptTensorsError(AdapterFormatError):
@@ -83,3 +87,7 @@ class BackboneMismatchError(AdapterError):
 
 class SelfCheckError(AdapterError):
     """A task does not answer its probe here as it did where it was made."""
+
+
+class ExtraFilesWarning(UserWarning):
+    """An adapter's folder holds files that no adapter has; they are left alone."""

@@ -89,7 +89,8 @@ def list_cached(report: Report) -> list[CachedAdapter]:
     """
     # Loads torch, which nothing else in this package needs.
     from gatehub.adapter.card import name_backbone
-    from gatehub.adapter.files import TENSORS_FILE, verify_adapter
+    from gatehub.adapter.files import verify_adapter
+    from gatehub.adapter.folder import TENSORS_FILE
 
     rows = []
     for hub, repo, folder in cached_adapters():

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gatehub.adapter import Adapter
-from gatehub.adapter.files import check_place
+from gatehub.adapter.folder import check_place
 from gatehub.adapter.gate_map import draw_gates
 from gatehub.adapter.names import check_task_name
 from gatehub.backbone import Backbone

@@ -149,7 +149,7 @@ def test_the_tag_of_a_name_goes_with_a_file(tmp_path: Path) -> None:
     assert identity.name == f"{NET}.r160_in1k"
 
 
-@pytest.mark.parametrize("suffix", ["pth", "pt", "bin", "ckpt", "pkl", "tar"])
+@pytest.mark.parametrize("suffix", ["pth", "pt", "bin", "ckpt", "pkl", "tar", "PTH"])
 def test_a_pickle_is_refused_by_name_before_it_is_opened(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"net.{suffix}"
     with pytest.raises(UnsafeWeightsError, match=f"net.{suffix}' is a pickle, which can run code"):
@@ -256,6 +256,20 @@ def test_a_truncated_file_in_a_folder_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BackboneError, match=r"model.safetensors' is not a sound safetensors file"):
         load_backbone(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_clone_without_git_lfs_is_told_from_a_broken_one(tmp_path: Path, name: str) -> None:
+    folder = save_folder(tmp_path / "net", make_net(5))
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (folder / name).write_bytes(pointer)
+    with pytest.raises(
+        BackboneError, match=f"net/{name}' is a git-lfs pointer .* -C .*net lfs pull"
+    ):
+        load_backbone(f"local-dir:{folder}")
+    (folder / "net.safetensors").write_bytes(pointer)
+    with pytest.raises(BackboneError, match=r"net.safetensors' is a git-lfs pointer"):
+        load_backbone(NET, weights=folder / "net.safetensors")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"architecture": "qqqq"}', "{"])
