@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gatehub.cli._output import Output
 
 if TYPE_CHECKING:
+    from gatehub.backbone.preprocessing import Preprocessing
     from gatehub.training.data import ImageData
 
 _MAX_WORKERS = 8
@@ -20,6 +21,7 @@ def read_data(
     *,
     seed: int,
     skip_bad: bool,
+    preprocessing: Preprocessing,
     val_fraction: float = 0.2,
     train_images: int | None = None,
 ) -> ImageData:
@@ -33,6 +35,7 @@ def read_data(
             val_fraction=val_fraction,
             train_images=train_images,
             skip_bad=skip_bad,
+            preprocessing=preprocessing,
             progress=advance,
         )
     for name in images.skipped:

@@ -87,7 +87,9 @@ def demo(
     with _workplace(keep) as place:
         backbone = load_backbone("demo")
         data = {
-            task: read_data(output, source, seed=0, skip_bad=False)
+            task: read_data(
+                output, source, seed=0, skip_bad=False, preprocessing=backbone.preprocessing
+            )
             for task, source in TASKS.items()
         }
         rows = [

@@ -6,6 +6,8 @@ gatehub predict birds robin.jpg
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -71,7 +73,13 @@ def evaluate(
     output = Output(format)
     adapter = Adapter.load(find_adapter(output, folder, hub))
     model = fold(open_backbone(adapter, backbone, weights, device), adapter)
-    images = read_data(output, data, **recorded_split(adapter), skip_bad=skip_bad)
+    images = read_data(
+        output,
+        data,
+        **recorded_split(adapter),
+        skip_bad=skip_bad,
+        preprocessing=adapter.preprocessing,
+    )
     examples = choose_examples(images, adapter.labels, split.value)
     output.note(f"Evaluating '{adapter.task}' on {len(examples)} images ({split.value}) of {data}.")
     batches = evaluation_batches(
@@ -97,42 +105,74 @@ def predict(
     device: DeviceOption = "auto",
     format: FormatOption = Format.human,
 ) -> None:
-    """Classify image files."""
+    """Classify image files.
+
+    Those that can be read are answered, though others cannot; the exit status is 1 then.
+    """
     from gatehub.adapter import Adapter
-    from gatehub.backbone.preprocessing import open_image
+    from gatehub.errors import InputError, UnreadableImageError
     from gatehub.runtime.engine import Engine
 
     output = Output(format)
     adapter = Adapter.load(find_adapter(output, folder, hub))
-    pictures = [open_image(path) for path in images]
     engine = Engine(open_backbone(adapter, backbone, weights, device))
     engine.load(adapter.task, adapter)
     transform = adapter.preprocessing.transform()
-    answers: list[tuple[str, list[tuple[str, float]]]] = []
-    for path, picture in zip(images, pictures, strict=True):
-        logits = engine.predict(adapter.task, transform(picture)[None])[0]
+    answers: list[_Answer] = []
+    errors: list[InputError] = []
+    # One at a time: a folder of photographs does not fit in memory.
+    for path in images:
+        try:
+            image = transform(path)
+        except InputError as error:
+            errors.append(error)
+            answers.append(_Answer(str(path), error=error.message))
+            continue
+        logits = engine.predict(adapter.task, image[None])[0]
         scores, indices = logits.softmax(0).topk(min(top_k, len(adapter.labels)))
         labels = [adapter.labels[index] for index in indices.tolist()]
-        answers.append((str(path), list(zip(labels, scores.tolist(), strict=True))))
+        answers.append(_Answer(str(path), list(zip(labels, scores.tolist(), strict=True))))
+    if len(errors) < len(images):
+        _show_answers(output, adapter.task, answers)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise UnreadableImageError(
+            f"{len(errors)} of the {len(images)} images cannot be used. The first: "
+            f"{errors[0].message}",
+            hint=errors[0].hint,
+        )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is said of one image: its best labels with their scores, or why it has none."""
+
+    image: str
+    found: Sequence[tuple[str, float]] = ()
+    error: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        if self.error is not None:
+            return {"image": self.image, "error": self.error}
+        predictions = [{"label": label, "score": score} for label, score in self.found]
+        return {"image": self.image, "predictions": predictions}
+
+
+def _show_answers(output: Output, task: str, answers: Sequence[_Answer]) -> None:
     output.result(
-        {
-            "task": adapter.task,
-            "images": [
-                {
-                    "image": image,
-                    "predictions": [{"label": label, "score": score} for label, score in found],
-                }
-                for image, found in answers
-            ],
-        },
+        {"task": task, "images": [answer.to_json() for answer in answers]},
         human=make_table(
             ("image", "label", "score"),
             [
-                (image if rank == 0 else "", label, f"{score:.4f}")
-                for image, found in answers
-                for rank, (label, score) in enumerate(found)
+                (answer.image if rank == 0 else "", label, score)
+                for answer in answers
+                for rank, (label, score) in enumerate(
+                    [(label, f"{score:.4f}") for label, score in answer.found] or [("-", "-")]
+                )
             ],
             left=2,
         ),
-        quiet="\n".join(found[0][0] for _, found in answers),
+        # A line for each image, empty where there is no answer.
+        quiet="\n".join(answer.found[0][0] if answer.found else "" for answer in answers),
     )

@@ -131,6 +131,7 @@ def train(
         val_fraction=val_fraction,
         train_images=train_images,
         skip_bad=skip_bad,
+        preprocessing=loaded.preprocessing,
     )
     output.note(
         f"Training '{task}' on {loaded.identity.name}: {len(images.labels)} classes, "

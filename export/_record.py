@@ -6,7 +6,7 @@
 | version | of the gatehub that wrote it |
 | task | name |
 | labels | JSON list of class names, in the order of the logits |
-| preprocessing | JSON object, the fields of `Preprocessing` |
+| preprocessing | JSON object, the fields of `Preprocessing`; `image_rules` may be missing |
 | backbone | JSON object: name, digest |
 | adapter_digest | 64 hexadecimal digits |
 | probe | JSON object: seed, shape [3, C, H, W], logits (3, classes) |
@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +30,7 @@ from gatehub import __version__
 from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
 from gatehub.adapter.probe import PROBE_IMAGES, PROBE_SEED, draw_images
+from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ExportFormatError
 from gatehub.export.parity import first_line
@@ -93,7 +94,7 @@ class Record:
             "version": __version__,
             "task": self.task,
             "labels": self.labels,
-            "preprocessing": asdict(self.preprocessing),
+            "preprocessing": self.preprocessing.to_json(),
             "backbone": {"name": self.backbone_name, "digest": self.backbone_digest},
             "adapter_digest": self.adapter_digest,
             "probe": {
@@ -194,11 +195,20 @@ def _read_object(text: str) -> dict[str, Any]:
 
 def _read_preprocessing(text: str) -> Preprocessing:
     fields = _read_object(text)
-    lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
-    preprocessing = Preprocessing(**{**fields, **lists})
+    rules = fields.pop("image_rules", None)  # files that were exported before have none
+    preprocessing = Preprocessing(
+        **_as_tuples(fields),
+        image_rules=None if rules is None else ImageRules(**_as_tuples(rules)),
+    )
     if not all(type(size) is int for size in preprocessing.input_size):
         raise ValueError(f"input_size is {preprocessing.input_size}")
     return preprocessing
+
+
+def _as_tuples(fields: Any) -> dict[str, Any]:
+    if not isinstance(fields, dict):
+        raise ValueError("not an object")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 
 def _read_backbone(text: str) -> tuple[str, str]:

@@ -11,8 +11,9 @@ from typing import Any
 from gatehub.adapter._fields import Fields, describe, is_text
 from gatehub.adapter.names import check_file_name, check_tensor_name
 from gatehub.backbone import BackboneIdentity
+from gatehub.backbone.images import IMAGE_RULES_VERSION, ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import ConfigError
+from gatehub.errors import ConfigError, FormatVersionError
 from gatehub.gates.kinds import parse_kind
 from gatehub.gates.layout import GateLayout, SiteGate
 from gatehub.gates.policy import AUTO
@@ -86,9 +87,32 @@ def read_preprocessing(fields: Fields) -> Preprocessing:
         interpolation=fields.take("interpolation", str),
         crop_pct=fields.take("crop_pct", float),
         crop_mode=fields.take("crop_mode", str),
+        # Adapters made before there were any have none.
+        image_rules=(
+            read_image_rules(fields.take_fields("image_rules"))
+            if "image_rules" in fields.names()
+            else None
+        ),
     )
     fields.done()
     return preprocessing
+
+
+def read_image_rules(fields: Fields) -> ImageRules:
+    version = fields.take("version", int)
+    if version > IMAGE_RULES_VERSION:
+        raise FormatVersionError(
+            f"{fields.where} is of version {version}; this gatehub knows up to "
+            f"{IMAGE_RULES_VERSION}.",
+            hint="Upgrade gatehub (pip install -U gatehub).",
+        )
+    colour = fields.take_list("background", int)
+    fields.done()
+    if len(colour) != 3:
+        raise ConfigError(
+            f"{fields.where}.background has {len(colour)} values; expected red, green and blue."
+        )
+    return ImageRules(version=version, background=(colour[0], colour[1], colour[2]))
 
 
 def read_tensors(fields: Fields, where: str) -> dict[str, TensorSpec]:

@@ -24,12 +24,7 @@ from gatehub.adapter.names import check_task_name
 from gatehub.adapter.probe import Probe, read_probe
 from gatehub.backbone import BackboneIdentity
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import (
-    ConfigError,
-    FormatVersionError,
-    GatehubError,
-    UnsafeNameError,
-)
+from gatehub.errors import AdapterFormatError, ConfigError, FormatVersionError, GatehubError
 from gatehub.gates.layout import GateLayout
 
 FORMAT_VERSION = 1
@@ -122,7 +117,7 @@ class AdapterConfig:
                 },
             },
             "norm": gates.norm,
-            "preprocessing": asdict(self.preprocessing),
+            "preprocessing": self.preprocessing.to_json(),
             "metrics": {name: float(value) for name, value in self.metrics.items()},
             "training": dict(self.training),
             "tensors": {
@@ -170,11 +165,9 @@ class AdapterConfig:
                     read_probe(fields.take_fields("probe")) if "probe" in fields.names() else None
                 ),
             )
-        except ConfigError:
+        except AdapterFormatError:
             raise
         except GatehubError as error:
-            if isinstance(error, UnsafeNameError):
-                raise
             raise ConfigError(f"{where}: {error.message}") from error
         fields.done()
         return config

@@ -1,31 +1,47 @@
-"""How an image becomes the tensor a backbone expects: one way for training, shell and server."""
+"""How an image becomes the tensor a backbone expects: one way for training, shell and server.
+
+`docs/preprocessing.md` says it exactly; `examples/preprocess.py` does it with numpy and Pillow
+alone.
+"""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from PIL import Image
-from timm.data import create_transform, resolve_data_config
+from timm.data import resolve_data_config
 
+from gatehub.backbone.images import (
+    DEFAULT_MAX_PIXELS,
+    NEWEST_RULES,
+    ImageRules,
+    ImageSource,
+    name_source,
+    open_image,
+)
 from gatehub.errors import ImageTooLargeError, InputError
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
+    from torch import Tensor, nn
 
-DEFAULT_MAX_PIXELS = 50_000_000
+MAX_INPUT_SIDE = 4096
+# Of an image that is resized before it is cropped.
+MAX_RESIZED_PIXELS = DEFAULT_MAX_PIXELS
 
-# Pillow reads more; some of it starts other programs (EPS runs Ghostscript).
-IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
-_INTERPOLATIONS = frozenset(
-    {"nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "nearest-exact"}
-)
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 _CROP_MODES = frozenset({"center", "squash", "border"})
 
 
@@ -40,9 +56,10 @@ class Preprocessing:
         interpolation: Pillow's name of the resampling filter.
         crop_pct: side of the crop divided by the side the image is resized to, in (0, 1].
         crop_mode: "center", "squash" or "border", as in timm.
+        image_rules: how a file becomes a picture; None as before there were any, see `open_image`.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: a value is out of its range, or no image could be told from another.
     """
 
     input_size: tuple[int, int, int]
@@ -51,13 +68,14 @@ class Preprocessing:
     interpolation: str
     crop_pct: float
     crop_mode: str
+    image_rules: ImageRules | None = None
 
     def __post_init__(self) -> None:
         channels, height, width = self.input_size
-        if channels != 3 or not 1 <= height <= 4096 or not 1 <= width <= 4096:
+        if channels != 3 or not 1 <= min(height, width) <= max(height, width) <= MAX_INPUT_SIDE:
             raise InputError(
                 f"Preprocessing input_size is {self.input_size}; expected 3 channels "
-                "and sides of 1 to 4096 pixels."
+                f"and sides of 1 to {MAX_INPUT_SIDE} pixels."
             )
         finite = all(map(math.isfinite, (*self.mean, *self.std)))
         sized = len(self.mean) == len(self.std) == channels
@@ -66,20 +84,31 @@ class Preprocessing:
                 f"Preprocessing mean {self.mean} and std {self.std} must each have "
                 f"{channels} finite values, std above 0."
             )
-        if self.interpolation not in _INTERPOLATIONS:
+        if not self._keeps_levels_apart():
+            raise InputError(
+                f"Preprocessing mean {self.mean} and std {self.std} leave some of the 256 levels "
+                "of a channel infinite or equal in half precision.",
+                hint="They are for pixels from 0 to 1, such as mean 0.485 and std 0.229.",
+            )
+        if self.interpolation not in _FILTERS:
             raise InputError(
                 f"Preprocessing interpolation is {self.interpolation!r}; "
-                f"expected one of {', '.join(sorted(_INTERPOLATIONS))}."
+                f"expected one of {', '.join(sorted(_FILTERS))}."
             )
         if not 0 < self.crop_pct <= 1 or self.crop_mode not in _CROP_MODES:
             raise InputError(
                 f"Preprocessing crop is {self.crop_pct} {self.crop_mode!r}; expected a share in "
                 f"(0, 1] and one of {', '.join(sorted(_CROP_MODES))}."
             )
+        if height / self.crop_pct * (width / self.crop_pct) > MAX_RESIZED_PIXELS:
+            raise InputError(
+                f"Preprocessing crop_pct is {self.crop_pct}, for which any image would be resized "
+                f"to more than {MAX_RESIZED_PIXELS:,} pixels before {height} x {width} are cut out."
+            )
 
     @classmethod
     def from_model(cls, model: nn.Module) -> Preprocessing:
-        """Read the preprocessing from a timm model's own configuration.
+        """Read the preprocessing from a timm model's own configuration, with the newest rules.
 
         Source: timm.data.resolve_data_config.
         """
@@ -91,62 +120,91 @@ class Preprocessing:
             interpolation=config["interpolation"],
             crop_pct=float(config["crop_pct"]),
             crop_mode=config["crop_mode"],
+            image_rules=NEWEST_RULES,
         )
 
-    def transform(self) -> Callable[[Image.Image], torch.Tensor]:
-        """Return timm's evaluation transform: an RGB image → (3, H, W) float32, normalised."""
-        transform: Callable[[Image.Image], torch.Tensor] = create_transform(
-            input_size=self.input_size,
-            is_training=False,
-            interpolation=self.interpolation,
-            mean=self.mean,
-            std=self.std,
-            crop_pct=self.crop_pct,
-            crop_mode=self.crop_mode,
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as they are stored: without image rules where there are none."""
+        fields = asdict(self)
+        if self.image_rules is None:
+            del fields["image_rules"]
+        return fields
+
+    def open(self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+        """Decode an image to 8-bit RGB, and refuse one that would become too large.
+
+        Training, `eval`, `predict` and the server open every image here.
+
+        Args:
+            source: as for `open_image`.
+            max_pixels: refuse larger images before decoding them.
+
+        Raises:
+            ImageTooLargeError: it has more pixels, or would be resized to more than
+                `MAX_RESIZED_PIXELS`.
+            InputError: it cannot be decoded, or would be resized to nothing.
+        """
+        image = open_image(source, rules=self.image_rules, max_pixels=max_pixels)
+        width, height = self.resized(image.width, image.height)
+        becomes = (
+            f"{name_source(source)} has {image.width} x {image.height} pixels and would be "
+            f"resized to {width} x {height}"
         )
-        return transform
+        # The width is resized first, so there is an image of the new width and the old height.
+        if width * max(height, image.height) > MAX_RESIZED_PIXELS:
+            raise ImageTooLargeError(
+                f"{becomes}, which takes more than {MAX_RESIZED_PIXELS:,}.",
+                hint="Crop it, or pad it to a shape nearer to that of the input.",
+            )
+        if not width or not height:
+            raise InputError(f"{becomes}.", hint="Pad it to a shape nearer to that of the input.")
+        return image
+
+    def transform(self, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Callable[[ImageSource], Tensor]:
+        """Return the evaluation transform: an image → (3, H, W) float32, normalised.
+
+        It takes whatever `open` does, with the same limit and errors, and gives bit for bit what
+        timm's evaluation transform gives for the opened image.
+        """
+        return partial(self._transform, max_pixels=max_pixels)
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return the (width, height) to which an image is resized before it is cropped."""
+        _, down, across = (math.floor(side / self.crop_pct) for side in self.input_size)
+        if self.crop_mode == "squash":
+            return across, down
+        if self.crop_mode == "center" and across == down:
+            longer = int(across * max(width, height) / min(width, height))
+            return (across, longer) if width <= height else (longer, across)
+        choose = max if self.crop_mode == "border" else min
+        ratio = choose(height / down, width / across)
+        return round(width / ratio), round(height / ratio)
+
+    def _transform(self, source: ImageSource, *, max_pixels: int) -> Tensor:
+        image = self.open(source, max_pixels=max_pixels)
+        image = image.resize(self.resized(*image.size), _FILTERS[self.interpolation])
+        _, height, width = self.input_size
+        cut = Image.new("RGB", (width, height), self._border())
+        cut.paste(image, (_centre(image.width, width), _centre(image.height, height)))
+        pixels = np.asarray(cut, np.float32).transpose(2, 0, 1) / np.float32(255)
+        mean, std = (np.array(v, np.float32).reshape(3, 1, 1) for v in (self.mean, self.std))
+        return torch.from_numpy(np.ascontiguousarray((pixels - mean) / std))
+
+    def _border(self) -> tuple[int, int, int]:
+        """Return the colour around an image that is smaller than the crop."""
+        red, green, blue = (min(max(round(255 * value), 0), 255) for value in self.mean)
+        return red, green, blue
+
+    def _keeps_levels_apart(self) -> bool:
+        """Whether the 256 levels of each channel stay finite and different in half precision."""
+        with np.errstate(all="ignore"):
+            mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+            levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
+            normalised = ((levels - mean) / std).astype(np.float16)
+            rises = np.diff(normalised, axis=0) > 0
+        return bool(np.isfinite(normalised).all() and rises.all())
 
 
-def open_image(source: bytes | str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """Decode an image to 8-bit RGB.
-
-    Orientation tags are not applied, as in the data sets that timm's weights come from.
-
-    Args:
-        source: encoded bytes, or the path of a file.
-        max_pixels: refuse larger images, by their header, before decoding them.
-
-    Raises:
-        ImageTooLargeError: more than `max_pixels`.
-        InputError: not an image of `IMAGE_FORMATS`, truncated, or of more than 8 bits per channel.
-    """
-    name = "The image" if isinstance(source, bytes) else f"'{source}'"
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        with Image.open(file, formats=IMAGE_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ImageTooLargeError(
-                    f"{name} has {width} x {height} pixels; at most {max_pixels:,} are decoded.",
-                    hint="Scale it down first.",
-                )
-            if image.mode == "F" or image.mode.startswith("I"):
-                raise InputError(
-                    f"{name} has more than 8 bits per channel (mode {image.mode}).",
-                    hint="Convert it to 8 bits first, so that its range is your choice.",
-                )
-            rgb: Image.Image = image.convert("RGB")
-            return rgb
-    except InputError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLargeError(
-            f"{name} has far more than {max_pixels:,} pixels.", hint="Scale it down first."
-        ) from error
-    except FileNotFoundError as error:
-        raise InputError(f"{name} does not exist.", hint="Check the path.") from error
-    except Exception as error:  # Pillow's decoders raise whatever their format trips over.
-        raise InputError(
-            f"{name} cannot be decoded as an image ({type(error).__name__}).",
-            hint=f"Give a whole file of one of these formats: {', '.join(IMAGE_FORMATS)}.",
-        ) from error
+def _centre(side: int, crop: int) -> int:
+    """Return where an image begins in the crop: before it, where it is larger."""
+    return (crop - side) // 2 if side < crop else -round((side - crop) / 2)

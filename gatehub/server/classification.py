@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor
 
-from gatehub.backbone.preprocessing import open_image
 from gatehub.errors import EngineError, RequestError
 
 if TYPE_CHECKING:
@@ -115,10 +114,10 @@ def classify(
         InputError: the image cannot be used.
         EngineError: the answer is not finite.
     """
-    image = open_image(request.image, max_pixels=max_pixels)
     preprocessing = engine.task(task).preprocessing
     while True:
-        answer = engine.run(task, preprocessing.transform()(image)[None])
+        image = preprocessing.transform(max_pixels=max_pixels)(request.image)
+        answer = engine.run(task, image[None])
         if answer.task.preprocessing == preprocessing:
             break
         # The task was swapped in between, for an adapter that wants its images otherwise.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields
 
-from gatehub.backbone.preprocessing import DEFAULT_MAX_PIXELS
+from gatehub.backbone.images import DEFAULT_MAX_PIXELS
 from gatehub.errors import ServerError
 
 
@@ -20,7 +20,8 @@ class ServerSettings:
 
     Args:
         max_body_bytes: largest request body, as sent; base64 takes a third more than its image.
-        max_pixels: largest image, width times height, checked before it is decoded.
+        max_pixels: largest image, width times height, checked before it is decoded; decoding
+            takes about 8 bytes a pixel (WebP: 16).
         threads: requests that are decoded and classified at the same time.
         max_waiting: further requests that may wait for a thread, their bodies in memory.
         body_timeout_s: seconds that a client may take to send a body.

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gatehub.backbone.images import ImageSource
 from gatehub.training.data import Examples
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Batch = tuple[Tensor, Tensor]
 
 
 def training_batches(
     examples: Examples,
-    transform: Callable[[Image.Image], Tensor],
+    transform: Callable[[ImageSource], Tensor],
     *,
     batch_size: int,
     seed: int,
@@ -46,7 +44,7 @@ def training_batches(
 
 def evaluation_batches(
     examples: Examples,
-    transform: Callable[[Image.Image], Tensor],
+    transform: Callable[[ImageSource], Tensor],
     *,
     batch_size: int = 64,
     workers: int = 0,
@@ -68,7 +66,7 @@ class _Drawn(Dataset[tuple[Tensor, int]]):
     def __init__(
         self,
         examples: Examples,
-        transform: Callable[[Image.Image], Tensor],
+        transform: Callable[[ImageSource], Tensor],
         *,
         seed: tuple[int, int] | None,
     ) -> None:
@@ -82,7 +80,7 @@ class _Drawn(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if self._seed is not None:
             seed_everything(*self._seed, index)
-        return self._transform(self._examples.image(index)), self._examples.targets[index]
+        return self._transform(self._examples.sources[index]), self._examples.targets[index]
 
 
 def seed_everything(*parts: int) -> None:

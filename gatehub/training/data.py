@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gatehub.backbone.preprocessing import open_image
+from gatehub.backbone.images import open_image
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import DataError, InputError, UnreadableImageError
 from gatehub.training.sources import Picture, name_some, read_source
 from gatehub.training.split import divide, stratified_order
@@ -42,13 +43,14 @@ class Examples:
         return len(self.names)
 
     def image(self, index: int) -> Image.Image:
-        """Decode one image to 8-bit RGB.
+        """Decode one image to 8-bit RGB, by the rules of a new adapter.
+
+        A task's own rules may differ: `Preprocessing.transform` takes `sources[index]` as it is.
 
         Raises:
             InputError: the file has become unreadable since the data was loaded.
         """
-        source = self.sources[index]
-        return open_image(source) if isinstance(source, Path) else Image.fromarray(source)
+        return open_image(self.sources[index])
 
     def sample(self, count: int, *, seed: int) -> Examples:
         """Return at most `count` of the examples, in their order, every class in proportion."""
@@ -98,6 +100,7 @@ def load_data(
     val_fraction: float = 0.2,
     train_images: int | None = None,
     skip_bad: bool = False,
+    preprocessing: Preprocessing | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageData:
     """Read a source of labelled images, decode each file once as a check, and split it.
@@ -111,6 +114,8 @@ def load_data(
             left over are not used, but for `sklearn:digits`, where they join the
             validation side; `glyphs:` renders as many as asked for.
         skip_bad: leave unreadable images out instead of refusing the source.
+        preprocessing: what the images are for, so that one which it refuses counts as unreadable;
+            None checks only that they can be decoded.
         progress: called with (files decoded, files in all) as the check goes on.
 
     Raises:
@@ -150,7 +155,7 @@ def load_data(
     )
     # What is wrong with the classes is said before the long work of decoding begins.
     train, val = divided(found.pictures, where)
-    reasons = _find_unreadable(found.pictures, progress)
+    reasons = _find_unreadable(found.pictures, preprocessing, progress)
     if reasons and not skip_bad:
         names = list(reasons)
         raise UnreadableImageError(
@@ -172,18 +177,21 @@ def load_data(
 
 
 def _find_unreadable(
-    pictures: Sequence[Picture], progress: Callable[[int, int], None] | None
+    pictures: Sequence[Picture],
+    preprocessing: Preprocessing | None,
+    progress: Callable[[int, int], None] | None,
 ) -> dict[str, str]:
     """Decode every file once; return the reason of each that fails, by its picture's name."""
     files = [
         (picture.name, picture.image) for picture in pictures if isinstance(picture.image, Path)
     ]
+    check = partial(_why_unreadable, open_image if preprocessing is None else preprocessing.open)
     reasons: dict[str, str] = {}
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
         # In rounds, so that a million files are not queued at once and Ctrl-C ends it soon.
         for start in range(0, len(files), _FILES_PER_ROUND):
             batch = files[start : start + _FILES_PER_ROUND]
-            failures = threads.map(_why_unreadable, [path for _, path in batch])
+            failures = threads.map(check, [path for _, path in batch])
             for done, ((name, _), reason) in enumerate(
                 zip(batch, failures, strict=True), start=start + 1
             ):
@@ -194,9 +202,9 @@ def _find_unreadable(
     return reasons
 
 
-def _why_unreadable(path: Path) -> str | None:
+def _why_unreadable(decode: Callable[[Path], object], path: Path) -> str | None:
     try:
-        open_image(path)
+        decode(path)
     except InputError as error:
         return error.message
     return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from timm.data import create_transform
 
+from gatehub.backbone.images import ImageSource
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TrainingError
 
@@ -80,8 +82,11 @@ class Recipe:
             return (step + 1) / rising
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
-    def augment(self, preprocessing: Preprocessing) -> Callable[[Image.Image], torch.Tensor]:
-        """Return timm's training transform: an RGB image → (3, H, W) float32, normalised."""
+    def augment(self, preprocessing: Preprocessing) -> Callable[[ImageSource], torch.Tensor]:
+        """Return the training transform: an image → (3, H, W) float32, normalised.
+
+        Images are opened as for the evaluation transform; what follows is timm's.
+        """
         transform: Callable[[Image.Image], torch.Tensor] = create_transform(
             input_size=preprocessing.input_size,
             is_training=True,
@@ -94,4 +99,12 @@ class Recipe:
             mean=preprocessing.mean,
             std=preprocessing.std,
         )
-        return transform
+        return partial(_open_and_augment, preprocessing, transform)
+
+
+def _open_and_augment(
+    preprocessing: Preprocessing,
+    transform: Callable[[Image.Image], torch.Tensor],
+    source: ImageSource,
+) -> torch.Tensor:
+    return transform(preprocessing.open(source))

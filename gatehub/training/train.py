@@ -150,7 +150,7 @@ def train_adapter(
     )
     adapter = Adapter.from_model(model, task=task, training=settings).as_stored(dtype)
     adapter = adapter.with_probe(backbone, dtype=dtype)
-    batches = evaluation_batches(data.val, backbone.preprocessing.transform(), workers=workers)
+    batches = evaluation_batches(data.val, adapter.preprocessing.transform(), workers=workers)
     measured = evaluate(fold(backbone, adapter), batches)
     adapter = adapter.with_metrics({"accuracy": measured.accuracy, "loss": measured.loss})
     log = "".join(json.dumps(asdict(record)) + "\n" for record in history).encode()

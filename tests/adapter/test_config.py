@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatehub.adapter import AdapterConfig
+from gatehub.backbone.images import ImageRules
 from gatehub.errors import (
     AdapterFormatError,
     ConfigError,
@@ -140,6 +142,12 @@ WRONG_TYPES: list[tuple[tuple[str | int, ...], object, str]] = [
     (("files", TENSORS), 0, "0; expected a string"),
 ]
 
+
+def rules(**changes: object) -> dict[str, object]:
+    """A sound section of image rules, but for these fields."""
+    return {"version": 1, "background": [0, 0, 0], **changes}
+
+
 OUT_OF_RANGE: list[tuple[tuple[str | int, ...], object, str]] = [
     (("format_version",), 0, "there is none below 1"),
     (("format_version",), -1, "there is none below 1"),
@@ -171,6 +179,26 @@ OUT_OF_RANGE: list[tuple[tuple[str | int, ...], object, str]] = [
     (("preprocessing", "interpolation"), "magic", "'magic'; expected one of"),
     (("preprocessing", "crop_pct"), 1.5, r"expected a share in \(0, 1\]"),
     (("preprocessing", "crop_mode"), "", "crop is 0.875 ''; expected"),
+    (("preprocessing", "crop_pct"), 1e-9, "for which any image would be resized to more than"),
+    (("preprocessing", "std", 1), 1e-300, "leave some of the 256 levels .* infinite or equal"),
+    (("preprocessing", "mean", 1), 1e300, "leave some of the 256 levels .* infinite or equal"),
+    (("preprocessing", "image_rules"), None, "image_rules is null; expected an object"),
+    (("preprocessing", "image_rules"), {"version": 1}, "lacks the field 'background'"),
+    (("preprocessing", "image_rules"), {"background": [0, 0, 0]}, "lacks the field 'version'"),
+    (
+        ("preprocessing", "image_rules"),
+        rules(version=0),
+        "of version 0; this gatehub knows version 1",
+    ),
+    (("preprocessing", "image_rules"), rules(version=True), "version is true; expected an integer"),
+    (("preprocessing", "image_rules"), rules(surprise=1), 'has unknown fields: "surprise"'),
+    (("preprocessing", "image_rules"), rules(background=[0, 0]), "background has 2 values"),
+    (
+        ("preprocessing", "image_rules"),
+        rules(background=[0, 0, 256]),
+        "a whole number from 0 to 255",
+    ),
+    (("preprocessing", "image_rules"), rules(background=[0, 0.5, 0]), "0.5; expected an integer"),
     (("tensors", "head.bias", "dtype"), "F64", '"F64"; expected one of F16, BF16, F32'),
     (("tensors", "head.bias", "dtype"), "I8", '"I8"; expected one of'),
     (("tensors", "head.bias", "dtype"), "f32", '"f32"; expected one of'),
@@ -205,6 +233,12 @@ BROKEN_FIELDS = [
         in_turn(assign("format_version", value=2), assign("of the future", value=1)),
         FormatVersionError,
         "of format version 2; this gatehub reads up to 1. Upgrade gatehub",
+    ),
+    Broken(
+        "newer image rules",
+        assign("preprocessing", "image_rules", value={"version": 2, "of the future": 1}),
+        FormatVersionError,
+        "image_rules is of version 2; this gatehub knows up to 1. Upgrade gatehub",
     ),
     *(
         Broken(
@@ -305,6 +339,15 @@ def test_config_reads_what_it_writes() -> None:
     assert config.to_json() == GOLDEN_TEXT
     assert AdapterConfig.from_json(config.to_json()) == config
     assert config.with_files(tensors={}, files={}) == SAMPLE_CONFIG
+
+
+def test_image_rules_are_stored_and_read() -> None:
+    assert AdapterConfig.from_json(GOLDEN_TEXT).preprocessing.image_rules is None
+    ruled = ImageRules(background=(1, 2, 3))
+    preprocessing = replace(SAMPLE_CONFIG.preprocessing, image_rules=ruled)
+    data = make_sample(preprocessing=preprocessing).config.to_json()
+    assert b'    "image_rules": {"version": 1, "background": [1, 2, 3]}\n' in data
+    assert AdapterConfig.from_json(data).preprocessing == preprocessing
 
 
 def test_each_site_and_tensor_has_one_line() -> None:

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
-import io
-import struct
-import zlib
+import pickle
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
-from PIL import EpsImagePlugin, Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 from gatehub.backbone import Backbone
-from gatehub.backbone.preprocessing import IMAGE_FORMATS, Preprocessing, open_image
+from gatehub.backbone.images import ImageRules
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ImageTooLargeError, InputError
+from tests.backbone.drawn import images, preprocessings
+from tests.backbone.files import encode, gradient, turned
 
 SQUARE = Preprocessing(
     input_size=(3, 32, 32),
@@ -24,28 +28,6 @@ SQUARE = Preprocessing(
     crop_pct=0.875,
     crop_mode="center",
 )
-
-
-def gradient(width: int = 40, height: int = 30) -> Image.Image:
-    """An RGB image without symmetry, so that no flip, turn or shift goes unseen."""
-    image = Image.new("RGB", (width, height))
-    image.putdata(
-        [(x * 6 % 256, y * 8 % 256, (x * y) % 256) for y in range(height) for x in range(width)]
-    )
-    return image
-
-
-def encode(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def announce_png(width: int, height: int) -> bytes:
-    """The beginning of a PNG that announces a size and holds no pixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", 0)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +65,7 @@ def test_a_backbone_has_the_one_of_its_model(tiny_backbone: Backbone) -> None:
     ],
     ids=str,
 )
-def test_the_transform_is_timms_evaluation_transform(overlay: dict[str, object]) -> None:
+def test_a_models_transform_is_timms_evaluation_transform(overlay: dict[str, object]) -> None:
     with torch.device("meta"):
         model = timm.create_model("test_resnet", pretrained_cfg_overlay=overlay)
     theirs = create_transform(**resolve_data_config({}, model=model), is_training=False)
@@ -93,8 +75,144 @@ def test_the_transform_is_timms_evaluation_transform(overlay: dict[str, object])
     assert torch.equal(tensor, theirs(image))
 
 
+@settings(deadline=None, max_examples=200)
+@given(preprocessings(), images())
+def test_the_transform_is_timms_bit_for_bit(
+    preprocessing: Preprocessing, image: Image.Image
+) -> None:
+    fields = asdict(preprocessing)
+    del fields["image_rules"]
+    theirs = create_transform(**fields, is_training=False)
+    if not all(preprocessing.resized(*image.size)):
+        with pytest.raises(InputError, match="would be resized to"):
+            preprocessing.transform()(image)
+    else:
+        assert torch.equal(preprocessing.transform()(image), theirs(image))
+
+
+def test_a_photograph_is_transformed_as_timm_does() -> None:
+    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    noise = np.random.default_rng(0).integers(0, 256, (750, 1003, 3), dtype=np.uint8)
+    for crop_mode in ("center", "squash", "border"):
+        preprocessing = replace(
+            SQUARE,
+            input_size=(3, 224, 224),
+            interpolation="bicubic",
+            crop_mode=crop_mode,
+            **imagenet,
+        )
+        fields = asdict(preprocessing)
+        del fields["image_rules"]
+        theirs = create_transform(**fields, is_training=False)
+        image = Image.fromarray(noise)
+        assert torch.equal(preprocessing.transform()(image), theirs(image))
+
+
+def test_the_transform_takes_a_file_as_its_rules_say(tmp_path: Path) -> None:
+    encoded = encode(gradient(), exif=turned(6))
+    (tmp_path / "a.png").write_bytes(encoded)
+    lying, upright = gradient(), gradient().transpose(Image.Transpose.ROTATE_270)
+    for rules, expected in ((None, lying), (ImageRules(), upright)):
+        preprocessing = replace(SQUARE, image_rules=rules)
+        transform = preprocessing.transform()
+        for source in (encoded, tmp_path / "a.png", str(tmp_path / "a.png")):
+            assert torch.equal(transform(source), transform(expected))
+            assert preprocessing.open(source).tobytes() == expected.tobytes()
+
+
+def test_the_transform_can_be_sent_to_another_process() -> None:
+    transform = pickle.loads(pickle.dumps(SQUARE.transform(max_pixels=1200)))
+    assert torch.equal(transform(gradient()), SQUARE.transform()(gradient()))
+    with pytest.raises(ImageTooLargeError, match="at most 1,200"):
+        transform(gradient(41, 30))
+
+
+@pytest.mark.parametrize(
+    ("size", "crop_mode"),
+    [
+        ((1, 10_000), "center"),
+        ((10_000, 1), "center"),
+        ((1, 199_999), "center"),
+        ((40, 190_000), "squash"),
+    ],
+)
+def test_what_would_become_too_large_is_refused_before_it_is_made(
+    size: tuple[int, int], crop_mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocessing = replace(SQUARE, input_size=(3, 256, 256), crop_mode=crop_mode)
+    monkeypatch.setattr(Image.Image, "resize", lambda *_: pytest.fail("it was made"))
+    sentence = f"has {size[0]} x {size[1]} pixels and would be resized to .* takes more than 50,000"
+    for source in (encode(Image.new("1", size)), Image.new("1", size)):
+        with pytest.raises(ImageTooLargeError, match=sentence):
+            preprocessing.transform()(source)
+        with pytest.raises(ImageTooLargeError, match=sentence):
+            preprocessing.open(source)
+
+
+@settings(deadline=None)
+@given(preprocessings(), st.integers(1, 300), st.integers(1, 300), st.integers(1600, 20_000))
+def test_nothing_larger_than_the_limit_is_made(
+    preprocessing: Preprocessing, width: int, height: int, limit: int
+) -> None:
+    made = []
+
+    def resize(image: Image.Image, size: tuple[int, int], *rest: object) -> Image.Image:
+        # What Pillow allocates: the new width in the old height, then the new height.
+        made.append(max(size[0] * image.height, size[0] * size[1]))
+        return original(image, size, *rest)
+
+    original = Image.Image.resize
+    image = Image.new("RGB", (width, height))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Image.Image, "resize", resize)
+        patched.setattr("gatehub.backbone.preprocessing.MAX_RESIZED_PIXELS", limit)
+        try:
+            preprocessing.transform()(image)
+        except ImageTooLargeError:
+            new_width, new_height = preprocessing.resized(width, height)
+            assert new_width * max(height, new_height) > limit
+            assert not made
+        except InputError:
+            assert not all(preprocessing.resized(width, height))
+            assert not made
+        else:
+            assert max(made) <= limit
+
+
+def test_what_would_become_nothing_is_refused() -> None:
+    preprocessing = replace(SQUARE, crop_mode="border")
+    sentence = "has 1 x 100 pixels and would be resized to 0 x 36"
+    with pytest.raises(InputError, match=sentence) as refusal:
+        preprocessing.transform()(Image.new("RGB", (1, 100)))
+    assert "Pad it" in str(refusal.value.hint)
+
+
+def test_the_host_programs_torch_settings_change_nothing() -> None:
+    expected = SQUARE.transform()(gradient())
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            tensor = SQUARE.transform()(gradient())
+    finally:
+        torch.set_default_dtype(before)
+    assert tensor.device.type == "cpu"
+    assert torch.equal(tensor, expected)
+
+
 def test_it_survives_being_written_as_a_mapping() -> None:
     assert Preprocessing(**asdict(SQUARE)) == SQUARE
+    assert Preprocessing(**SQUARE.to_json()) == SQUARE
+
+
+def test_rules_are_stored_where_there_are_any() -> None:
+    assert "image_rules" not in SQUARE.to_json()
+    ruled = replace(SQUARE, image_rules=ImageRules(background=(1, 2, 3)))
+    assert ruled.to_json()["image_rules"] == {"version": 1, "background": (1, 2, 3)}
+
+
+def test_a_models_preprocessing_has_the_newest_rules() -> None:
+    assert Preprocessing.from_model(torch.nn.Identity()).image_rules == ImageRules()
 
 
 def test_a_plain_image_is_normalised_channel_by_channel() -> None:
@@ -121,6 +239,15 @@ def test_a_plain_image_is_normalised_channel_by_channel() -> None:
         ({"crop_pct": 0.0}, r"crop is 0.0 'center'; expected a share in \(0, 1\]"),
         ({"crop_pct": 1.01}, "crop is 1.01 'center'"),
         ({"crop_pct": float("nan")}, "crop is nan 'center'"),
+        ({"interpolation": "nearest-exact"}, "interpolation is 'nearest-exact'; expected one of"),
+        ({"std": (0.2, 1e-300, 0.2)}, "leave some of the 256 levels .* infinite or equal"),
+        ({"std": (0.2, 5e-6, 0.2)}, "leave some of the 256 levels .* infinite or equal"),
+        ({"std": (0.2, 1e300, 0.2)}, "leave some of the 256 levels .* infinite or equal"),
+        ({"mean": (0.2, 1e300, 0.2)}, "leave some of the 256 levels .* infinite or equal"),
+        ({"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}, "infinite or equal"),
+        ({"crop_pct": 1e-9}, "crop_pct is 1e-09, for which any image would be resized to more"),
+        ({"crop_pct": 5e-324}, "for which any image would be resized to more than 50,000,000"),
+        ({"input_size": (3, 4096, 4096), "crop_pct": 0.5}, "more than 50,000,000 pixels before"),
         ({"crop_mode": "corner"}, "crop is 0.875 'corner'; .* one of border, center, squash"),
     ],
     ids=str,
@@ -130,107 +257,16 @@ def test_values_out_of_their_range_are_refused(changes: dict[str, object], messa
         replace(SQUARE, **changes)
 
 
-@pytest.mark.parametrize("form", ["PNG", "BMP", "WEBP", "TIFF"])
-def test_a_lossless_image_is_decoded_to_its_pixels(tmp_path: Path, form: str) -> None:
-    encoded = encode(gradient(), form, **({"lossless": True} if form == "WEBP" else {}))
-    (tmp_path / "image").write_bytes(encoded)
-    for source in (encoded, tmp_path / "image", str(tmp_path / "image")):
-        image = open_image(source)
-        assert (image.mode, image.size) == ("RGB", (40, 30))
-        assert image.tobytes() == gradient().tobytes()
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
-def test_every_mode_of_8_bits_becomes_rgb(mode: str) -> None:
-    form = "TIFF" if mode == "CMYK" else "PNG"
-    assert open_image(encode(gradient().convert(mode), form)).mode == "RGB"
-
-
-@pytest.mark.parametrize("form", [form for form in IMAGE_FORMATS if form != "TIFF"])
-def test_every_accepted_format_is_read(form: str) -> None:
-    assert open_image(encode(gradient(), form)).size == (40, 30)
-
-
-def test_a_phone_picture_of_several_frames_is_a_jpeg() -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    encoded = encode(frames[0], "MPO", save_all=True, append_images=frames[1:])
-    red, green, blue = open_image(encoded).getpixel((4, 4))  # type: ignore[misc]
-    assert red > 200
-    assert max(green, blue) < 60
-
-
-def test_postscript_is_refused_before_it_can_start_a_program(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    started = []
-    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: started.append("gs"))
-    with pytest.raises(InputError, match="cannot be decoded"):
-        open_image(encode(Image.new("RGB", (4, 4)), "EPS"))
-    assert not started
-
-
-def test_an_orientation_tag_is_not_applied() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
-    assert open_image(encode(gradient(), "JPEG", exif=exif)).size == (40, 30)
-
-
-def test_an_image_in_memory_is_refused_by_its_size() -> None:
-    encoded = encode(gradient())
-    assert open_image(encoded, max_pixels=1200).size == (40, 30)
-    with pytest.raises(ImageTooLargeError, match="The image has 40 x 30 pixels; at most 1,199"):
-        open_image(encoded, max_pixels=1199)
-
-
-def test_a_large_image_is_refused_before_it_is_decoded() -> None:
-    # There are no pixels in it: decoding would say that it is truncated.
-    with pytest.raises(ImageTooLargeError, match="has 8000 x 8000 pixels; at most 50,000,000"):
-        open_image(announce_png(8000, 8000))
-
-
-@pytest.mark.parametrize("side", [10_000, 60_000])
-def test_what_pillow_takes_for_a_bomb_is_refused(side: int) -> None:
-    with pytest.raises(ImageTooLargeError, match="has far more than 50,000,000 pixels"):
-        open_image(announce_png(side, side))
-
-
-@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
-def test_more_than_8_bits_are_refused(mode: str) -> None:
-    encoded = encode(Image.new(mode, (4, 4)), "TIFF")
-    with pytest.raises(InputError, match=r"The image has more than 8 bits per channel .mode"):
-        open_image(encoded)
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"bird.png' does not exist"):
-        open_image(tmp_path / "bird.png")
-
-
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be decoded as an image"):
-        open_image(tmp_path)
-
-
 @pytest.mark.parametrize(
-    "encoded",
+    "changes",
     [
-        b"",
-        b"hello",
-        encode(gradient())[:-40],
-        encode(gradient(), "JPEG")[:300],
-        encode(gradient())[:20],
-        announce_png(0, 4),
-        announce_png(4, 4),
+        {"mean": (0.0,) * 3, "std": (1 / 255,) * 3},
+        {"mean": (0.5,) * 3, "std": (0.5,) * 3},
+        {"mean": (-1.0, 0.0, 2.0), "std": (1.0, 2.0, 3.0)},
+        {"input_size": (3, 4096, 4096), "crop_pct": 0.875},
+        {"crop_pct": 0.1},
     ],
-    ids=["empty", "text", "png", "jpeg", "header", "no-width", "no-pixels"],
+    ids=str,
 )
-def test_what_is_no_whole_image_is_refused(encoded: bytes) -> None:
-    with pytest.raises(InputError, match="The image cannot be decoded as an image") as refusal:
-        open_image(encoded)
-    assert "JPEG, PNG" in str(refusal.value.hint)
-
-
-def test_a_broken_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "bird.jpg").write_bytes(b"hello")
-    with pytest.raises(InputError, match=r"bird.jpg' cannot be decoded"):
-        open_image(str(tmp_path / "bird.jpg"))
+def test_unusual_values_that_work_are_taken(changes: dict[str, object]) -> None:
+    replace(SQUARE, **changes)

@@ -203,6 +203,10 @@ def test_ill_formed_metadata_is_named(
         ("mean", None),
         ("crop_pct", "all"),
         ("resize", 64),
+        ("image_rules", "white"),
+        ("image_rules", {"version": 2, "background": [0, 0, 0]}),
+        ("image_rules", {"version": 1, "background": [0, 0]}),
+        ("image_rules", {"version": 1, "background": [0, 0, 0], "resize": 64}),
     ],
 )
 def test_ill_formed_preprocessing_is_refused(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
 
+from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TaskNotFoundError
 from gatehub.runtime.engine import Answer, TaskInfo
 
 
-def preprocessing(side: int = 16) -> Preprocessing:
+def preprocessing(side: int = 16, rules: ImageRules | None = None) -> Preprocessing:
     return Preprocessing(
         input_size=(3, side, side),
         mean=(0.5, 0.5, 0.5),
@@ -21,6 +23,7 @@ def preprocessing(side: int = 16) -> Preprocessing:
         interpolation="bicubic",
         crop_pct=1.0,
         crop_mode="squash",
+        image_rules=rules,
     )
 
 
@@ -38,14 +41,22 @@ class LinearEngine:
         for seed, (task, names) in enumerate(labels.items()):
             self.load(task, names, seed=seed)
 
-    def load(self, task: str, labels: list[str], *, seed: int, side: int = 16) -> TaskInfo:
+    def load(
+        self,
+        task: str,
+        labels: list[str],
+        *,
+        seed: int,
+        side: int = 16,
+        rules: ImageRules | None = None,
+    ) -> TaskInfo:
         self._generation += 1
         generator = torch.Generator().manual_seed(seed)
         weight = torch.randn(3 * side * side, len(labels), generator=generator) / side
         info = TaskInfo(
             task=task,
             labels=tuple(labels),
-            preprocessing=preprocessing(side),
+            preprocessing=preprocessing(side, rules),
             digest=hashlib.sha256(weight.numpy().tobytes()).hexdigest(),
             generation=self._generation,
             backbone="linear",
@@ -53,6 +64,10 @@ class LinearEngine:
         )
         self._loaded[task] = (info, weight)
         return info
+
+    def prepare(self, task: str, preprocessing: Preprocessing) -> None:
+        info, weight = self._loaded[task]
+        self._loaded[task] = replace(info, preprocessing=preprocessing), weight
 
     def unload(self, task: str) -> None:
         del self._loaded[task]

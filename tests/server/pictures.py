@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gatehub.backbone.preprocessing import open_image
-
 
 def picture(seed: int, *, size: tuple[int, int] = (40, 30), format: str = "PNG") -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -25,7 +23,7 @@ def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 def offline(engine: Any, task: str, encoded: bytes) -> list[tuple[str, float]]:
     """Decode, transform and predict outside the server: (label, probability), best first."""
     info = engine.task(task)
-    image = info.preprocessing.transform()(open_image(encoded)).unsqueeze(0)
+    image = info.preprocessing.transform()(encoded).unsqueeze(0)
     scores = engine.predict(task, image)[0].softmax(dim=-1).tolist()
     return sorted(zip(info.labels, scores, strict=True), key=lambda pair: -pair[1])
 

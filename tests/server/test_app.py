@@ -5,6 +5,7 @@ import base64
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -142,6 +143,20 @@ def test_a_pixel_bomb_is_refused(client: httpx.Client) -> None:
     assert len(bomb) < SETTINGS.max_body_bytes
     sentence = refused(client.post("/tasks/digits", content=bomb), 413, "image_too_large")
     assert "50,000 pixels" in sentence
+
+
+def test_a_line_that_would_become_very_large_is_refused(client: httpx.Client, engine: Any) -> None:
+    line = encode(Image.new("1", (1, 40_000)))
+    assert len(line) < 200
+    assert client.post("/tasks/digits", content=line).status_code == 200  # it is squashed
+    preprocessing = engine.task("digits").preprocessing
+    wide = replace(preprocessing, crop_mode="center", input_size=(3, 224, 224))
+    engine.prepare("digits", wide)
+    sentence = refused(client.post("/tasks/digits", content=line), 413, "image_too_large")
+    assert "would be resized to 224 x 8960000" in sentence
+    engine.prepare("digits", replace(wide, crop_mode="border"))
+    sentence = refused(client.post("/tasks/digits", content=line), 422, "invalid_image")
+    assert "would be resized to 0 x 224" in sentence
 
 
 def test_an_empty_body_is_refused(client: httpx.Client) -> None:

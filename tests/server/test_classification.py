@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from gatehub.backbone.images import ImageRules
 from gatehub.errors import EngineError, RequestError
 from gatehub.runtime.engine import Answer
 from gatehub.server.classification import (
@@ -17,7 +19,7 @@ from gatehub.server.classification import (
     rank,
 )
 from tests.server.linear_engine import LinearEngine
-from tests.server.pictures import offline, pairs, picture
+from tests.server.pictures import encode, offline, pairs, picture
 
 
 def parse(
@@ -152,6 +154,32 @@ def test_a_task_swapped_on_the_way_gets_the_image_as_its_new_adapter_wants_it() 
     assert pairs(scores) == offline(engine, "pets", encoded)
     assert {label for label, _ in pairs(scores)} == {"hen", "goat"}
     assert answer.task.generation == 2
+
+
+def test_an_image_is_read_by_the_rules_of_the_adapter_that_answers() -> None:
+    white, black = ImageRules(), ImageRules(background=(0, 0, 0))
+    engine: Any = LinearEngine()
+    layer = Image.new("RGBA", (40, 30), (255, 0, 0, 0))
+    request = ClassificationRequest(image=encode(layer), function_to_apply="none")
+    for rules, seen in ((white, "white"), (black, "black"), (None, "red")):
+        engine.load("pets", ["cat", "dog"], seed=0, rules=rules)
+        scores, _ = classify(engine, "pets", request, max_pixels=10_000)
+        expected = offline(engine, "pets", encode(Image.new("RGB", (40, 30), seen)))
+        assert [label for label, _ in pairs(scores)] == [label for label, _ in expected]
+        logits = torch.tensor([score for _, score in pairs(scores)])
+        assert logits.softmax(0).tolist() == pytest.approx([score for _, score in expected])
+
+    class SwappedOnce(LinearEngine):
+        def run(self, name: str, images: torch.Tensor) -> Answer:
+            if self.runs == 0:
+                self.load("pets", ["cat", "dog"], seed=0, rules=black)
+            return super().run(name, images)
+
+    swapped: Any = SwappedOnce()
+    swapped.load("pets", ["cat", "dog"], seed=0, rules=white)
+    request = ClassificationRequest(image=encode(layer))
+    scores, _ = classify(swapped, "pets", request, max_pixels=10_000)
+    assert pairs(scores) == offline(swapped, "pets", encode(Image.new("RGB", (40, 30), "black")))
 
 
 def test_labels_are_of_the_generation_that_answered() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch.nn import Identity
 
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import DataError, InputError, UnreadableImageError
 from gatehub.training import sources
 from gatehub.training.data import ImageData, load_data
@@ -118,6 +121,27 @@ def test_images_too_large_to_decode_are_unreadable(tmp_path: Path) -> None:
     Image.new("1", (8000, 8000)).save(tmp_path / "b" / "huge.png")
     with pytest.raises(UnreadableImageError, match=r"b/huge\.png\. The first: .* 8000 x 8000"):
         load_data(tmp_path)
+
+
+def test_images_that_would_become_too_large_are_unreadable(tmp_path: Path) -> None:
+    write_images(tmp_path, *numbered("a", 3), *numbered("b", 3))
+    Image.new("1", (1, 10_000)).save(tmp_path / "b" / "line.png")
+    preprocessing = Preprocessing.from_model(Identity())
+    sentence = r"b/line\.png\. The first: .* 1 x 10000 pixels and would be resized to 256 x 2560000"
+    with pytest.raises(UnreadableImageError, match=sentence):
+        load_data(tmp_path, preprocessing=preprocessing)
+    assert load_data(tmp_path, preprocessing=preprocessing, skip_bad=True).skipped == (
+        "b/line.png",
+    )
+
+
+def test_images_that_an_older_adapter_refuses_are_unreadable(tmp_path: Path) -> None:
+    write_images(tmp_path, *numbered("a", 3), *numbered("b", 3))
+    Image.new("I;16", (4, 4)).save(tmp_path / "b" / "deep.png")
+    newest = Preprocessing.from_model(Identity())
+    load_data(tmp_path, preprocessing=newest)
+    with pytest.raises(UnreadableImageError, match="more than 8 bits per channel"):
+        load_data(tmp_path, preprocessing=replace(newest, image_rules=None))
 
 
 def test_skipped_images_are_left_out_and_listed(tmp_path: Path) -> None:

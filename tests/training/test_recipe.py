@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import TrainingError
+from gatehub.errors import ImageTooLargeError, TrainingError
 from gatehub.training.batches import seed_everything
 from gatehub.training.recipe import Recipe
+from tests.backbone.files import encode
 
 PREPROCESSING = Preprocessing(
     input_size=(3, 24, 24),
@@ -61,3 +65,16 @@ def test_augmentation_depends_on_the_seed_alone() -> None:
     assert draw(1).shape == (3, 24, 24)
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
+
+
+def test_images_are_opened_as_the_preprocessing_says() -> None:
+    augment = Recipe(min_crop=1.0).augment(replace(PREPROCESSING, image_rules=ImageRules()))
+    layer = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    made = []
+    for source in (layer, encode(layer), Image.new("RGB", (40, 40), "white")):
+        seed_everything(0)
+        made.append(augment(source))
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
+    with pytest.raises(ImageTooLargeError, match="would be resized to"):
+        augment(Image.new("1", (1, 180_000)))
