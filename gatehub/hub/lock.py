@@ -7,7 +7,8 @@
                                     "files": {"config.json": {"bytes": 1234, "sha256": "…"}, …}}}}
 
 Kept beside a deployment's code, it makes every pull of that name bring the same bytes, wherever
-the branch or the tag has gone since, whatever the hub serves.
+the branch or the tag has gone since, whatever the hub serves. The hidden file that appears
+beside it is nothing to keep; see `gatehub.hub.guard`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gatehub._disk import write_whole
 from gatehub.errors import HubError, HubNameError
 from gatehub.hub.cache import parse_files
 from gatehub.hub.files import MAX_FILE_BYTES, StoredFile
+from gatehub.hub.guard import guarded
 from gatehub.hub.names import check_repository, is_commit, split_name
 
 FORMAT = 1
@@ -67,10 +69,16 @@ def read_lock(path: Path) -> dict[str, Pin]:
         ) from error
 
 
-def write_lock(path: Path, pins: Mapping[str, Pin]) -> None:
-    """Write a lock file, whole or not at all."""
-    record = {"format": FORMAT, "adapters": {name: asdict(pins[name]) for name in sorted(pins)}}
-    write_whole(path, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+def add_pin(path: Path, name: str, pin: Pin) -> None:
+    """Pin a name in a lock file, whole or not at all, beside what others pin there meanwhile.
+
+    Raises:
+        HubError: the file is not a lock file, or another process does not let go of it.
+    """
+    with guarded(path):
+        pins = {**read_lock(path), name: pin}
+        record = {"format": FORMAT, "adapters": {name: asdict(pins[name]) for name in sorted(pins)}}
+        write_whole(path, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _pin(name: str, entry: Any) -> Pin:

@@ -27,7 +27,7 @@ from gatehub.hub.files import (
     holds,
     select_files,
 )
-from gatehub.hub.lock import Pin, read_lock, write_lock
+from gatehub.hub.lock import Pin, add_pin, read_lock
 from gatehub.hub.names import is_commit, split_name
 from gatehub.hub.opening import open_hub
 from gatehub.hub.protocol import Hub
@@ -116,9 +116,8 @@ def pull_adapter(
             None if out is None else Path(out)
         )
         if lock is not None and pin is None:
-            pins = read_lock(Path(lock))  # another pull may have added to it
-            pins[name] = Pin(hub=store.place, repo=pulled.repo, commit=pulled.commit, files=files)
-            write_lock(Path(lock), pins)
+            new = Pin(hub=store.place, repo=pulled.repo, commit=pulled.commit, files=files)
+            add_pin(Path(lock), name, new)
     return pulled
 
 
