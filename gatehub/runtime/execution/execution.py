@@ -12,12 +12,13 @@ from torch import Tensor
 
 from gatehub.compiler.kernels import Kernel
 from gatehub.compiler.partition import Stem, keeps_images_apart, split
+from gatehub.gates.fold import GateState
 from gatehub.gates.layout_plan import LayoutPlan
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.programs import Recorded, Sizes, leave, size_of
+from gatehub.runtime.execution.rows import Share, answer_rows
 from gatehub.runtime.execution.shared_pass import SharedPasses
 from gatehub.runtime.execution.weights import BackboneWeights
-from gatehub.runtime.tasks.packed import PackedTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,7 +60,7 @@ class Execution:
         self._weights = BackboneWeights(merged, self._sizes, dtype)
         self.shared = SharedPasses(merged, self._sizes, self._weights, dtype)
 
-    def fold(self, task: PackedTask) -> FoldedTask:
+    def fold(self, task: GateState) -> FoldedTask:
         """Form a task's weights.
 
         Raises:
@@ -131,12 +132,11 @@ class Execution:
             return [self.run(task, part) for part, (task, _) in zip(parts, tasks, strict=True)]
         with torch.inference_mode():
             values = stem.stem(at.enter(images), tasks[0][0].weights)
-            answers, start = [], 0
-            for task, count in tasks:
-                taken = stem.take(values, start, start + count)
-                answers.append(leave(stem.rest(taken, task.weights, task.labels, count)))
-                start += count
-            return answers
+            shares = (
+                Share(weights=task.weights, labels=task.labels, count=count)
+                for task, count in tasks
+            )
+            return answer_rows(stem, values, shares)
 
     def run_all(self, tasks: Sequence[FoldedTask], images: Tensor) -> list[Tensor]:
         """Answer for several tasks, each for all the images, with one pass over what they share.

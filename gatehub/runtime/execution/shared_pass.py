@@ -11,13 +11,14 @@ from torch import Tensor
 
 from gatehub.compiler.kernels import Kernel
 from gatehub.compiler.partition import keeps_images_apart
+from gatehub.gates.fold import GateState
 from gatehub.gates.kernel_memory import cast_to
 from gatehub.gates.layout_plan import LayoutPlan
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.channelwise import OnePass, build_one_pass
-from gatehub.runtime.execution.programs import Recorded, Size, Sizes, leave, size_of
+from gatehub.runtime.execution.programs import Recorded, Size, Sizes, size_of
+from gatehub.runtime.execution.rows import Share, answer_rows
 from gatehub.runtime.execution.weights import BackboneWeights
-from gatehub.runtime.tasks.packed import PackedTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,7 +72,7 @@ class SharedPasses:
         usual = home.memo.get(plan, partial(self._build, plan, labels, home))
         return found if usual is not None and usual.sources == found.sources else None
 
-    def factors(self, shared: OnePass, task: PackedTask) -> ChannelTask:
+    def factors(self, shared: OnePass, task: GateState) -> ChannelTask:
         """Form what a task has of its own in a shared pass."""
         with torch.inference_mode():
             factors = shared.factors(self._merged, task, dtype=self._dtype)
@@ -112,13 +113,11 @@ class SharedPasses:
             table = torch.stack([task.factors for task, _ in tasks])
             rows = torch.repeat_interleave(torch.tensor(counts)).to(table.device)
             values = shared.body(at.enter(images), weights, table[rows])
-            answers, start = [], 0
-            for task, count in tasks:
-                taken = shared.heads.take(values, start, start + count)
-                known = {**weights, **task.head}
-                answers.append(leave(shared.heads.rest(taken, known, task.labels, count)))
-                start += count
-            return answers
+            shares = (
+                Share(weights={**weights, **task.head}, labels=task.labels, count=count)
+                for task, count in tasks
+            )
+            return answer_rows(shared.heads, values, shares)
 
     def _build(self, plan: LayoutPlan, labels: int, at: Recorded) -> OnePass | None:
         shared = build_one_pass(
