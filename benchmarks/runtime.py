@@ -152,11 +152,12 @@ def measure_fold(report: Report, backbone: Backbone, rounds: int) -> None:
     adapter = make_adapter(backbone, seed=0).as_stored("float16")
     merged = MergedBackbone(backbone)
     execution, packed = Execution(merged, torch.float32), Packer().pack(adapter)
-    weights = list(merged.fold(packed, dtype=torch.float32).values())
+    plan = merged.plan_task(packed)
+    weights = list(merged.fold(packed, plan, dtype=torch.float32).values())
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(backbone, adapter, Path(folder))
         runs: dict[str, Callable[[], object]] = {
-            "fold, merge and lay out from gates in memory": lambda: execution.fold(packed),
+            "fold, merge and lay out from gates in memory": lambda: execution.fold(packed, plan),
             "copy of the folded weights": lambda: [weight.clone() for weight in weights],
             "build and load a full checkpoint": checkpoint.load,
         }

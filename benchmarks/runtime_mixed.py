@@ -13,7 +13,6 @@ from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.execution.dtypes import DTYPES
 from gatehub.runtime.execution.execution import Execution
-from gatehub.runtime.tasks.packed import Packer
 
 
 def measure_mixed(report: Report, backbone: Backbone, rounds: int) -> None:
@@ -55,12 +54,13 @@ def measure_mixed(report: Report, backbone: Backbone, rounds: int) -> None:
             times[f"{dtype}: 16 {start} tasks, one image, predict_all"],
             at_least=3.0 if main else None,
         )
-        execution = Execution(MergedBackbone(backbone), DTYPES[dtype])
-        packed = Packer().pack(make_adapter(backbone, seed=0, start=start))
-        folded = execution.fold(packed)
+        merged = MergedBackbone(backbone)
+        task = make_adapter(backbone, seed=0, start=start)
+        plan = merged.plan_task(task)
+        folded = Execution(merged, DTYPES[dtype]).fold(task, plan)
         gated = sum(
             weight.nbytes
-            for place, weight in MergedBackbone(backbone).fold(packed, dtype=DTYPES[dtype]).items()
+            for place, weight in merged.fold(task, plan, dtype=DTYPES[dtype]).items()
             if place.endswith(".weight")
         )
         report.figure(

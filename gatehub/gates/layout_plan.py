@@ -1,7 +1,8 @@
-"""What tasks of one layout have of their own on a backbone with merged norms."""
+"""What tasks have of their own on a backbone with merged norms: by their layout, and their head."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,13 +11,9 @@ from torch import Tensor
 from gatehub.backbone import Backbone
 from gatehub.errors import SiteError
 from gatehub.gates.fold import find_kernel
-from gatehub.gates.heads import name_head
 from gatehub.gates.layout import GateLayout
 from gatehub.gates.norm_folding import NormMerge
 from gatehub.gates.norms import find_gains, find_norm_tensors
-
-# A classifier's tensors: name in the model → shape.
-Heads = Mapping[str, tuple[int, ...]]
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
@@ -30,7 +27,6 @@ class LayoutPlan:
         gains: from `find_gains`.
         norms: names of the task's normalisation values in the plain model.
         own: names of the merged model's tensors that differ from task to task, but for the head.
-        classifiers: names of the modules that hold the classifier.
         taken: names of a task's tensors, but for the head.
     """
 
@@ -38,17 +34,50 @@ class LayoutPlan:
     gains: Mapping[str, str]
     norms: frozenset[str]
     own: frozenset[str]
-    classifiers: tuple[str, ...]
     taken: frozenset[str]
-
-    def name_head(self, heads: Heads) -> dict[str, str]:
-        """Name a classifier's tensors: name in an adapter → name in the model."""
-        return name_head(heads, self.classifiers, taken=self.taken)
 
     @property
     def is_scale(self) -> bool:
         """Whether all gates are of kind `scale`, so that tasks can share their kernels."""
         return all(gate.kind.name == "scale" for gate in self.layout.sites.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeadPlan:
+    """A classifier with one number of labels.
+
+    Args:
+        labels: its number of classes.
+        shapes: of its tensors, by their name in the model.
+    """
+
+    labels: int
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def numel(self) -> int:
+        """How many values it has."""
+        return sum(map(math.prod, self.shapes.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TaskPlan:
+    """What one task has of its own on the backbone that it was trained on.
+
+    Args:
+        body: what tasks of its layout have, but for the head.
+        head: its classifier.
+        places: where the head's tensors belong: name in the adapter → name in the model.
+    """
+
+    body: LayoutPlan
+    head: HeadPlan
+    places: Mapping[str, str]
+
+    @property
+    def own(self) -> frozenset[str]:
+        """Names of the merged model's tensors that are the task's own, head included."""
+        return self.body.own.union(self.head.shapes)
 
 
 def plan_layout(
@@ -85,7 +114,6 @@ def plan_layout(
         gains=find_gains(model, norm=layout.norm, sites=layout.sites),
         norms=norms,
         own=frozenset(own | (norms - consumed)),
-        classifiers=exclude,
         taken=frozenset((*values, *layout.gate_shapes())),
     )
 
@@ -93,35 +121,34 @@ def plan_layout(
 def check_tensors(
     backbone: Backbone,
     kernels: Mapping[str, Tensor],
-    plan: LayoutPlan,
-    heads: Heads,
+    plan: TaskPlan,
     *,
     task: str,
     given: Mapping[str, Tensor],
 ) -> None:
-    """Hold a task's tensors against those that its layout has on a backbone.
+    """Hold a task's tensors against those that its plan has on a backbone.
 
     Args:
         backbone: the one that it was trained on.
         kernels: the tensors of its plain form, by name.
-        plan: of the task's layout.
-        heads: of as many labels as the task has.
+        plan: of the task.
         task: its name, for the error.
         given: its tensors.
 
     Raises:
         SiteError: one is missing, has no place there, or has another shape.
     """
-    expected = plan.layout.gate_shapes()
-    expected |= {name: tuple(kernels[name].shape) for name in plan.norms}
-    gains = plan.gains.values()
+    body, head = plan.body, plan.head
+    expected = body.layout.gate_shapes()
+    expected |= {name: tuple(kernels[name].shape) for name in body.norms}
+    gains = body.gains.values()
     expected |= {name: tuple(backbone.model.get_parameter(name).shape) for name in gains}
-    expected |= {name: heads[place] for name, place in plan.name_head(heads).items()}
+    expected |= {name: head.shapes[place] for name, place in plan.places.items()}
     for name in expected.keys() | given.keys():
         got = tuple(given[name].shape) if name in given else None
         if got != expected.get(name):
             raise SiteError(
                 f"Task '{task}' has '{name}' of shape {got or 'none'}, where this backbone with "
-                f"norm '{plan.layout.norm}' takes {expected.get(name) or 'no such tensor'}.",
+                f"norm '{body.layout.norm}' takes {expected.get(name) or 'no such tensor'}.",
                 hint="Train the adapter on this backbone.",
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Mapping
 
@@ -19,10 +18,16 @@ from gatehub.gates.fold import (
     install_tensors,
     spread_gate,
 )
-from gatehub.gates.heads import find_head_places
+from gatehub.gates.heads import find_head_places, name_head
 from gatehub.gates.kernel_memory import cast_to, lay_out, multiply
 from gatehub.gates.layout import GateLayout
-from gatehub.gates.layout_plan import Heads, LayoutPlan, check_tensors, plan_layout
+from gatehub.gates.layout_plan import (
+    HeadPlan,
+    LayoutPlan,
+    TaskPlan,
+    check_tensors,
+    plan_layout,
+)
 from gatehub.gates.norm_folding import NormMerge, apply_merges, find_merges, scale_and_shift
 from gatehub.gates.norms import form_gainless
 from gatehub.gates.sites import copy_plain
@@ -56,7 +61,7 @@ class MergedBackbone:
         self._like = next(backbone.model.parameters())
         self._gainless: dict[str, Tensor] = {}
         self._plans: dict[str, LayoutPlan] = {}
-        self._heads: dict[int, Heads] = {}
+        self._heads: dict[int, HeadPlan] = {}
         self._planning = threading.Lock()
 
     @property
@@ -106,24 +111,35 @@ class MergedBackbone:
                 self._plans[key] = plan_layout(self.backbone, self._tensors, self._merges, layout)
             return self._plans[key]
 
-    def heads(self, labels: int) -> Heads:
-        """Return a classifier's tensors: name in the model → shape."""
+    def plan_head(self, labels: int) -> HeadPlan:
+        """Find what a classifier with so many labels has."""
         if (known := self._heads.get(labels)) is not None:
             return known
         with self._planning:
             if labels not in self._heads:
                 present = self._resize(labels).state_dict()
                 places = find_head_places(present, self.backbone.heads)
-                self._heads[labels] = {place: tuple(present[place].shape) for place in places}
+                self._heads[labels] = HeadPlan(
+                    labels=labels, shapes={place: tuple(present[place].shape) for place in places}
+                )
             return self._heads[labels]
 
-    def head_places(self, labels: int) -> frozenset[str]:
-        """Return the names of a classifier's tensors in the model."""
-        return frozenset(self.heads(labels))
+    def plan_task(self, task: GateState) -> TaskPlan:
+        """Find what a task has of its own, and prove that it fits.
 
-    def head_numel(self, labels: int) -> int:
-        """Return how many values a classifier has."""
-        return sum(math.prod(shape) for shape in self.heads(labels).values())
+        Args:
+            task: gates, normalisation values and head.
+
+        Raises:
+            BackboneMismatchError: the backbone's digest is not the task's.
+            SiteError: a tensor has no place in the backbone, has another shape, or is missing.
+        """
+        check_backbone(self.backbone, task)
+        body, head = self.plan(task.layout), self.plan_head(len(task.labels))
+        places = name_head(head.shapes, self.backbone.heads, taken=body.taken)
+        plan = TaskPlan(body=body, head=head, places=places)
+        check_tensors(self.backbone, self._tensors, plan, task=task.task, given=task.tensors)
+        return plan
 
     def weight(self, name: str, *, dtype: torch.dtype) -> Tensor:
         """Return a tensor of the merged model as the bare backbone has it."""
@@ -136,7 +152,7 @@ class MergedBackbone:
             return cast_to(shift, dtype)
         return multiply(self._tensors[name], scale.reshape(-1, 1, 1, 1), dtype=dtype)
 
-    def fold(self, task: GateState, *, dtype: torch.dtype) -> dict[str, Tensor]:
+    def fold(self, task: GateState, plan: TaskPlan, *, dtype: torch.dtype) -> dict[str, Tensor]:
         """Return a task's own tensors of the merged model, head included, in their final form.
 
         Each kernel is read once and written once: the gate, the gain and the merged norm's scale
@@ -144,40 +160,33 @@ class MergedBackbone:
 
         Args:
             task: gates, normalisation values and head.
+            plan: of the task.
             dtype: of the answer; the arithmetic is done in the backbone's.
-
-        Raises:
-            BackboneMismatchError: the backbone's digest is not the task's.
-            SiteError: a tensor has no place in the backbone, has another shape, or is missing.
         """
-        check_backbone(self.backbone, task)
-        plan = self.plan(task.layout)
-        heads = self.heads(len(task.labels))
-        given = task.tensors
-        check_tensors(self.backbone, self._tensors, plan, heads, task=task.task, given=given)
-        plain = {**self._tensors, **{name: self.widen(given[name]) for name in plan.norms}}
+        body, given = plan.body, task.tensors
+        plain = {**self._tensors, **{name: self.widen(given[name]) for name in body.norms}}
         norms = {
             site: scale_and_shift(plain, merge)
             for site, merge in self._merges.items()
-            if f"{site}.weight" in plan.own
+            if f"{site}.weight" in body.own
         }
         folded: dict[str, Tensor] = {}
-        for name in sorted(plan.own):
+        for name in sorted(body.own):
             site, _, part = name.rpartition(".")
             scale, shift = norms.get(site, (None, None))
             if part == "bias" and shift is not None:
                 folded[name] = cast_to(shift, dtype)
-            elif part != "weight" or (site not in plan.layout.sites and scale is None):
+            elif part != "weight" or (site not in body.layout.sites and scale is None):
                 folded[name] = cast_to(plain[name], dtype)
             else:
-                kernel = self.kernel(site, plan)
+                kernel = self.kernel(site, body)
                 factor = None if scale is None else scale.reshape(-1, *(1,) * (kernel.ndim - 1))
-                if site in plan.layout.sites:
-                    spread = spread_gate(site, plan.layout, given, kernel=kernel, gains=plan.gains)
+                if site in body.layout.sites:
+                    spread = spread_gate(site, body.layout, given, kernel=kernel, gains=body.gains)
                     factor = spread if factor is None else spread * factor
                 assert factor is not None
                 folded[name] = multiply(kernel, factor, dtype=dtype)
-        for name, place in plan.name_head(heads).items():
+        for name, place in plan.places.items():
             folded[place] = cast_to(self.widen(given[name]), dtype)
         return folded
 
@@ -198,7 +207,7 @@ class MergedBackbone:
         Returns:
             A frozen model in evaluation mode: (B, C, H, W) → (B, labels).
         """
-        heads = self.heads(labels)
+        heads = self.plan_head(labels).shapes
         with self._planning:
             model = copy_structure(self._resize(labels))
         generator = torch.Generator().manual_seed(0)

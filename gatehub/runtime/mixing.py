@@ -65,10 +65,10 @@ def _answer_group(
     shared = None
     if (
         len(tasks) > 1
-        and tasks[0].plan.is_scale
+        and tasks[0].plan.body.is_scale
         and len(images) < _IMAGES_WORTH_FOLDING * len(tasks)
     ):
-        shared = execution.shared.find(tasks[0].plan, len(tasks[0].info.labels), size)
+        shared = execution.shared.find(tasks[0].plan, size)
     parts = dict(zip(tasks, torch.split(images, list(counts)), strict=True))
 
     def run(some: Sequence[Served]) -> list[Tensor]:

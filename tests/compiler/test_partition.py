@@ -12,7 +12,6 @@ from gatehub.compiler.partition import count_rows, find_rest, keeps_images_apart
 from gatehub.compiler.program import compile_graph
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.execution import Execution, FoldedTask
-from gatehub.runtime.tasks.packed import Packer
 from tests.compiler.networks import (
     NETWORKS,
     SIDE,
@@ -39,9 +38,10 @@ WHOLE = {
 
 def make_execution(name: str) -> tuple[Execution, FoldedTask]:
     backbone = NETWORKS[name]()
-    execution = Execution(MergedBackbone(backbone), torch.float32)
+    merged = MergedBackbone(backbone)
+    execution = Execution(merged, torch.float32)
     task = make_task(backbone, "task", gates="full", norm="frozen", start="body")
-    return execution, execution.fold(Packer().pack(task))
+    return execution, execution.fold(task, merged.plan_task(task))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from timm.layers import ScaledStdConv2d
+from torch import Tensor
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
@@ -32,6 +33,11 @@ CHOICES: list[dict[str, object]] = [
 ]
 
 
+def fold_merged(backbone: Backbone, task: Adapter, *, dtype: torch.dtype) -> dict[str, Tensor]:
+    merged = MergedBackbone(backbone)
+    return merged.fold(task, merged.plan_task(task), dtype=dtype)
+
+
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 @pytest.mark.parametrize(
     "name", ["in_a_row", "runs_blocks", "standard", "grouped", "two_layers", "tied", "scales_all"]
@@ -42,15 +48,15 @@ def test_one_pass_folds_as_two_do(name: str, choice: dict[str, object], dtype: t
     task = make_task(backbone, "task", **choice)
     merged = MergedBackbone(backbone)
     before = snapshot(backbone)
-    folded = merged.fold(task, dtype=dtype)
+    plan = merged.plan_task(task)
+    folded = merged.fold(task, plan, dtype=dtype)
     expected = fold(backbone, task, merge_norm=True).state_dict()
-    plan = merged.plan(task.layout)
-    heads = merged.heads(len(task.labels)).keys()
-    assert folded.keys() == plan.own | heads
+    assert folded.keys() == plan.own
+    assert {name: tuple(folded[name].shape) for name in plan.head.shapes} == plan.head.shapes
     tolerance = FLOAT64 if dtype is torch.float64 else FLOAT32
     for own, tensor in folded.items():
         assert_parity(tensor, expected[own], tolerance)
-    for other in merged.names - folded.keys() - heads:
+    for other in merged.names - folded.keys():
         weight = merged.weight(other, dtype=dtype)
         if weight.is_floating_point():
             assert_parity(weight, expected[other], tolerance)
@@ -63,11 +69,11 @@ def test_one_pass_folds_as_two_do(name: str, choice: dict[str, object], dtype: t
 def test_half_precision_is_rounded_once(dtype: torch.dtype, stored: torch.dtype) -> None:
     backbone = Backbone(wire(in_a_row).model.to(stored))
     task = make_task(backbone, "task", gates="full", norm="stats")
-    folded = MergedBackbone(backbone).fold(task, dtype=dtype)
+    folded = fold_merged(backbone, task, dtype=dtype)
     exact = Backbone(wire(in_a_row).model.to(stored).double())
     widened = replace(task.config, backbone=exact.identity)
-    expected = MergedBackbone(exact).fold(
-        Adapter(config=widened, tensors=task.tensors), dtype=torch.float64
+    expected = fold_merged(
+        exact, Adapter(config=widened, tensors=task.tensors), dtype=torch.float64
     )
     once = Tolerance(name="rounded once", relative=torch.finfo(dtype).eps)
     for name, tensor in folded.items():
@@ -77,10 +83,9 @@ def test_half_precision_is_rounded_once(dtype: torch.dtype, stored: torch.dtype)
 
 def test_kernels_lie_as_they_are_read() -> None:
     backbone = NETWORKS["runs_blocks"]()
-    merged = MergedBackbone(backbone)
     task = make_task(backbone, "task", gates="full")
     for dtype in (torch.float32, torch.bfloat16):
-        for name, tensor in merged.fold(task, dtype=dtype).items():
+        for name, tensor in fold_merged(backbone, task, dtype=dtype).items():
             if tensor.ndim == 4:
                 _, channels, height, width = tensor.shape
                 strides = (channels * height * width, 1, width * channels, channels)
@@ -90,9 +95,10 @@ def test_kernels_lie_as_they_are_read() -> None:
 def test_a_head_has_the_tasks_number_of_labels() -> None:
     merged = MergedBackbone(NETWORKS["two_layers"]())
     for labels in (2, 9, 2):
-        heads = merged.heads(labels)
-        assert heads["fc.3.weight"] == (labels, 6)
-        assert heads["fc.1.running_var"] == (6,)
+        head = merged.plan_head(labels)
+        assert head.shapes["fc.3.weight"] == (labels, 6)
+        assert head.shapes["fc.1.running_var"] == (6,)
+        assert head.numel == (8 + 1) * 6 + 4 * 6 + (6 + 1) * labels
         model = merged.model(labels, dtype=torch.float32)
         assert model(torch.zeros(2, 3, 12, 12)).shape == (2, labels)
 
@@ -138,7 +144,7 @@ def test_norms_that_are_read_elsewhere_stay() -> None:
     assert merged.merges.keys() == {"stem"}
     assert {"norm2.weight", "norm2.running_var"} <= merged.names
     task = make_task(backbone, "task", norm="stats")
-    assert "norm2.running_var" in merged.fold(task, dtype=torch.float32)
+    assert "norm2.running_var" in merged.plan_task(task).own
     # One that only looks for its norm, without an operation on it, keeps it as well.
     looks = wire(lambda net, x: in_a_row(net, x) * net.norm2.eps)
     assert not MergedBackbone(looks).merges
@@ -157,7 +163,7 @@ def test_a_layer_with_a_vector_of_its_own_keeps_it() -> None:
     backbone = Backbone(model)
     task = make_task(backbone, "task", gates="scale")
     merged = MergedBackbone(backbone)
-    folded = merged.fold(task, dtype=torch.float32)
+    folded = merged.fold(task, merged.plan_task(task), dtype=torch.float32)
     assert_parity(folded["layer.weight"], fold(backbone, task).layer.weight)
     assert merged.plan(task.layout).gains == {"layer": "layer.gain"}
 
@@ -171,7 +177,7 @@ def test_an_attribute_that_is_no_parameter_is_kept() -> None:
 def test_another_backbone_is_refused() -> None:
     task = make_task(wire(in_a_row), "task")
     with pytest.raises(BackboneMismatchError):
-        MergedBackbone(wire(in_a_row, seed=1)).fold(task, dtype=torch.float32)
+        MergedBackbone(wire(in_a_row, seed=1)).plan_task(task)
 
 
 def test_gates_without_a_place_are_refused() -> None:
@@ -200,7 +206,7 @@ def test_tensors_that_are_missing_misshapen_or_too_many_are_refused() -> None:
         tensors = {**task.tensors, name: tensor}
         given = {key: value for key, value in tensors.items() if value is not None}
         with pytest.raises(SiteError, match=match):
-            merged.fold(Adapter(config=task.config, tensors=given), dtype=torch.float32)
+            merged.plan_task(Adapter(config=task.config, tensors=given))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_nfnet", "test_convnext", "test_efficientnet"])
@@ -209,6 +215,6 @@ def test_timms_networks_answer_as_before(name: str) -> None:
     task = make_task(backbone, "task", norm="stats")
     merged = MergedBackbone(backbone)
     model = merged.model(len(task.labels), dtype=torch.float32)
-    install_tensors(model, merged.fold(task, dtype=torch.float32))
+    install_tensors(model, merged.fold(task, merged.plan_task(task), dtype=torch.float32))
     images = random_images(2, 32)
     assert_parity(model(images), fold(backbone, task)(images))

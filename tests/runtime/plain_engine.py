@@ -160,7 +160,7 @@ class PlainEngine:
             def publish() -> Steps[Generation]:
                 return (yield from self._hold_gates(new, lambda: self._publish(new), read=True))
 
-            return (yield from self._hold("folded", [new], publish, read=True))
+            return (yield from self._hold("folded", [new], publish, holds_gates=True))
         finally:
             if self.loads.get((task, source)) == number:
                 del self.loads[task, source]
@@ -210,13 +210,15 @@ class PlainEngine:
         tasks: Sequence[Generation],
         use: Callable[[], Steps[T]],
         *,
-        read: bool = False,
+        holds_gates: bool = False,
     ) -> Steps[T]:
-        """Hold folded weights or factors of tasks; `read` if their gates are at hand."""
+        """Hold folded weights or factors of tasks, whose gates `use` may hold itself."""
+
+        def make(key: Key) -> Steps[None]:
+            return _nothing() if holds_gates else self._hold_gates(key[1], _nothing)
+
         wanted = {(part, task): getattr(task.facts, part) for task in tasks}
-        return self.folded.lease(
-            wanted, lambda key: self._hold_gates(key[1], _nothing, read=read), use
-        )
+        return self.folded.lease(wanted, make, use)
 
     def _hold_gates(
         self, task: Generation, use: Callable[[], Steps[T]], *, read: bool = False

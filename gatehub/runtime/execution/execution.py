@@ -13,7 +13,7 @@ from torch import Tensor
 from gatehub.compiler.kernels import Kernel
 from gatehub.compiler.partition import Stem, keeps_images_apart, split
 from gatehub.gates.fold import GateState
-from gatehub.gates.layout_plan import LayoutPlan
+from gatehub.gates.layout_plan import TaskPlan
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.programs import Recorded, Sizes, leave, size_of
 from gatehub.runtime.execution.rows import Share, answer_rows
@@ -60,40 +60,40 @@ class Execution:
         self._weights = BackboneWeights(merged, self._sizes, dtype)
         self.shared = SharedPasses(merged, self._sizes, self._weights, dtype)
 
-    def fold(self, task: GateState) -> FoldedTask:
+    def fold(self, task: GateState, plan: TaskPlan) -> FoldedTask:
         """Form a task's weights.
 
+        Args:
+            task: gates, normalisation values and head.
+            plan: from `plan_task` of the backbone: the proof that the task fits.
+
         Raises:
-            BackboneMismatchError: it was trained on another backbone.
-            SiteError: it does not fit this one.
             ExecutionError: the backbone cannot be recorded; see `record`.
         """
         with torch.inference_mode():
-            own = self._merged.fold(task, dtype=self.dtype)
+            own = self._merged.fold(task, plan, dtype=self.dtype)
             weights = {name: self._weights.place(tensor, name) for name, tensor in own.items()}
-        # Of the bare backbone's own classifier nothing is left.
-        alone = self._merged.names - self._merged.head_places(len(task.labels)) - own.keys()
-        weights |= {name: self._weights.bare(name) for name in alone}
+        # Of the bare backbone's own classifier nothing is left: the task has its own.
+        weights |= {name: self._weights.bare(name) for name in self._merged.names - plan.own}
         return FoldedTask(
             weights=weights,
-            own=frozenset(own),
-            labels=len(task.labels),
+            own=plan.own,
+            labels=plan.head.labels,
             bytes=sum(tensor.nbytes for tensor in own.values()),
         )
 
-    def count_bytes(self, plan: LayoutPlan, labels: int) -> int:
+    def count_bytes(self, plan: TaskPlan) -> int:
         """Return how many bytes a task's folded weights have, without forming them."""
-        own = sum(math.prod(self._merged.shape(name)) for name in plan.own)
-        return self.dtype.itemsize * (own + self._merged.head_numel(labels))
+        own = sum(math.prod(self._merged.shape(name)) for name in plan.body.own)
+        return self.dtype.itemsize * (own + plan.head.numel)
 
-    def stem_key(self, plan: LayoutPlan, labels: int) -> Hashable:
+    def stem_key(self, plan: TaskPlan) -> Hashable:
         """Return what tasks have in common that can run together.
 
         That is which layers they leave alone; and, where they could share a pass of factors, what
         these factors are.
         """
-        own = frozenset(plan.own | self._merged.head_places(labels))
-        return self, own, plan if plan.is_scale else None
+        return self, plan.own, plan.body if plan.body.is_scale else None
 
     def run(self, task: FoldedTask, images: Tensor) -> Tensor:
         """Answer for one task.

@@ -13,7 +13,7 @@ from gatehub.compiler.kernels import Kernel
 from gatehub.compiler.partition import keeps_images_apart
 from gatehub.gates.fold import GateState
 from gatehub.gates.kernel_memory import cast_to
-from gatehub.gates.layout_plan import LayoutPlan
+from gatehub.gates.layout_plan import TaskPlan
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.channelwise import OnePass, build_one_pass
 from gatehub.runtime.execution.programs import Recorded, Size, Sizes, size_of
@@ -57,8 +57,8 @@ class SharedPasses:
     ) -> None:
         self._merged, self._sizes, self._weights, self._dtype = merged, sizes, weights, dtype
 
-    def find(self, plan: LayoutPlan, labels: int, size: Size) -> OnePass | None:
-        """Return how tasks of a layout share a pass, or None where they cannot.
+    def find(self, plan: TaskPlan, size: Size) -> OnePass | None:
+        """Return how a task shares a pass with others of its layout, or None where it cannot.
 
         A task's factors are the same for images of every size.
 
@@ -66,32 +66,37 @@ class SharedPasses:
             InputError: the backbone takes no images of that size.
         """
         at, home = self._sizes.at(size), self._sizes.home()
-        found = at.memo.get(plan, partial(self._build, plan, labels, at))
+        found = at.memo.get(plan.body, partial(self._build, plan, at))
         if found is None or at is home:
             return found
-        usual = home.memo.get(plan, partial(self._build, plan, labels, home))
+        usual = home.memo.get(plan.body, partial(self._build, plan, home))
         return found if usual is not None and usual.sources == found.sources else None
 
-    def factors(self, shared: OnePass, task: GateState) -> ChannelTask:
-        """Form what a task has of its own in a shared pass."""
+    def factors(self, shared: OnePass, task: GateState, plan: TaskPlan) -> ChannelTask:
+        """Form what a task has of its own in a shared pass.
+
+        Args:
+            shared: of the task's layout.
+            task: gates, normalisation values and head.
+            plan: of the task.
+        """
         with torch.inference_mode():
             factors = shared.factors(self._merged, task, dtype=self._dtype)
             given = task.tensors
-            heads = shared.plan.name_head(self._merged.heads(len(task.labels)))
             head = {
                 place: cast_to(self._merged.widen(given[name]), self._dtype)
-                for name, place in heads.items()
+                for name, place in plan.places.items()
             }
         return ChannelTask(
             factors=factors,
             head=head,
-            labels=len(task.labels),
+            labels=plan.head.labels,
             bytes=factors.nbytes + sum(tensor.nbytes for tensor in head.values()),
         )
 
-    def count_bytes(self, shared: OnePass, labels: int) -> int:
+    def count_bytes(self, shared: OnePass, plan: TaskPlan) -> int:
         """Return how many bytes a task's own part of a pass has, without forming it."""
-        return self._dtype.itemsize * (shared.length + self._merged.head_numel(labels))
+        return self._dtype.itemsize * (shared.length + plan.head.numel)
 
     def run(
         self, shared: OnePass, tasks: Sequence[tuple[ChannelTask, int]], images: Tensor
@@ -119,10 +124,8 @@ class SharedPasses:
             )
             return answer_rows(shared.heads, values, shares)
 
-    def _build(self, plan: LayoutPlan, labels: int, at: Recorded) -> OnePass | None:
-        shared = build_one_pass(
-            at.program, self._merged, plan, heads=self._merged.head_places(labels)
-        )
+    def _build(self, plan: TaskPlan, at: Recorded) -> OnePass | None:
+        shared = build_one_pass(at.program, self._merged, plan.body, heads=plan.head.shapes.keys())
         if shared is None:
             return None
         weights = self._read_weights(shared)

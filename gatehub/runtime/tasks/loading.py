@@ -11,7 +11,7 @@ import torch
 
 from gatehub.adapter.probe import check_probe, draw_images
 from gatehub.errors import ExecutionError, SelfCheckError, TaskUnavailableError
-from gatehub.gates.fold import check_backbone
+from gatehub.gates.layout_plan import TaskPlan
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.dtypes import dtype_name, tolerance
 from gatehub.runtime.execution.execution import Execution, FoldedTask
@@ -114,20 +114,14 @@ class Loader:
     def _load(self, task: str, source: Source, generation: int, flight: Future[Served]) -> Served:
         """Publish a task in the first dtype in which it answers as it should."""
         packed = self._packer.pack(source.read())
-        check_backbone(self._merged.backbone, packed)
+        plan = self._merged.plan_task(packed)
         for execution in self._executions:
             last = execution is self._executions[-1]
             if packed.probe is None and not last:
                 continue  # without a probe nobody would notice what rounding does to it
-            served = self._describe(task, packed, source, execution, generation)
+            served = self._describe(task, packed, plan, source, execution, generation)
             try:
-                # Held until it is published: nothing of it is visible, and nothing of it can go.
-                # Folded weights come first, as for requests: who waits for them holds no gates
-                # that another who holds folded weights waits for.
-                with (
-                    self._tiers.folded([served], packed=packed) as (folded,),
-                    self._tiers.gates(served, packed=packed),
-                ):
+                with self._tiers.admitted(served, packed) as folded:
                     self._check(packed, execution, folded, task)
                     return self._publish(served, (task, source.key), flight)
             except (ExecutionError, SelfCheckError):
@@ -146,9 +140,14 @@ class Loader:
         return current
 
     def _describe(
-        self, task: str, packed: PackedTask, source: Source, execution: Execution, generation: int
+        self,
+        task: str,
+        packed: PackedTask,
+        plan: TaskPlan,
+        source: Source,
+        execution: Execution,
+        generation: int,
     ) -> Served:
-        plan = self._merged.plan(packed.layout)
         return Served(
             info=TaskInfo(
                 task=task,
@@ -163,9 +162,9 @@ class Loader:
             kept=None if source.lasting else packed,
             execution=execution,
             plan=plan,
-            stem=execution.stem_key(plan, len(packed.labels)),
+            stem=execution.stem_key(plan),
             packed_bytes=packed.bytes,
-            folded_bytes=execution.count_bytes(plan, len(packed.labels)),
+            folded_bytes=execution.count_bytes(plan),
         )
 
     def _check(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.gates.layout_plan import LayoutPlan
+from gatehub.gates.layout_plan import TaskPlan
 from gatehub.runtime.execution.execution import Execution
 from gatehub.runtime.tasks.packed import PackedTask
 from gatehub.runtime.tasks.sources import Source
@@ -69,7 +69,7 @@ class Served:
     source: Source | None
     kept: PackedTask | None
     execution: Execution
-    plan: LayoutPlan
+    plan: TaskPlan
     stem: Hashable
     packed_bytes: int
     folded_bytes: int

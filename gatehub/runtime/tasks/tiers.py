@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TypeVar, cast
 
 from gatehub.adapter import Adapter
@@ -48,21 +49,44 @@ class Tiers:
         self._stirred = False
 
     @contextmanager
-    def folded(
-        self, tasks: Sequence[Served], *, packed: PackedTask | None = None
-    ) -> Iterator[list[FoldedTask]]:
+    def folded(self, tasks: Sequence[Served]) -> Iterator[list[FoldedTask]]:
         """Hold the folded weights of tasks for the length of a with block.
 
         Args:
             tasks: any; several are taken together or not at all.
-            packed: the gates of the only task, if they have just been read.
         """
-        wanted = [self._want_folded(task, packed) for task in tasks]
+
+        def fold(task: Served) -> FoldedTask:
+            with self._hold_gates(task) as gates:
+                return task.execution.fold(gates, task.plan)
+
+        wanted = [self._want_folded(task, partial(fold, task)) for task in tasks]
         with self._folded.lease(wanted) as values:
             yield values  # type: ignore[misc]
-        # What was evicted, and the kernels that were reordered at their first use.
-        if self._stirred and return_free_memory(every_s=5.0):
-            self._stirred = False
+        self._return_memory()
+
+    @contextmanager
+    def admitted(self, task: Served, packed: PackedTask) -> Iterator[FoldedTask]:
+        """Hold both the folded weights and the gates of a task that is not yet served.
+
+        Nothing of it is visible to others, and nothing of it can go before the block ends.
+        Folded weights come first, as for requests: who waits for them holds no gates that
+        another who holds folded weights waits for.
+
+        Args:
+            task: from no other call.
+            packed: its gates, which have just been read.
+        """
+        with ExitStack() as gates:
+
+            def fold() -> FoldedTask:
+                held = gates.enter_context(self._hold_gates(task, packed))
+                return task.execution.fold(held, task.plan)
+
+            # What was taken last is let go first.
+            with self._folded.lease([self._want_folded(task, fold)]) as (folded,), gates.pop_all():
+                yield folded  # type: ignore[misc]
+        self._return_memory()
 
     @contextmanager
     def channels(self, tasks: Sequence[Served], shared: OnePass) -> Iterator[list[ChannelTask]]:
@@ -70,14 +94,6 @@ class Tiers:
         wanted = [self._want_channels(task, shared) for task in tasks]
         with self._folded.lease(wanted) as values:
             yield values  # type: ignore[misc]
-
-    @contextmanager
-    def gates(self, task: Served, *, packed: PackedTask | None = None) -> Iterator[PackedTask]:
-        """Hold a task's gates for the length of a with block."""
-        with self._gates.lease([self._want_gates(task, packed)]) as (value,):
-            if task.kept is not None:
-                self._gates.pin(task)  # it could not come back
-            yield value
 
     def pin(self, task: Served) -> None:
         """Keep a task folded."""
@@ -108,25 +124,32 @@ class Tiers:
         """Say how both tiers stand."""
         return self._folded.report(), self._gates.report()
 
+    def _return_memory(self) -> None:
+        """Give back what was evicted, and the kernels that were reordered at their first use."""
+        if self._stirred and return_free_memory(every_s=5.0):
+            self._stirred = False
+
     def _want_folded(
-        self, task: Served, packed: PackedTask | None
+        self, task: Served, fold: Callable[[], FoldedTask]
     ) -> Wanted[FoldedTask | ChannelTask]:
         def make() -> FoldedTask:
             self._stirred = True
-            with self.gates(task, packed=packed) as gates:
-                return task.execution.fold(gates)
+            return fold()
 
         return self._want(task, key=task, size=task.folded_bytes, make=make)
 
     def _want_channels(self, task: Served, shared: OnePass) -> Wanted[FoldedTask | ChannelTask]:
         def make() -> ChannelTask:
-            with self.gates(task) as gates:
-                return task.execution.shared.factors(shared, gates)
+            with self._hold_gates(task) as gates:
+                return task.execution.shared.factors(shared, gates, task.plan)
 
-        size = task.execution.shared.count_bytes(shared, len(task.info.labels))
+        size = task.execution.shared.count_bytes(shared, task.plan)
         return self._want(task, key=("channels", task), size=size, make=make)
 
-    def _want_gates(self, task: Served, packed: PackedTask | None) -> Wanted[PackedTask]:
+    @contextmanager
+    def _hold_gates(self, task: Served, packed: PackedTask | None = None) -> Iterator[PackedTask]:
+        """Hold a task's gates; `packed` if they have just been read."""
+
         def make() -> PackedTask:
             ready = packed or task.kept
             if ready is not None or task.source is None:
@@ -134,7 +157,11 @@ class Tiers:
             info = task.info
             return read_again(task.source, task=info.task, digest=info.digest, pack=self._pack)
 
-        return self._want(task, key=task, size=task.packed_bytes, make=make)
+        wanted = self._want(task, key=task, size=task.packed_bytes, make=make)
+        with self._gates.lease([wanted]) as (value,):
+            if task.kept is not None:
+                self._gates.pin(task)  # it could not come back
+            yield value
 
     def _want(self, task: Served, *, key: Hashable, size: int, make: Callable[[], V]) -> Wanted[V]:
         return Wanted(

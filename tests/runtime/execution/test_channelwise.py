@@ -42,8 +42,8 @@ def build(name: str, **choices: object) -> tuple[Execution, PackedTask, OnePass 
     merged = MergedBackbone(backbone)
     execution = Execution(merged, torch.float32)
     task = Packer().pack(make_task(backbone, "task", **{"gates": "scale", **choices}))
-    plan = merged.plan(task.layout)
-    return execution, task, execution.shared.find(plan, len(task.labels), (3, SIDE, SIDE))
+    plan = merged.plan_task(task)
+    return execution, task, execution.shared.find(plan, (3, SIDE, SIDE))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -61,7 +61,8 @@ def test_other_gates_have_kernels_of_their_own(gates: str) -> None:
 def test_factors_are_counted_before_they_are_formed() -> None:
     execution, task, shared = build("grouped", norm="stats")
     assert shared is not None
-    factors = execution.shared.factors(shared, task).factors
+    plan = execution._merged.plan_task(task)
+    factors = execution.shared.factors(shared, task, plan).factors
     assert factors.shape == (shared.length,)
     assert "layers.2.weight" in shared.weights
     assert "layers.1.weight" not in shared.weights  # merged, so its values are factors
@@ -88,10 +89,11 @@ def test_a_norm_that_is_not_merged_becomes_factors(affine: bool, norm: str) -> N
     execution = Execution(merged, torch.float32)
     adapters = [make_task(backbone, "t", seed=s, gates="scale", norm=norm) for s in (1, 2)]
     tasks = [Packer().pack(adapter) for adapter in adapters]
-    shared = execution.shared.find(merged.plan(tasks[0].layout), 3, (3, SIDE, SIDE))
+    plan = merged.plan_task(tasks[0])
+    shared = execution.shared.find(plan, (3, SIDE, SIDE))
     assert shared is not None
     images = random_images(3, SIDE)
-    own = [execution.shared.factors(shared, task) for task in tasks]
+    own = [execution.shared.factors(shared, task, plan) for task in tasks]
     found = execution.shared.run(shared, list(zip(own, (2, 1), strict=True)), images)
     for adapter, answer, rows in zip(adapters, found, ([0, 1], [2]), strict=True):
         assert_parity(answer, fold(backbone, adapter)(images[rows]))

@@ -21,9 +21,8 @@ from gatehub.errors import InputError
 from gatehub.gates.fold import fold
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.engine import Engine
-from gatehub.runtime.execution.execution import Execution
+from gatehub.runtime.execution.execution import Execution, FoldedTask
 from gatehub.runtime.execution.programs import OTHER_SIZES, Size
-from gatehub.runtime.tasks.packed import PackedTask, Packer
 from tests.compiler.networks import NETWORKS, SIDE, Vector, Wired, Wiring, in_a_row, make_task, wire
 from tests.parity import Tolerance, assert_parity
 from tests.tiny import random_images
@@ -108,12 +107,10 @@ def test_each_habit_of_a_network_survives(name: str) -> None:
         check_together(engine, backbone, pair, SIDE)
 
 
-def make_execution(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Execution:
-    return Execution(MergedBackbone(backbone), dtype)
-
-
-def pack(adapter: Adapter) -> PackedTask:
-    return Packer().pack(adapter)
+def fold_tasks(backbone: Backbone, *tasks: Adapter) -> list[FoldedTask]:
+    merged = MergedBackbone(backbone)
+    execution = Execution(merged, torch.float32)
+    return [execution.fold(task, merged.plan_task(task)) for task in tasks]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
@@ -149,11 +146,8 @@ def test_images_may_come_in_any_order_of_memory() -> None:
 
 def test_weights_that_a_task_leaves_alone_are_the_same_tensors_for_all() -> None:
     backbone = wire(in_a_row)
-    execution = make_execution(backbone)
-    one, other = (
-        execution.fold(pack(make_task(backbone, "task", seed=seed, gates="full", start="body")))
-        for seed in (1, 2)
-    )
+    tasks = (make_task(backbone, "task", seed=s, gates="full", start="body") for s in (1, 2))
+    one, other = fold_tasks(backbone, *tasks)
     assert one.own == {"body.weight", "body.bias", "fc.weight", "fc.bias"}
     shared = one.weights.keys() - one.own
     assert "stem.weight" in shared
@@ -166,16 +160,15 @@ def test_bytes_are_known_before_anything_is_formed(
     choice: dict[str, object], dtype: torch.dtype
 ) -> None:
     backbone = NETWORKS["runs_blocks"]()
-    task = pack(make_task(backbone, "task", **choice))
+    task = make_task(backbone, "task", **choice)
     merged = MergedBackbone(backbone)
-    execution = Execution(merged, dtype)
-    plan = merged.plan(task.layout)
-    assert execution.count_bytes(plan, len(task.labels)) == execution.fold(task).bytes
-    shared = execution.shared.find(plan, len(task.labels), (3, SIDE, SIDE))
-    assert (shared is not None) == plan.is_scale
+    execution, plan = Execution(merged, dtype), merged.plan_task(task)
+    assert execution.count_bytes(plan) == execution.fold(task, plan).bytes
+    shared = execution.shared.find(plan, (3, SIDE, SIDE))
+    assert (shared is not None) == plan.body.is_scale
     if shared is not None:
-        known = execution.shared.count_bytes(shared, len(task.labels))
-        assert known == execution.shared.factors(shared, task).bytes
+        known = execution.shared.count_bytes(shared, plan)
+        assert known == execution.shared.factors(shared, task, plan).bytes
 
 
 def test_only_tasks_with_the_same_factors_share_a_pass() -> None:
@@ -185,26 +178,26 @@ def test_only_tasks_with_the_same_factors_share_a_pass() -> None:
     execution = Execution(merged, torch.float32)
     keys = []
     for gates, norm in (("scale", "affine"), ("scale", "stats"), ("full", "affine")) * 2:
-        layout = make_task(backbone, "task", gates=gates, norm=norm).layout
-        keys.append(execution.stem_key(merged.plan(layout), 3))
+        plan = merged.plan_task(make_task(backbone, "task", gates=gates, norm=norm))
+        keys.append(execution.stem_key(plan))
     assert keys[:3] == keys[3:]
     assert len(set(keys)) == 3
-    other = Execution(merged, torch.float32).stem_key(merged.plan(layout), 3)
+    other = Execution(merged, torch.float32).stem_key(plan)
     assert other not in keys
 
 
 def test_a_large_kernel_is_packed_once_and_only_where_it_is_convolved_alike() -> None:
     backbone = NETWORKS["strides_and_groups_one_kernel"]()
-    weights = make_execution(backbone).fold(pack(make_task(backbone, "task"))).weights
+    weights = fold_tasks(backbone, make_task(backbone, "task"))[0].weights
     assert isinstance(weights["wider.weight"], Tensor)
     backbone = NETWORKS["views_beside_a_packed_kernel"]()
-    weights = make_execution(backbone).fold(pack(make_task(backbone, "task"))).weights
+    weights = fold_tasks(backbone, make_task(backbone, "task"))[0].weights
     assert isinstance(weights["wider.weight"], Kernel) == can_pack(torch.float32)
 
 
 def test_a_network_that_views_its_values_in_the_usual_order_is_served_in_it() -> None:
     backbone = NETWORKS["changes_a_view_that_is_read_later"]()
-    weights = make_execution(backbone).fold(pack(make_task(backbone, "task"))).weights
+    weights = fold_tasks(backbone, make_task(backbone, "task"))[0].weights
     assert weights["body.weight"].is_contiguous()
     assert not weights["body.weight"].is_contiguous(memory_format=torch.channels_last)
 

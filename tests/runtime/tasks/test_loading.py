@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -99,10 +100,10 @@ def test_ten_loads_at_once_fold_once(
     everybody = threading.Barrier(10)
     original = Execution.fold
 
-    def fold(self: Execution, task: object) -> object:
+    def fold(self: Execution, *arguments: object) -> object:
         folds.append(1)
         threading.Event().wait(0.1)  # long enough for all others to come
-        return original(self, task)  # type: ignore[arg-type]
+        return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Execution, "fold", fold)
     engine = Engine(tiny_backbone)
@@ -120,6 +121,36 @@ def test_ten_loads_at_once_fold_once(
     assert folds == [1]
     assert len({info.generation for info in infos}) == 1
     assert len(infos) == 10
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_load_asks_once_for_whatever_it_needs(
+    attempts: int, tiny_backbone: Backbone, probed: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two dtypes, if it does not answer its probe in the first, and still one load."""
+    monkeypatch.setattr(dtypes, "has_matrix_units", lambda device: attempts == 2)
+    monkeypatch.setitem(dtypes._TOLERANCES, torch.bfloat16, 0.0)
+    engine = Engine(tiny_backbone)
+    engine.load("birds", probed)  # the network is recorded, for heads of its own
+    before = [tier.hits + tier.misses for tier in engine.memory()]
+    asked: Counter[str] = Counter()
+
+    def count(owner: object, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*arguments: object) -> object:
+            asked[name] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(MergedBackbone, "plan")
+    count(MergedBackbone, "plan_head")
+    count(merged_module, "check_backbone")
+    engine.load("crows", probed)
+    assert asked == {"plan": 1, "plan_head": 1, "check_backbone": 1}
+    after = [tier.hits + tier.misses for tier in engine.memory()]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [attempts, attempts]
 
 
 def test_a_fold_that_fails_half_way_leaves_what_was_there(
@@ -158,11 +189,13 @@ def test_of_two_loads_under_one_name_the_later_one_stays(
     begun, go = threading.Event(), threading.Event()
     original: Callable[..., dict[str, torch.Tensor]] = MergedBackbone.fold
 
-    def fold(self: MergedBackbone, task: object, **kwargs: object) -> dict[str, torch.Tensor]:
+    def fold(
+        self: MergedBackbone, task: object, plan: object, **kwargs: object
+    ) -> dict[str, torch.Tensor]:
         if getattr(task, "digest", None) == slow.digest:
             begun.set()
             assert go.wait(10)
-        return original(self, task, **kwargs)
+        return original(self, task, plan, **kwargs)
 
     monkeypatch.setattr(MergedBackbone, "fold", fold)
     engine = Engine(tiny_backbone)
