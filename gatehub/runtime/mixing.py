@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from itertools import accumulate
 
-import torch
 from torch import Tensor
 
 from gatehub.errors import MemoryBudgetError
@@ -32,7 +32,9 @@ def answer_mixed(tasks: Sequence[Served], images: Tensor, tiers: Tiers) -> list[
     answers: list[Answer | None] = [None] * len(tasks)
     for group in _by_stem(list(rows)).values():
         order = [row for task in group for row in rows[task]]
-        logits = _answer_group(group, [len(rows[task]) for task in group], images[order], tiers)
+        # The only copy: from here on the images of tasks that follow one another are a view.
+        together = images[order]
+        logits = _answer_own(group, [len(rows[task]) for task in group], together, tiers)
         for task, answer in zip(group, logits, strict=True):
             for row, values in zip(rows[task], answer, strict=True):
                 answers[row] = Answer(logits=values, task=task.info)
@@ -47,16 +49,21 @@ def answer_all(tasks: Sequence[Served], images: Tensor, tiers: Tiers) -> list[An
     """
     found: dict[Served, Tensor] = {}
     for group in _by_stem(tasks).values():
-
-        def run(some: Sequence[Served]) -> list[Tensor]:
-            with tiers.folded(some) as folded:
-                return some[0].execution.run_all(folded, images)
-
-        found |= zip(group, _in_parts(group, run), strict=True)
+        found |= zip(group, _answer_every(group, images, tiers), strict=True)
     return [Answer(logits=found[task], task=task.info) for task in tasks]
 
 
-def _answer_group(
+def _answer_every(tasks: Sequence[Served], images: Tensor, tiers: Tiers) -> list[Tensor]:
+    """Answer for tasks of one stem, each for all the images."""
+
+    def run(first: int, last: int) -> list[Tensor]:
+        with tiers.folded(tasks[first:last]) as folded:
+            return tasks[0].execution.run_all(folded, images)
+
+    return _in_parts(0, len(tasks), run)
+
+
+def _answer_own(
     tasks: Sequence[Served], counts: Sequence[int], images: Tensor, tiers: Tiers
 ) -> list[Tensor]:
     """Answer for tasks of one stem, each for its own images, which stand side by side."""
@@ -69,30 +76,29 @@ def _answer_group(
         and len(images) < _IMAGES_WORTH_FOLDING * len(tasks)
     ):
         shared = execution.shared.find(tasks[0].plan, size)
-    parts = dict(zip(tasks, torch.split(images, list(counts)), strict=True))
+    starts = [0, *accumulate(counts)]
 
-    def run(some: Sequence[Served]) -> list[Tensor]:
-        given, rows = torch.cat([parts[task] for task in some]), [len(parts[task]) for task in some]
+    def run(first: int, last: int) -> list[Tensor]:
+        some, rows = tasks[first:last], counts[first:last]
+        given = images[starts[first] : starts[last]]
         if shared is not None:
             with tiers.channels(some, shared) as own:
                 return execution.shared.run(shared, list(zip(own, rows, strict=True)), given)
         with tiers.folded(some) as folded:
             return execution.run_rows(list(zip(folded, rows, strict=True)), given)
 
-    return _in_parts(tasks, run)
+    return _in_parts(0, len(tasks), run)
 
 
-def _in_parts(
-    tasks: Sequence[Served], run: Callable[[Sequence[Served]], list[Tensor]]
-) -> list[Tensor]:
-    """Run all tasks together, or as many at a time as memory has room for."""
+def _in_parts(first: int, last: int, run: Callable[[int, int], list[Tensor]]) -> list[Tensor]:
+    """Run tasks, from the first to before the last, as many at a time as memory has room for."""
     try:
-        return run(tasks)
+        return run(first, last)
     except MemoryBudgetError:
-        if len(tasks) == 1:
+        if last - first == 1:
             raise
-    middle = len(tasks) // 2
-    return _in_parts(tasks[:middle], run) + _in_parts(tasks[middle:], run)
+    middle = (first + last) // 2
+    return _in_parts(first, middle, run) + _in_parts(middle, last, run)
 
 
 def _by_stem(tasks: Sequence[Served]) -> dict[Hashable, list[Served]]:
