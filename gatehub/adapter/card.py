@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import PurePosixPath, PureWindowsPath
 
 from gatehub.adapter.config import AdapterConfig
 
@@ -124,7 +123,7 @@ def _results(config: AdapterConfig, datasets: Sequence[str]) -> list[str]:
 def _body(config: AdapterConfig, adapter_bytes: int) -> str:
     labels = ", ".join(_code(label) for label in config.labels[:50])
     more = f" and {len(config.labels) - 50} more" if len(config.labels) > 50 else ""
-    figures = "".join(f"| {_cell(k)} | {v:.4g} |\n" for k, v in config.metrics.items())
+    figures = "".join(f"| {write_cell(k)} | {v:.4g} |\n" for k, v in config.metrics.items())
     measured = f"\n## Figures\n\n| | |\n|---|---|\n{figures}" if figures else ""
     return f"""
 # {config.task}
@@ -174,7 +173,7 @@ def _training(config: AdapterConfig) -> str:
     if not config.training:
         return ""
     shown = {**config.training, **({"data": data} if (data := _name_data(config)) else {})}
-    settings = "".join(f"| {_cell(k)} | {_cell(v)} |\n" for k, v in shown.items())
+    settings = "".join(f"| {write_cell(k)} | {write_cell(v)} |\n" for k, v in shown.items())
     curve = f"\n![Loss and accuracy]({CURVE_FILE})\n" if CURVE_FILE in config.files else ""
     command = _command(config)
     told = f"\n```sh\n{command}\n```\n" if command else ""
@@ -208,8 +207,8 @@ def _name_data(config: AdapterConfig) -> str | None:
 
 def last_name(path: str) -> str:
     """The last name of a path, of whichever system it is."""
-    windows = PureWindowsPath(path)
-    return windows.name if windows.drive else PurePosixPath(path).name
+    names = [name for name in re.split(r"[\\/]+", re.sub(r"^[A-Za-z]:", "", path)) if name]
+    return names[-1] if names and names[-1] not in (".", "..") else ""
 
 
 def _quote(text: str) -> str:
@@ -223,6 +222,6 @@ def _code(text: str) -> str:
     return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
 
 
-def _cell(value: object) -> str:
+def write_cell(value: object) -> str:
     """Write the cell of a table, in which a bar would end it and an angle bracket begin HTML."""
     return str(value).replace("|", "\\|").replace("<", "&lt;")

@@ -1,23 +1,56 @@
-"""What a push does not publish: paths of the machine on which an adapter was trained.
+"""What a push does not publish: where on the machine that made an adapter something lies.
 
-A backbone from a file or a folder is remembered by its path, and so is a folder of images.
-On a hub these would tell strangers about the machine and help nobody. Only their last name
-goes there. The digest still binds the adapter to the backbone's weights, wherever the one
-who pulls it has them.
+A backbone from a folder is remembered by its path, and so are the images; settings and a card may
+hold any other. On a hub these tell strangers about a machine and its owner's clients, and help
+nobody. So whatever could be a path is cut to its last name: rather one too many than one too few.
+The digest still binds the adapter to the backbone's weights, wherever the one who pulls it has
+them. Labels stay, since they are the adapter's answers.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from gatehub.adapter.config import AdapterConfig
+from gatehub.adapter.card import last_name, write_cell
+from gatehub.adapter.config import AdapterConfig
+from gatehub.adapter.folder import ADAPTER_FILES, CARD_FILE, CONFIG_FILE
+
+V = TypeVar("V")
+
+_LOG_FILE = "training.jsonl"
+
+# Settings whose values are places by their meaning.
+_PLACES = re.compile(r"data|dir|file|folder|path|root|source|weights", re.IGNORECASE)
+# Whole values that hold a slash and are no path here.
+_ELSEWHERE = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://\S*|hf-hub:\S*", re.IGNORECASE)
+_RATIO = re.compile(r"\d[\d.]*(/\d[\d.]*)+|n/a", re.IGNORECASE)
+_KINDS = re.compile(r"(file|local-dir):(?!//)", re.IGNORECASE)
+# One name, with a separator before or behind it, says no more than the name alone.
+_TELLING = re.compile(r"[^\\/][\\/]+[^\\/]")
+# The end of a sentence, or of what stands in brackets.
+_TAIL = re.compile(r"([)\].,;:!?}]*)$")
+
+# Where a path may begin in a text: at a drive, a share, the root, a home, here, or a variable.
+_ROOT = r"""(?: file:[\\/]* | [A-Za-z]:[\\/]+ | \\*/[\\/]* | \\+(?=[A-Za-z0-9.])
+    | ~[\w.-]*[\\/]+ | \.\.?[\\/]+ | \$\{?\w+\}?[\\/]+ | %\w+%[\\/]+ )"""
+# Without quotation marks it ends at a space, unless what follows goes on as a path does.
+_BARE = r"""[^\s"'`<>|]* (?: [ ](?![.~$%])[^\s"'`<>|\\/:\[\]]+[\\/][^\s"'`<>|]* )*"""
+_PATH = re.compile(
+    rf"""(?P<elsewhere> \b(?!file:)[A-Za-z][A-Za-z0-9+.-]+://[^\s"'`<>|]* )
+    | (?P<path> (?<=["])  {_ROOT} [^"\n]* (?=["])
+              | (?<=['])  {_ROOT} [^'\n]* (?=['])
+              | (?<=[`])  {_ROOT} [^`\n]* (?=[`])
+              | (?<![\w.~$%\\/])  {_ROOT} {_BARE} )""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 @contextmanager
@@ -33,39 +66,108 @@ def without_paths(
     Yields:
         The folder to publish, its config, and what was cut.
     """
-    from gatehub.adapter.card import last_name
-    from gatehub.adapter.folder import ADAPTER_FILES, CARD_FILE, CONFIG_FILE
-
-    kind, _, place = config.backbone.source.partition(":")
-    found = {place} if kind in ("file", "local-dir") and _is_path(place) else set[str]()
-    found |= {v for v in config.training.values() if isinstance(v, str) and _is_path(v)}
+    found: dict[str, str] = {}
+    published = replace(
+        config,
+        backbone=replace(config.backbone, source=_cut_source(config.backbone.source, found)),
+        training=_cut_names(
+            {name: _cut_setting(name, value, found) for name, value in config.training.items()},
+            found,
+        ),
+        metrics=_cut_names(config.metrics, found),
+    )
+    texts = {}
+    for name in (CARD_FILE, _LOG_FILE):
+        if (folder / name).is_file():
+            # What is no UTF-8 stays as it is.
+            before = (folder / name).read_bytes().decode("utf-8", "surrogateescape")
+            after = _cut_known(before, found) if name == CARD_FILE else before
+            after = cut_paths(after, found)
+            if after != before:
+                texts[name] = after.encode("utf-8", "surrogateescape")
     if not found:
         yield folder, config, []
         return
-    short = {path: last_name(path) or "unnamed" for path in found}
-    source = f"{kind}:{short[place]}" if place in short else config.backbone.source
-    published = replace(
-        config,
-        backbone=replace(config.backbone, source=source),
-        training={
-            k: short.get(v, v) if isinstance(v, str) else v for k, v in config.training.items()
-        },
-    )
+    if _LOG_FILE in texts:
+        digest = hashlib.sha256(texts[_LOG_FILE]).hexdigest()
+        published = published.with_files(config.tensors, {**config.files, _LOG_FILE: digest})
     with TemporaryDirectory(prefix="gatehub-push-") as temporary:
         copy = Path(temporary)
         for name in ADAPTER_FILES:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, copy / name)
-        (copy / CONFIG_FILE).write_bytes(published.to_json())
-        card = (copy / CARD_FILE).read_text("utf-8", "replace")
-        for path in sorted(found, key=len, reverse=True):
-            card = card.replace(path, short[path])
-        (copy / CARD_FILE).write_text(card, "utf-8", newline="")
+        for name, data in {**texts, CONFIG_FILE: published.to_json()}.items():
+            (copy / name).write_bytes(data)
         yield copy, published, sorted(found)
 
 
-def _is_path(text: str) -> bool:
-    """Whether a text is a path that says where on a machine something lies."""
-    if "://" in text:
-        return text.startswith("file://")
-    return PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).drive)
+def cut_paths(text: str, found: dict[str, str]) -> str:
+    """Cut every path in a text to its last name.
+
+    Args:
+        text: prose, a table, code, or lines of JSON.
+        found: what was cut is added, with what stands there instead.
+    """
+
+    def cut(match: re.Match[str]) -> str:
+        path, tail = _TAIL.split(match["path"] or "", maxsplit=1)[:2]
+        return _shorten(path, found) + tail if _TELLING.search(path) else match[0]
+
+    return _PATH.sub(cut, text)
+
+
+def _cut_source(source: str, found: dict[str, str]) -> str:
+    kind, colon, place = source.partition(":")
+    if kind in ("file", "local-dir"):
+        return f"{kind}{colon}{_shorten(place, found)}" if _TELLING.search(place) else source
+    return cut_paths(source, found)
+
+
+def _cut_setting(name: str, value: V, found: dict[str, str]) -> V | str:
+    """Cut a setting, which may be a path as a whole, a text that holds one, or neither."""
+    if not isinstance(value, str) or not _TELLING.search(value) or _ELSEWHERE.fullmatch(value):
+        return value
+    if kind := _KINDS.match(value):
+        return kind[0] + _shorten(value[kind.end() :], found)
+    if _PLACES.search(name) or _begins_as_path(value):
+        return _shorten(value, found)
+    if re.search(r"\s", value) or _RATIO.fullmatch(value):
+        return cut_paths(value, found)
+    return _shorten(value, found)
+
+
+def _cut_names(settings: Mapping[str, V], found: dict[str, str]) -> dict[str, V]:
+    """Cut the names of settings or figures, and keep them apart."""
+    names: dict[str, V] = {}
+    for name, value in settings.items():
+        short, count = cut_paths(name, found), 2
+        while short in names:
+            short, count = f"{cut_paths(name, found)} ({count})", count + 1
+        names[short] = value
+    return names
+
+
+def _cut_known(text: str, found: Mapping[str, str]) -> str:
+    """Cut what was cut in the config, wherever it stands in the card: there it may have spaces."""
+    # Two names with a slash are a path in the settings, and a repository in the front matter.
+    start = text.find("\n---\n") if text.startswith("---\n") else 0
+    head, body = text[:start], text[start:]
+    for path in sorted(found, key=len, reverse=True):
+        known = "|".join({re.escape(path), re.escape(write_cell(path))})
+        pattern = re.compile(rf"(?<![\w./\\~-])(?:{known})(?![\w\\/])")
+        short = found[path]  # a last name has no backslash, which would stand for a group
+        body = pattern.sub(short, body)
+        head = pattern.sub(short, head) if _begins_as_path(path) else head
+    return head + body
+
+
+def _begins_as_path(text: str) -> bool:
+    match = _PATH.match(text)
+    return match is not None and match["path"] is not None
+
+
+def _shorten(path: str, found: dict[str, str]) -> str:
+    short = last_name(path) or "unnamed"
+    if short != path:
+        found[path] = short
+    return short

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatehub._retries import retry
-from gatehub.adapter.privacy import without_paths
+from gatehub._text import quote
 from gatehub.errors import (
     AdapterFormatError,
     HubConflictError,
@@ -189,6 +189,7 @@ def _ready(
     """The folder as it is to be pushed, the digests of its files, and its config, all verified."""
     # Loads torch, which nothing else in this package needs.
     from gatehub.adapter.files import verify_adapter
+    from gatehub.adapter.privacy import without_paths
 
     folder = Path(folder)
     # Digests before verification: what the hub then takes is what was verified.
@@ -203,9 +204,11 @@ def _ready(
         if cut:
             files = _digest(ready)
             verify_adapter(ready)
+            listed = " and ".join(quote(path) for path in cut[:5])
+            more = f" and {len(cut) - 5} more paths" if len(cut) > 5 else ""
             report(
-                f"Not published: where on this machine {' and '.join(map(repr, cut))} lies; "
-                "the last name only. The backbone's digest goes along."
+                f"Not published: where on this machine {listed}{more} lies; the last name only. "
+                "The backbone's digest goes along."
             )
         yield ready, files, config
 

@@ -1,0 +1,211 @@
+"""A push: what could be a path of the machine that made an adapter is cut to its last name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatehub.adapter import verify_adapter
+from gatehub.adapter.card_check import check_card
+from gatehub.adapter.privacy import cut_paths, without_paths
+from tests.adapter.sample import CARD, CONFIG, SAMPLE_CONFIG, TENSORS, contents, make_sample
+
+SECRET = "secret-client"
+
+# Each leads to eyes by way of a client's name.
+PATHS = [
+    f"/home/ada/{SECRET}/eyes",
+    f"/home/ada/{SECRET}/eyes/",
+    f"//nas/{SECRET}/eyes",
+    f"../{SECRET}/eyes",
+    f"../../{SECRET}/eyes",
+    f"./{SECRET}/eyes",
+    f"~/{SECRET}/eyes",
+    f"~{SECRET}/eyes",
+    f"$HOME/{SECRET}/eyes",
+    f"${{DATA}}/{SECRET}/eyes",
+    f"file:///home/{SECRET}/eyes",
+    f"FILE://nas/{SECRET}/eyes",
+    f"file:/home/{SECRET}/eyes",
+    rf"C:\Users\{SECRET}\eyes",
+    f"D:/{SECRET}/eyes",
+    rf"\\nas\{SECRET}\eyes",
+    rf"\Users\{SECRET}\eyes",
+    rf"..\{SECRET}\eyes",
+    rf".\{SECRET}\eyes",
+    rf"%USERPROFILE%\{SECRET}\eyes",
+    f"file:../{SECRET}/eyes",
+]
+RELATIVE = [f"{SECRET}/eyes", rf"{SECRET}\eyes", f"photos/../{SECRET}/eyes"]
+SPACED = [f"/home/ada/My Photos/{SECRET} & co/eyes", rf"C:\Users\Ada {SECRET}\eyes"]
+KEPT = [
+    *("https://huggingface.co/acme/birds", "s3://bucket/birds", "hf-hub:acme/birds"),
+    *("sklearn:digits", "glyphs:thai", "1/2", "0.5/0.9", "n/a", "eyes", "an eye and/or two", ""),
+    *("rate 1/3", "km / h", "14.05.2024", "two\u00a0eyes", "/eyes", "eyes/", "eyes\\", "\\eyes"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "fruit"
+
+
+def publish(folder: Path) -> tuple[dict[str, bytes], list[str]]:
+    """What a push would send, and what was cut."""
+    before = contents(folder)
+    with without_paths(folder, verify_adapter(folder)) as (ready, config, cut):
+        assert verify_adapter(ready) == config
+        assert check_card(ready).problems == ()
+        sent = contents(ready)
+        assert (ready == folder) == (not cut)
+    assert contents(folder) == before
+    assert sent[TENSORS] == before[TENSORS]
+    return sent, cut
+
+
+@pytest.mark.parametrize("path", [*PATHS, *RELATIVE, *SPACED])
+@pytest.mark.parametrize("name", ["data", "note", "init_weights"])
+def test_a_setting_that_is_a_path_is_cut(path: str, name: str, folder: Path) -> None:
+    training = {name: path, "epochs": 3}
+    sent, cut = publish(make_sample(training=training).save(folder))
+    assert cut
+    assert json.loads(sent[CONFIG])["training"][name].removeprefix("file:") == "eyes"
+    assert SECRET.encode() not in b"".join(sent.values())
+    assert b"eyes |" in sent[CARD]
+
+
+@pytest.mark.parametrize("path", [f"{SECRET} and co/eyes", f"/{SECRET}/3 | 4 <5>/eyes"])
+def test_a_place_is_cut_whatever_it_looks_like(path: str, folder: Path) -> None:
+    sent, _ = publish(make_sample(training={"val_data": path}).save(folder))
+    assert json.loads(sent[CONFIG])["training"] == {"val_data": "eyes"}
+    assert SECRET.encode() not in b"".join(sent.values())
+
+
+@pytest.mark.parametrize("value", KEPT)
+def test_a_setting_that_is_no_path_stays(value: str, folder: Path) -> None:
+    sent, cut = publish(make_sample(training={"note": value}).save(folder))
+    assert cut == []
+    assert json.loads(sent[CONFIG])["training"] == {"note": value}
+
+
+@pytest.mark.parametrize("kind", ["file", "local-dir"])
+@pytest.mark.parametrize(
+    "path", ["/eyes/../secret-client/eyes", *PATHS[3:10], *PATHS[13:20], *RELATIVE, *SPACED]
+)
+def test_a_backbone_is_published_by_its_last_name(kind: str, path: str, folder: Path) -> None:
+    backbone = replace(SAMPLE_CONFIG.backbone, source=f"{kind}:{path}")
+    adapter = make_sample(backbone=backbone, training={"guide": f"{kind}:{path}"})
+    sent, _ = publish(adapter.save(folder))
+    found = json.loads(sent[CONFIG])
+    assert found["backbone"]["source"] == found["training"]["guide"] == f"{kind}:eyes"
+    assert SECRET.encode() not in b"".join(sent.values())
+
+
+@pytest.mark.parametrize("source", ["timm", "demo", "seed:1", "hf-hub:acme/net", "memory"])
+def test_other_backbones_stay(source: str, folder: Path) -> None:
+    backbone = replace(SAMPLE_CONFIG.backbone, source=source)
+    assert publish(make_sample(backbone=backbone).save(folder))[1] == []
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "text", ["see {}", "({}),", "from={};", "a:{} b", "[eyes]({})", "'{}'", '"{}"', "`{}`", "<{}>"]
+)
+def test_a_path_in_a_text_is_cut(path: str, text: str, folder: Path) -> None:
+    folder = make_sample(training={"note": f"x {text.format(path)} y"}).save(folder)
+    card = folder / CARD
+    card.write_text(f"{card.read_text('utf-8')}\n{text.format(path)}\n", "utf-8")
+    sent, cut = publish(folder)
+    assert cut
+    assert SECRET.encode() not in sent[CONFIG] + sent[CARD]
+    assert "eyes" in json.loads(sent[CONFIG])["training"]["note"]
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("A path /home/ada/My Photos/eyes in prose.", "A path eyes in prose."),
+        ('"/home/ada/my own photos/eyes" and so', '"eyes" and so'),
+        ("`C:\\Users\\Ada L\\the eyes`", "`the eyes`"),
+        ("GET https://host/tasks/eyes or file:///srv/eyes", "GET https://host/tasks/eyes or eyes"),
+        ("(see /srv/a/eyes/, or ~/eyes.) [x](/a/eyes)!", "(see eyes, or eyes.) [x](eyes)!"),
+        ("see <https://hf.co/acme/eyes>, [x](../a/eyes.png)", "see <https://hf.co/acme/eyes>, [x]"
+         "(eyes.png)"),
+        ("acme/eyes, and/or km/h on 1/2/2024 at 3 / 4", None),
+        ("\\*not\\* bold, a\\_b, </b>, /tasks, ~, .., a~b, ...", None),
+        ("../.., /a/.., ./", None),
+        ("/srv/eyes (old)/a b/eyes (new) is", "eyes (new) is"),
+        ("{\"a\": \"/srv/a b/eyes\", \"b\": \"C:\\\\x\\\\eyes\", \"c\": \"\\/srv\\/eyes\"}",
+         '{"a": "eyes", "b": "eyes", "c": "eyes"}'),
+    ],
+)  # fmt: skip
+def test_prose_keeps_what_is_no_path(text: str, cut: str | None) -> None:
+    found: dict[str, str] = {}
+    assert cut_paths(text, found) == (text if cut is None else cut)
+    assert bool(found) == (cut is not None)
+    assert cut_paths(cut or text, {}) == (cut or text)
+
+
+def test_names_of_settings_and_figures_are_cut_and_kept_apart(folder: Path) -> None:
+    adapter = make_sample(
+        metrics={"accuracy": 0.5, f"accuracy on /{SECRET}/eyes": 0.5, "accuracy on eyes": 0.25},
+        training={f"/{SECRET}/eyes": 1, f"~/{SECRET}/eyes": 2, "eyes": 3},
+    )
+    sent, _ = publish(adapter.save(folder))
+    found = json.loads(sent[CONFIG])
+    assert found["training"] == {"eyes": 1, "eyes (2)": 2, "eyes (3)": 3}
+    assert found["metrics"] == {
+        **{"accuracy": 0.5, "accuracy on eyes": 0.5, "accuracy on eyes (2)": 0.25}
+    }
+    assert SECRET.encode() not in sent[CONFIG] + sent[CARD]
+
+
+def test_a_log_is_cut_and_its_digest_renewed(folder: Path) -> None:
+    log = json.dumps({"epoch": 1, "checkpoint": f"/home/{SECRET}/eyes"}).encode() + b"\n"
+    sent, cut = publish(make_sample().save(folder, attachments={"training.jsonl": log}))
+    assert cut == [f"/home/{SECRET}/eyes"]
+    assert json.loads(sent["training.jsonl"]) == {"epoch": 1, "checkpoint": "eyes"}
+
+
+def test_bytes_that_are_no_text_stay(folder: Path) -> None:
+    card = make_sample().save(folder) / CARD
+    card.write_bytes(card.read_bytes() + b"\xff\xfe /home/ada/eyes \xc3\r\n")
+    assert publish(folder)[0][CARD].endswith(b"\xff\xfe eyes \xc3\r\n")
+
+
+def test_a_repository_in_the_front_matter_is_no_path(folder: Path) -> None:
+    folder = make_sample(training={"data": "acme/eyes", "val": "acme/eyes"}).save(folder)
+    card = folder / CARD
+    edited = card.read_text("utf-8").replace("tags:", 'datasets:\n- "acme/eyes"\ntags:')
+    card.write_text(edited + "https://hf.co/acme/eyes\n", "utf-8")
+    sent = publish(folder)[0][CARD].decode()
+    assert '- "acme/eyes"\n' in sent
+    assert "| val | eyes |" in sent
+    assert "https://hf.co/acme/eyes" in sent
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("/\\ab .~$%{}'\"`<>|:\n-_file"), max_size=60))
+def test_any_text_is_cut_once_and_for_all(text: str) -> None:
+    found: dict[str, str] = {}
+    cut = cut_paths(text, found)
+    assert len(cut) <= len(text) + len("unnamed") * len(found)
+    assert (cut == text) == (not found)
+
+
+def test_a_long_line_takes_no_longer_for_its_paths() -> None:
+    for piece in ('"./', "/a", " a/", "'../x ", "file:", "\\a", "~/"):
+        cut_paths(piece * 20_000, {})
+
+
+def test_a_setting_that_is_not_text_stays(folder: Path) -> None:
+    training: dict[str, Any] = {"data": None, "path": 3, "folder": True, "weights_dir": 0.5}
+    sent, cut = publish(make_sample(training=training).save(folder))
+    assert cut == []
+    assert json.loads(sent[CONFIG])["training"] == training
