@@ -6,20 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-# torch's name → oneDNN's, and the scalars where none are given.
-_KNOWN: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "gelu": ("gelu", ()),
-    "hardsigmoid": ("hardsigmoid", ()),
-    "hardswish": ("hardswish", ()),
-    "hardtanh": ("hardtanh", (-1.0, 1.0)),
-    "leaky_relu": ("leaky_relu", (0.01,)),
-    "relu": ("relu", ()),
-    "relu6": ("hardtanh", (0.0, 6.0)),
-    "sigmoid": ("sigmoid", ()),
-    "silu": ("swish", ()),
-    "tanh": ("tanh", ()),
+_aten = torch.ops.aten
+
+# torch's operators → oneDNN's name, and the scalars where none are given.
+_KNOWN: Mapping[object, tuple[str, tuple[float, ...]]] = {
+    packet.default: (name, scalars)
+    for packets, name, scalars in (
+        ((_aten.gelu, _aten.gelu_), "gelu", ()),
+        ((_aten.hardsigmoid, _aten.hardsigmoid_), "hardsigmoid", ()),
+        ((_aten.hardswish, _aten.hardswish_), "hardswish", ()),
+        ((_aten.hardtanh, _aten.hardtanh_), "hardtanh", (-1.0, 1.0)),
+        ((_aten.leaky_relu, _aten.leaky_relu_), "leaky_relu", (0.01,)),
+        ((_aten.relu, _aten.relu_), "relu", ()),
+        ((_aten.relu6, _aten.relu6_), "hardtanh", (0.0, 6.0)),
+        ((_aten.sigmoid, _aten.sigmoid_), "sigmoid", ()),
+        ((_aten.silu, _aten.silu_), "swish", ()),
+        ((_aten.tanh, _aten.tanh_), "tanh", ()),
+    )
+    for packet in packets
 }
 
 
@@ -54,13 +61,11 @@ def read_activation(
     """Return an activation that oneDNN knows, or None.
 
     Args:
-        operator: of torch.
+        operator: what a graph calls.
         arguments: behind the value that it is applied to.
         keywords: likewise.
     """
-    if getattr(operator, "namespace", "aten") != "aten":
-        return None
-    known = _KNOWN.get(getattr(operator, "__name__", "").split(".")[0].removesuffix("_"))
+    known = _KNOWN.get(operator)
     if known is None or not all(isinstance(argument, int | float) for argument in arguments):
         return None
     name, usual = known
