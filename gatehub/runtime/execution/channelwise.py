@@ -24,7 +24,16 @@ from gatehub.compiler.program import Program, Run, compile_graph
 from gatehub.gates.fold import GateState
 from gatehub.gates.layout_plan import LayoutPlan
 from gatehub.gates.merged_backbone import MergedBackbone
-from gatehub.runtime.execution.factors import FactorSource, TaskVectors
+from gatehub.runtime.execution.factors import (
+    Entering,
+    FactorSource,
+    Leaving,
+    NormScale,
+    NormShift,
+    Plain,
+    Shift,
+    TaskVectors,
+)
 
 _ELEMENTWISE = frozenset({"mul", "mul_", "add", "add_"})
 _COMMUTATIVE = frozenset({"mul", "add"})
@@ -186,18 +195,18 @@ class _Writer:
         value, shape = self._copies[images], images.meta["shapes"][0]
         if gate is not None and gate.shape[1] > 1:
             groups = shape[channels] // gate.shape[1]
-            entering = FactorSource("entering", (site, groups))
+            entering = Entering(site, groups)
             factor = self._factor(entering, shape[channels], len(shape), channels)
             value = self._call(operator.mul, (value, factor))
         size = self._merged.shape(f"{site}.weight")[0]
         self.weights.add(f"{site}.weight")
         raw = self._call(operator.getitem, (self._weights, f"{site}.weight"))
         value = self._call(target, (value, raw, None, *others))
-        leaving = self._factor(FactorSource("leaving", (site,)), size, len(shape), channels)
+        leaving = self._factor(Leaving(site), size, len(shape), channels)
         value = self._call(torch.Tensor.mul_, (value, leaving))
         if bias is None:
             return value
-        shift = self._factor(FactorSource("shift", (site,)), size, len(shape), channels)
+        shift = self._factor(Shift(site), size, len(shape), channels)
         return self._call(torch.Tensor.add_, (value, shift))
 
     def _find_site(self, node: Any, part: str) -> str:
@@ -213,8 +222,8 @@ class _Writer:
         weight, bias, mean, variance = (self._find_name(part) for part in parts)
         if training or mean is None or variance is None:
             raise _NoRule
-        scale = FactorSource("norm_scale", (weight, variance, eps))
-        shift = FactorSource("norm_shift", (weight, bias, mean, variance, eps))
+        scale = NormScale(weight=weight, variance=variance, eps=eps)
+        shift = NormShift(scale=scale, bias=bias, mean=mean)
         return self._affine(self._copies[images], scale, shift, images.meta["shapes"][0], 1)
 
     def _rewrite_norm(self, node: fx.Node, *, channels: int) -> fx.Node:
@@ -223,8 +232,7 @@ class _Writer:
         if channels == -1 and len(groups) != 1:
             raise _NoRule
         scale, shift = (
-            None if name is None else FactorSource("plain", (name,))
-            for name in map(self._find_name, (weight, bias))
+            None if name is None else Plain(name) for name in map(self._find_name, (weight, bias))
         )
         value = self._call(node.target, (self._copies[images], groups, None, None, *others))
         return self._affine(value, scale, shift, images.meta["shapes"][0], channels)
@@ -264,7 +272,7 @@ class _Writer:
         if len(shape) >= ndim:
             raise _NoRule
         spread = (-1, *(1,) * (ndim - 1 - len(shape)), *shape)
-        factor = self._slice(FactorSource("plain", (name,)), math.prod(shape), spread)
+        factor = self._slice(Plain(name), math.prod(shape), spread)
         return self._call(node.target, (self._copies[images], factor))
 
     def _call(self, target: Any, arguments: tuple[Any, ...]) -> fx.Node:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,82 +12,132 @@ from torch import Tensor
 from gatehub.gates.fold import GateState
 from gatehub.gates.layout_plan import LayoutPlan
 from gatehub.gates.merged_backbone import MergedBackbone
-from gatehub.gates.norm_folding import scale_and_shift
+from gatehub.gates.norm_folding import NormMerge, scale_and_shift
 
 
-@dataclass(frozen=True, slots=True)
-class FactorSource:
-    """Which of a task's vectors is meant.
+class FactorSource(Protocol):
+    """One of the vectors that each task has. Sources are equal if they are of the same vector."""
 
-    Args:
-        vector: name of a method of `TaskVectors`.
-        arguments: its arguments.
-    """
-
-    vector: str
-    arguments: tuple[str | int | float | None, ...]
-
-    def read(self, vectors: TaskVectors) -> Tensor:
+    def read(self, task: TaskVectors) -> Tensor:
         """Return that vector of a task: (channels,), or in the shape in which it is kept."""
-        found: Tensor = getattr(vectors, self.vector)(*self.arguments)
-        return found
 
 
 class TaskVectors:
-    """A task's vectors, widened to the backbone's dtype.
+    """What vectors are formed from, widened to the backbone's dtype.
 
     Args:
         merged: the backbone.
         task: gates, all of kind `scale`, and normalisation values.
         plan: of the task's layout.
+
+    Attributes:
+        plain: the tensors of the plain model, by name, the task's own where it has them.
+        merges: the norms that are merged, by the convolution that takes them in.
     """
 
     def __init__(self, merged: MergedBackbone, task: GateState, plan: LayoutPlan) -> None:
-        self._merged, self._given, self._plan = merged, task.tensors, plan
-        norms = {name: merged.widen(self._given[name]) for name in plan.norms}
-        self._plain: dict[str, Tensor] = {**merged.kernels, **norms}
+        self._widen, self._given, self._plan = merged.widen, task.tensors, plan
+        norms = {name: self._widen(self._given[name]) for name in plan.norms}
+        self.plain: Mapping[str, Tensor] = {**merged.kernels, **norms}
+        self.merges: Mapping[str, NormMerge] = merged.merges
 
-    def plain(self, name: str) -> Tensor:
-        """A tensor of the plain model, the task's own where it has one."""
-        return self._plain[name]
+    def leaving_gate(self, site: str) -> Tensor | None:
+        """Return a: (O,), or None for a layer without a gate."""
+        return self._gate(site, "gate_a") if site in self._plan.layout.sites else None
 
-    def entering(self, site: str, groups: int) -> Tensor:
-        """What multiplies a layer's input channels: b, once for each group of channels."""
-        return self._gate(site, "gate_b").repeat(groups)
+    def entering_gate(self, site: str) -> Tensor | None:
+        """Return b: (I/groups,), or None for a layer without a gate."""
+        return self._gate(site, "gate_b") if site in self._plan.layout.sites else None
 
-    def leaving(self, site: str) -> Tensor:
-        """Everything that multiplies a layer's output channels."""
-        kernel = self._plain[f"{site}.weight"]
-        factor = torch.ones(len(kernel), dtype=kernel.dtype, device=kernel.device)
-        gate = self._plan.layout.sites.get(site)
-        if gate is not None:
-            factor = factor * self._gate(site, "gate_a")
-            if gate.shape[1] == 1:  # b is one number, and the same for every channel
-                factor = factor * self._gate(site, "gate_b")
-        if site in self._plan.gains:
-            gain = self._given[self._plan.gains[site]]
-            factor = factor * self._merged.widen(gain).reshape(-1)
-        if site in self._merged.merges:
-            factor = factor * scale_and_shift(self._plain, self._merged.merges[site])[0]
-        return factor
-
-    def shift(self, site: str) -> Tensor:
-        """What is added to a layer's output channels."""
-        if site in self._merged.merges:
-            return scale_and_shift(self._plain, self._merged.merges[site])[1]
-        return self._plain[f"{site}.bias"]
-
-    def norm_scale(self, weight: str | None, variance: str, eps: float) -> Tensor:
-        """What a batch norm with these tensors multiplies by; cf. arXiv 1502.03167, algorithm 2."""
-        scale = torch.rsqrt(self._plain[variance] + eps)
-        return scale if weight is None else scale * self._plain[weight]
-
-    def norm_shift(
-        self, weight: str | None, bias: str | None, mean: str, variance: str, eps: float
-    ) -> Tensor:
-        """What a batch norm with these tensors then adds."""
-        shift = -self._plain[mean] * self.norm_scale(weight, variance, eps)
-        return shift if bias is None else shift + self._plain[bias]
+    def gain(self, site: str) -> Tensor | None:
+        """Return the task's own gain of a standardised kernel: (O,), or None where it has none."""
+        name = self._plan.gains.get(site)
+        return None if name is None else self._widen(self._given[name]).reshape(-1)
 
     def _gate(self, site: str, part: str) -> Tensor:
-        return self._merged.widen(self._given[f"{site}.{part}"])
+        return self._widen(self._given[f"{site}.{part}"])
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A tensor of the plain model, as it is kept."""
+
+    name: str
+
+    def read(self, task: TaskVectors) -> Tensor:
+        """Return it."""
+        return task.plain[self.name]
+
+
+@dataclass(frozen=True, slots=True)
+class Entering:
+    """What multiplies a gated layer's input channels: b, once for each group of channels."""
+
+    site: str
+    groups: int
+
+    def read(self, task: TaskVectors) -> Tensor:
+        """Return (I,)."""
+        gate = task.entering_gate(self.site)
+        assert gate is not None
+        return gate.repeat(self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Everything that multiplies a layer's output channels."""
+
+    site: str
+
+    def read(self, task: TaskVectors) -> Tensor:
+        """Return (O,)."""
+        kernel = task.plain[f"{self.site}.weight"]
+        factor = torch.ones(len(kernel), dtype=kernel.dtype, device=kernel.device)
+        a, b = task.leaving_gate(self.site), task.entering_gate(self.site)
+        # Where b is one number, it is the same for every channel.
+        for part in (a, b if b is not None and len(b) == 1 else None, task.gain(self.site)):
+            factor = factor if part is None else factor * part
+        merge = task.merges.get(self.site)
+        return factor if merge is None else factor * scale_and_shift(task.plain, merge)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """What is added to a layer's output channels."""
+
+    site: str
+
+    def read(self, task: TaskVectors) -> Tensor:
+        """Return (O,)."""
+        merge = task.merges.get(self.site)
+        if merge is not None:
+            return scale_and_shift(task.plain, merge)[1]
+        return task.plain[f"{self.site}.bias"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormScale:
+    """What a batch norm of these tensors multiplies by; cf. arXiv 1502.03167, algorithm 2."""
+
+    weight: str | None
+    variance: str
+    eps: float
+
+    def read(self, task: TaskVectors) -> Tensor:
+        """Return (C,)."""
+        scale = torch.rsqrt(task.plain[self.variance] + self.eps)
+        return scale if self.weight is None else scale * task.plain[self.weight]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormShift:
+    """What a batch norm of these tensors adds to what it has multiplied by `scale`."""
+
+    scale: NormScale
+    bias: str | None
+    mean: str
+
+    def read(self, task: TaskVectors) -> Tensor:
+        """Return (C,)."""
+        shift = -task.plain[self.mean] * self.scale.read(task)
+        return shift if self.bias is None else shift + task.plain[self.bias]

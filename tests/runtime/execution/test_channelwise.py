@@ -11,7 +11,7 @@ from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.execution.channelwise import OnePass, build_one_pass
 from gatehub.runtime.execution.execution import Execution
-from gatehub.runtime.execution.factors import FactorSource, TaskVectors
+from gatehub.runtime.execution.factors import Entering, Leaving, Plain, Shift, TaskVectors
 from gatehub.runtime.tasks.packed import PackedTask, Packer
 from tests.compiler.networks import NETWORKS, SIDE, Wired, in_a_row, make_task, wire
 from tests.parity import assert_parity
@@ -121,15 +121,15 @@ def test_vectors_by_hand() -> None:
     shift = own["layers.1.bias"] + (bias - own["layers.1.running_mean"]) * scale
     leaving = own["layers.0.gate_a"] * scale
     read = {
-        FactorSource("entering", ("layers.0", 4)): own["layers.0.gate_b"].repeat(4),
-        FactorSource("leaving", ("layers.0",)): leaving,
-        FactorSource("shift", ("layers.0",)): shift,
+        Entering("layers.0", 4): own["layers.0.gate_b"].repeat(4),
+        Leaving("layers.0"): leaving,
+        Shift("layers.0"): shift,
         # One input channel in each group: b is one number.
-        FactorSource("leaving", ("layers.2",)): own["layers.2.gate_a"]
+        Leaving("layers.2"): own["layers.2.gate_a"]
         * own["layers.2.gate_b"]
         * own["layers.3.weight"]
         / (own["layers.3.running_var"] + 1e-5).sqrt(),
-        FactorSource("plain", ("layers.4.bias",)): backbone.model.layers[4].bias,
+        Plain("layers.4.bias"): backbone.model.layers[4].bias,
     }
     for source, expected in read.items():
         assert_parity(source.read(vectors), expected)
