@@ -13,11 +13,13 @@ from benchmarks.coverage_check import TOLERANCE, SizeLimits, check_name
 from benchmarks.coverage_draws import draw_vectors, find_images
 from benchmarks.coverage_table import read_results, render_table
 from gatehub.backbone.classifier import replace_classifier
-from gatehub.compiler.dynamic_shapes import write_program
+from gatehub.compiler.dynamic_shapes import unify_shapes
 from gatehub.compiler.forward import record_pass
 from gatehub.compiler.kernels import pack
-from gatehub.compiler.program import RECORDED_BATCHES, RECORDED_LABELS, compile_graph
+from gatehub.compiler.lowering import compile_graph
+from gatehub.compiler.program import RECORDED_BATCHES, RECORDED_LABELS
 from gatehub.compiler.tracing import named_tensors
+from gatehub.compiler.verification import verify
 from gatehub.gates.fold import fold
 from gatehub.gates.kernel_memory import lay_out
 from tests.parity import Tolerance, assert_parity
@@ -113,7 +115,7 @@ def test_the_recorded_program_of_each_family_gives_the_modules_numbers(family: s
     for batch, labels in zip(RECORDED_BATCHES, RECORDED_LABELS, strict=True):
         replace_classifier(model, labels)
         passes.append(record_pass(model, images[:batch].clone(), labels=labels))
-    program = write_program(*passes)
+    program = verify(unify_shapes(*passes))
     run, weights = compile_graph(program.graph), dict(named_tensors(model))
     packed = weights | {
         name: pack(lay_out(weights[name]), is_matrix=name in program.matrices)

@@ -12,8 +12,20 @@ from torch.utils._pytree import tree_leaves
 
 from gatehub.compiler.forward import Pass
 from gatehub.compiler.kernels import convolve
-from gatehub.compiler.program import RECORDED_BATCHES, RECORDED_LABELS, Program
+from gatehub.compiler.program import (
+    RECORDED_BATCHES,
+    RECORDED_LABELS,
+    Constant,
+    Effect,
+    Lookup,
+    Program,
+    Value,
+    describe,
+    drop_unread,
+    find_storages,
+)
 from gatehub.compiler.tracing import Operation
+from gatehub.compiler.weight_use import find_kernels, find_matrices
 from gatehub.errors import ExecutionError
 
 # Operators that read a value out of a tensor and whose tags do not say so.
@@ -22,8 +34,8 @@ _READS_VALUES = frozenset({"aten.is_nonzero", "aten.item"})
 _FOLD_INSTEAD = "Serve its tasks as folded models (gatehub.fold)."
 
 
-def write_program(small: Pass, large: Pass) -> Program:
-    """Write two passes as one program, for any batch and number of labels.
+def unify_shapes(small: Pass, large: Pass) -> Program:
+    """Make one program of two passes, for any batch and number of labels.
 
     Args:
         small: of `RECORDED_BATCHES[0]` images and `RECORDED_LABELS[0]` labels.
@@ -49,9 +61,6 @@ class _Writer:
         self._nodes: dict[int, fx.Node] = {}
         self._twins: dict[int, fx.Node] = {}
         self._lookups: dict[str, fx.Node] = {}
-        self._read_otherwise: set[str] = set()
-        self._settings: dict[str, set[str]] = {}
-        self._has_pixels: set[str] = set()
         self._written = {storage for one in small.operations for storage in _written(one)}
 
     def write(self) -> Program:
@@ -71,37 +80,30 @@ class _Writer:
                 "This backbone's answer comes from no recorded operation.", hint=_FOLD_INSTEAD
             )
         self._graph.output(answer)
+        drop_unread(self._graph, keep=[self._batch])
         inputs = (self._images, self._weights, self._labels)
-        only_convolved = self._lookups.keys() - self._read_otherwise
-        kernels = frozenset(name for name in only_convolved if len(self._settings[name]) == 1)
         return Program(
             graph=self._graph,
             inputs={node.name: node for node in inputs},
             batch=self._batch,
             answer=answer,
-            weights=frozenset(self._lookups),
-            kernels=kernels,
-            matrices=kernels - self._has_pixels,
+            weights=frozenset(name for name, lookup in self._lookups.items() if lookup.users),
+            kernels=find_kernels(self._graph),
+            matrices=find_matrices(self._graph),
             changes_images=_storage(small.images) in self._written,
         )
 
     def _add(self, one: Operation, other: Operation) -> None:
         _check_tensors_only(one)
-        is_convolution = _is_convolution(one)
-        arguments = self._unify(one.arguments, other.arguments, convolution=is_convolution)
+        arguments = self._unify(one.arguments, other.arguments)
         keywords = self._unify(dict(one.keywords), dict(other.keywords))
         target: Callable[..., Any] = one.function
-        if is_convolution:
+        if _is_convolution(one):
             target = convolve
-            name = arguments[1].meta.get("weight", "")
-            self._settings.setdefault(name, set()).add(repr(arguments[3:]))
-            if not _is_product(one):
-                self._has_pixels.add(name)
         elif one.name == "aten.lift_fresh" and _storage(one.outputs[0]) in self._written:
             target = torch.clone  # a literal is made anew in every pass, and changed there
         node = self._graph.call_function(target, arguments, keywords)
-        node.meta["reads"] = frozenset(map(_storage, one.inputs))
-        node.meta["writes"] = _written(one)
+        describe(node, Effect(reads=find_storages(node.all_input_nodes), writes=_written(one)))
         if isinstance(one.result, Tensor):
             self._bind(node, one.result, other.result)
         elif one.outputs:
@@ -115,15 +117,15 @@ class _Writer:
         for index, (mine, theirs) in enumerate(zip(one, other, strict=True)):
             if isinstance(mine, Tensor):
                 part = self._graph.call_function(operator.getitem, (node, index))
-                part.meta |= {"reads": frozenset({_storage(mine)}), "writes": frozenset()}
+                describe(part, Effect(reads=frozenset({_storage(mine)})))
                 self._bind(part, mine, theirs)
 
     def _bind(self, node: fx.Node, one: Tensor, other: Tensor) -> None:
-        node.meta["shapes"], node.meta["dtype"] = (one.shape, other.shape), one.dtype
-        node.meta["storage"] = _storage(one)
+        shapes = (tuple(one.shape), tuple(other.shape))
+        describe(node, Value(shapes=shapes, dtype=one.dtype, storage=_storage(one)))
         self._nodes[id(one)] = self._twins[id(other)] = node
 
-    def _unify(self, one: Any, other: Any, *, convolution: bool = False) -> Any:
+    def _unify(self, one: Any, other: Any) -> Any:
         """Turn the arguments of both passes into those of any pass."""
         if type(one) is not type(other):
             raise _differs(one, other)
@@ -132,23 +134,18 @@ class _Writer:
                 raise ExecutionError(
                     "This backbone passes lists that grow with the batch.", hint=_FOLD_INSTEAD
                 )
-            return type(one)(
-                self._find(a, b, is_kernel=True)
-                if convolution and place == 1
-                else self._unify(a, b)
-                for place, (a, b) in enumerate(zip(one, other, strict=True))
-            )
+            return type(one)(self._unify(a, b) for a, b in zip(one, other, strict=True))
         if isinstance(one, dict):
             return {key: self._unify(one[key], other.get(key)) for key in one}
         if isinstance(one, Tensor):
-            return self._find(one, other, is_kernel=False)
+            return self._find(one, other)
         if one == other:
             return one
         if isinstance(one, int) and not isinstance(one, bool):
             return self._scale(one, other)
         raise _differs(one, other)
 
-    def _find(self, one: Tensor, other: Tensor, *, is_kernel: bool) -> fx.Node:
+    def _find(self, one: Tensor, other: Tensor) -> fx.Node:
         node, twin = self._nodes.get(id(one)), self._twins.get(id(other))
         name, its_name = self._small.names.get(id(one)), self._large.names.get(id(other))
         if node is not twin or (node is None and name != its_name):
@@ -161,10 +158,8 @@ class _Writer:
             return self._add_constant(one, other)
         if name not in self._lookups:
             lookup = self._graph.call_function(operator.getitem, (self._weights, name))
-            lookup.meta["weight"] = name
-            self._lookups[name] = lookup
-        if not is_kernel:
-            self._read_otherwise.add(name)
+            fact = Lookup(name=name, shape=tuple(one.shape), storage=_storage(one))
+            self._lookups[name] = describe(lookup, fact)
         return self._lookups[name]
 
     def _add_constant(self, one: Tensor, other: Tensor) -> fx.Node:
@@ -177,8 +172,7 @@ class _Writer:
             )
         if _storage(one) in self._written:
             raise _changes_itself()
-        node = self._graph.call_function(_Constant(one.detach()))
-        node.meta |= {"reads": frozenset({_storage(one)}), "writes": frozenset()}
+        node = describe(self._graph.call_function(Constant(one.detach())), Effect())
         self._bind(node, one, other)
         return node
 
@@ -188,18 +182,6 @@ class _Writer:
             if one % first == 0 and one // first * second == other:
                 return self._graph.call_function(operator.mul, (size, one // first))
         raise _differs(one, other)
-
-
-class _Constant:
-    """A function of nothing that returns one tensor."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-        self.__name__ = "constant"
-        self.__module__ = __name__
-
-    def __call__(self) -> Tensor:
-        return self._tensor
 
 
 def _check_tensors_only(operation: Operation) -> None:
@@ -227,34 +209,13 @@ def _is_convolution(operation: Operation) -> bool:
     )
 
 
-def _is_product(convolution: Operation) -> bool:
-    """Whether a convolution is a matrix product: all that it reads and gives has one pixel."""
-    images, kernel, *_ = convolution.arguments
-    padding = [size for given in convolution.arguments[4:5] for size in given]
-    sizes = {tensor.shape[2:] for tensor in (images, kernel, convolution.result)}
-    # With padding and a stride, the one pixel of the answer can lie beside the image.
-    return sizes == {(1, 1)} and images.shape[1] == kernel.shape[1] and not any(padding)
-
-
 def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
 def _written(operation: Operation) -> frozenset[int]:
-    """Return the storages that an operation changes."""
-    schema = operation.function._schema  # type: ignore[attr-defined]
-    if not schema.is_mutable or operation.name == "aten.detach_":  # it changes no number
-        return frozenset()
-    named = dict(zip((a.name for a in schema.arguments), operation.arguments, strict=False))
-    named |= operation.keywords
-    changed = [
-        named[argument.name]
-        for argument in schema.arguments
-        if argument.alias_info is not None
-        and argument.alias_info.is_write
-        and argument.name in named
-    ]
-    return frozenset(_storage(leaf) for leaf in tree_leaves(changed) if isinstance(leaf, Tensor))
+    """Return the memory that an operation changes."""
+    return frozenset(map(_storage, operation.changed))
 
 
 def _changes_itself() -> ExecutionError:

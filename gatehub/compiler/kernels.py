@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -184,6 +184,30 @@ def convolve(
     else:
         value = F.conv2d(images, kernel, bias, stride, padding, dilation, groups)
     return _finish(value, other, activation)
+
+
+class FusedConvolution:
+    """A convolution with the activation behind it, and perhaps a sum: one operation of a graph.
+
+    Args:
+        activation: None for none.
+    """
+
+    def __init__(self, activation: Activation | None) -> None:
+        self._activation = activation
+        self.__name__ = "convolve" if activation is None else f"convolve_{activation.name}"
+        self.__module__ = __name__
+
+    def __call__(
+        self, images: Tensor, kernel: Tensor | Kernel, *setting: Any, other: Tensor | None
+    ) -> Tensor:
+        """Return activation(convolve(images, kernel, *setting) + other)."""
+        return convolve(images, kernel, *setting, other=other, activation=self._activation)
+
+
+def is_convolution(function: object) -> bool:
+    """Whether a graph calls a convolution of (images, kernel, …), which takes packed kernels."""
+    return function is convolve or isinstance(function, FusedConvolution)
 
 
 def _is_pixel(other: Tensor | None) -> bool:

@@ -1,4 +1,4 @@
-"""Convolutions, and what follows them on the same values, as one operation.
+"""A graph as a function; in it, convolutions and what follows them on the same values are one.
 
 A residual sum and an activation each read and write every value once more, which takes about as
 long as a convolution over few channels. oneDNN computes both while it holds a convolution's answer.
@@ -6,47 +6,50 @@ long as a convolution over few channels. oneDNN computes both while it holds a c
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, fx
+from torch import fx, nn
 
-from gatehub.compiler.activations import Activation, read_activation
-from gatehub.compiler.kernels import Kernel, convolve
+from gatehub.compiler.activations import read_activation
+from gatehub.compiler.kernels import FusedConvolution, convolve
+from gatehub.compiler.program import (
+    Effect,
+    describe,
+    drop_unread,
+    find_storages,
+    read_effect,
+    read_value,
+)
+
+Run: TypeAlias = Callable[..., Any]
 
 _ADD, _ADD_IN_PLACE = torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor
 
 
-class FusedConvolution:
-    """A convolution with the sum and the activation behind it: one operation of a graph.
+def compile_graph(graph: fx.Graph) -> Run:
+    """Return a graph as a function of its inputs.
 
     Args:
-        activation: None for none.
+        graph: stays as it is. What nothing reads is not run, but for operations that change
+            memory.
     """
-
-    def __init__(self, activation: Activation | None) -> None:
-        self._activation = activation
-        self.__name__ = "convolve" if activation is None else f"convolve_{activation.name}"
-        self.__module__ = __name__
-
-    def __call__(
-        self, other: Tensor | None, images: Tensor, kernel: Tensor | Kernel, *setting: Any
-    ) -> Tensor:
-        """Return activation(convolve(images, kernel, *setting) + other)."""
-        return convolve(images, kernel, *setting, other=other, activation=self._activation)
+    lowered = fx.Graph()
+    lowered.output(lowered.graph_copy(graph, {}))
+    drop_unread(lowered)
+    fuse(lowered)
+    return fx.GraphModule(nn.Module(), lowered)
 
 
-def fuse(graph: fx.Graph) -> fx.Graph:
-    """Return a graph in which convolutions take in the sum and the activation that follow them.
+def fuse(graph: fx.Graph) -> None:
+    """Let the convolutions of a graph, in place, take in the sum and the activation behind them.
 
     Only what nothing else reads is taken in.
     """
-    fused = fx.Graph()
-    fused.output(fused.graph_copy(graph, {}))
-    for node in list(fused.nodes):
+    for node in list(graph.nodes):
         if node.target is convolve:
-            _fuse_at(fused, node)
-    return fused
+            _fuse_at(graph, node)
 
 
 def _fuse_at(graph: fx.Graph, convolution: fx.Node) -> None:
@@ -61,10 +64,13 @@ def _fuse_at(graph: fx.Graph, convolution: fx.Node) -> None:
         following += [] if activation is None else [user]
     if len(following) == 1:
         return
+    result = read_value(following[-1])
+    assert result is not None
     with graph.inserting_before(place):
-        arguments = (other, *convolution.args)
-        fused = graph.call_function(FusedConvolution(activation), arguments)
-    fused.meta |= following[-1].meta | {"writes": frozenset()}
+        fused = graph.call_function(
+            FusedConvolution(activation), convolution.args, {"other": other}
+        )
+    describe(fused, result, Effect(reads=find_storages(fused.all_input_nodes)))
     following[-1].replace_all_uses_with(fused)
     for node in reversed(following):
         graph.erase_node(node)
@@ -86,19 +92,23 @@ def _find_other(add: fx.Node, convolution: fx.Node) -> fx.Node | None:
         return None
     if add.target is _ADD_IN_PLACE and other is first:
         return None  # the other value is changed for all who read it
-    kinds = [
-        (node.meta.get("shapes"), node.meta.get("dtype")) for node in (add, convolution, other)
-    ]
-    if kinds[0][0] is None or kinds != kinds[:1] * 3:
+    values = [read_value(node) for node in (add, convolution, other)]
+    if len({value and (value.shapes, value.dtype) for value in values}) > 1:
         return None  # one of them is spread over the other, or widened for it
-    return None if _is_changed(convolution.meta["reads"], convolution, add) else other
+    return None if _is_changed(_reads(convolution), convolution, add) else other
+
+
+def _reads(operation: fx.Node) -> frozenset[int]:
+    effect = read_effect(operation)
+    return frozenset() if effect is None else effect.reads
 
 
 def _is_changed(storages: frozenset[int], start: fx.Node, end: fx.Node) -> bool:
     """Whether an operation between two others changes memory."""
     node = start.next
     while node is not end:
-        if node.meta.get("writes", frozenset()) & storages:
+        effect = read_effect(node)
+        if effect is not None and effect.writes & storages:
             return True
         node = node.next
     return False

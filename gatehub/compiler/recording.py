@@ -1,17 +1,26 @@
-"""From a network to its program: recorded, and held against the network itself."""
+"""The whole way of a network to functions of its weights:
+
+record → unify shapes → verify → lower                  `record`: what a task runs alone
+                               → partition → lower      `split`: what tasks share, and the rest
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gatehub.compiler.dynamic_shapes import write_program
+from gatehub.compiler.dynamic_shapes import unify_shapes
 from gatehub.compiler.forward import draw_noise, record_pass, run_network
-from gatehub.compiler.program import RECORDED_BATCHES, RECORDED_LABELS, Program, compile_graph
+from gatehub.compiler.lowering import Run, compile_graph
+from gatehub.compiler.partition import partition
+from gatehub.compiler.program import RECORDED_BATCHES, RECORDED_LABELS, Program
+from gatehub.compiler.stem import Stem, lower
 from gatehub.compiler.tracing import named_tensors
+from gatehub.compiler.verification import verify
 from gatehub.errors import ExecutionError
 
 # Other than those that were recorded.
@@ -25,6 +34,19 @@ _HALF_TOLERANCE = 0.02
 _BATCH_TOLERANCE = 0.02
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recording:
+    """What a network runs on images of one size.
+
+    Args:
+        program: its operations.
+        whole: the program as a function (images, weights, labels) → logits.
+    """
+
+    program: Program
+    whole: Run
+
+
 def record(
     build: Callable[[int], nn.Module],
     *,
@@ -32,7 +54,7 @@ def record(
     device: torch.device,
     dtype: torch.dtype,
     memory_format: torch.memory_format = torch.channels_last,
-) -> Program:
+) -> Recording:
     """Record what a network runs on images of one size, for any batch and number of labels.
 
     Args:
@@ -50,19 +72,29 @@ def record(
     draw = partial(
         draw_noise, size=input_size, device=device, dtype=dtype, memory_format=memory_format
     )
-    program = write_program(
-        *(
-            record_pass(build(labels), draw(batch, seed=batch), labels=labels)
-            for batch, labels in zip(RECORDED_BATCHES, RECORDED_LABELS, strict=True)
-        )
+    passes = (
+        record_pass(build(labels), draw(batch, seed=batch), labels=labels)
+        for batch, labels in zip(RECORDED_BATCHES, RECORDED_LABELS, strict=True)
     )
-    _check(program, build(_CHECKED_LABELS), draw(_CHECKED_BATCH, seed=0))
-    return program
+    program = verify(unify_shapes(*passes))
+    whole = compile_graph(program.graph)
+    _check(whole, build(_CHECKED_LABELS), draw(_CHECKED_BATCH, seed=0))
+    return Recording(program=program, whole=whole)
 
 
-def _check(program: Program, model: nn.Module, images: Tensor) -> None:
+def split(program: Program, own: Collection[str]) -> Stem | None:
+    """Return what tasks share of a program and what each does with it; see `partition`.
+
+    Args:
+        program: stays as it is.
+        own: names of the weights that differ from task to task.
+    """
+    parts = partition(program, own)
+    return None if parts is None else lower(parts)
+
+
+def _check(run: Run, model: nn.Module, images: Tensor) -> None:
     """Hold a program against its network, and images of one batch against each other."""
-    run = compile_graph(program.graph)
     weights = dict(named_tensors(model))
     tolerance = _TOLERANCES.get(images.dtype, _HALF_TOLERANCE)
 

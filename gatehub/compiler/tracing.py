@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,11 @@ class Operation:
     def inputs(self) -> tuple[Tensor, ...]:
         """The tensors that it reads, or writes to."""
         return _tensors((self.arguments, dict(self.keywords)))
+
+    @property
+    def changed(self) -> tuple[Tensor, ...]:
+        """The tensors that it writes to."""
+        return _tensors(find_changed(self.function, self.arguments, self.keywords))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,6 +137,30 @@ class Recorder(TorchDispatchMode):
             )
         )
         return result
+
+
+def find_changed(
+    operator: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """Return those of an ATen operator's arguments whose numbers it changes, lists taken apart.
+
+    Args:
+        operator: with a schema, which says so.
+        arguments: those that are given by position: tensors, or what stands for them.
+        keywords: those that are given by name.
+    """
+    schema = operator._schema
+    if not schema.is_mutable or operator is torch.ops.aten.detach_.default:  # it changes no number
+        return ()
+    named = {**dict(zip((a.name for a in schema.arguments), arguments, strict=False)), **keywords}
+    changed = [
+        named[argument.name]
+        for argument in schema.arguments
+        if argument.alias_info is not None
+        and argument.alias_info.is_write
+        and argument.name in named
+    ]
+    return tuple(tree_leaves(changed))
 
 
 def copy_to_meta(model: nn.Module) -> nn.Module:

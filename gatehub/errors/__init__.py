@@ -52,6 +52,7 @@ already catch it.
     │   └── HubIntegrityError               stored bytes differ from their digest
     ├── EngineError
     │   ├── ExecutionError                  a backbone whose operations cannot be replayed
+    │   ├── ProgramError                    a program that breaks the rules of programs
     │   ├── MemoryBudgetError               a task that does not fit the memory it may take
     │   ├── TaskUnavailableError            a task that is known and cannot be had just now
     │   ├── QueueFullError                  as many requests wait as may
@@ -142,6 +143,7 @@ from gatehub.errors._serving import (
     ImageTooLargeError,
     InputError,
     MemoryBudgetError,
+    ProgramError,
     QueueFullError,
     RequestError,
     ServerBusyError,
@@ -204,6 +206,7 @@ __all__ = [
     "NonFiniteTensorError",
     "ParityError",
     "PointerFileError",
+    "ProgramError",
     "QueueFullError",
     "RepositoryNotFoundError",
     "RequestError",

@@ -13,6 +13,10 @@ class ExecutionError(EngineError):
     """A backbone whose operations cannot be recorded and run again."""
 
 
+class ProgramError(EngineError):
+    """A program that breaks the rules of programs: a fault of gatehub, not of a backbone."""
+
+
 class MemoryBudgetError(EngineError):
     """A task that does not fit the memory that tasks may take."""
 

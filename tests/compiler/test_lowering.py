@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from gatehub.compiler.kernels import pack
-from gatehub.compiler.lowering import FusedConvolution
-from gatehub.compiler.partition import split
-from gatehub.compiler.program import Program, compile_graph
+from gatehub.compiler.kernels import FusedConvolution, pack
+from gatehub.compiler.lowering import compile_graph
+from gatehub.compiler.program import Program
+from gatehub.compiler.recording import split
 from gatehub.compiler.tracing import named_tensors
 from gatehub.gates.merged_backbone import MergedBackbone
 from tests.compiler.networks import SIDE, Wired, changes_what_was_read, wire
@@ -180,6 +180,24 @@ def test_the_numbers_stay(wiring: Callable[[Wired, Tensor], Tensor]) -> None:
             found_packed = run(images.clone(), packed, 4)
         assert torch.equal(found, expected)
         assert_parity(found_packed, expected, PACKED)
+
+
+def read_graph(graph: fx.Graph) -> list[tuple[object, ...]]:
+    return [(n, n.op, n.target, n.args, n.kwargs, {**n.meta}, [*n.users]) for n in graph.nodes]
+
+
+@pytest.mark.parametrize(
+    "wiring", [*FUSED, *APART, reads_the_sum_twice], ids=lambda wiring: wiring.__name__
+)
+def test_a_graph_stays_as_it_is(wiring: Callable[[Wired, Tensor], Tensor]) -> None:
+    program, _ = record_wired(wiring)
+    with program.graph.inserting_before(program.graph.output_node()):
+        dead = program.graph.call_function(torch.neg, (program.answer,))
+    before = read_graph(program.graph)
+    run = compile_graph(program.graph)
+    assert read_graph(program.graph) == before
+    assert all(node.target is not dead.target for node in run.graph.nodes)
+    assert not {*run.graph.nodes} & {*program.graph.nodes}
 
 
 def test_a_rest_takes_in_what_it_is_given() -> None:

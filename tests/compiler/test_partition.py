@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gatehub.compiler.partition import count_rows, find_rest, keeps_images_apart, split
-from gatehub.compiler.program import compile_graph
+from gatehub.compiler.lowering import compile_graph
+from gatehub.compiler.partition import count_rows, find_rest
+from gatehub.compiler.program import Value, describe
+from gatehub.compiler.recording import split
+from gatehub.compiler.stem import keeps_images_apart
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.execution import Execution, FoldedTask
 from tests.compiler.networks import (
@@ -137,10 +140,9 @@ def test_rows_are_counted_from_two_shapes() -> None:
         (((3, 4), (4, 4)), None),
         (((2, 4), (3, 4, 1)), None),
     ):
-        node.meta["shapes"] = shapes
+        describe(node, Value(shapes=shapes, dtype=torch.float32, storage=1))
         assert count_rows(node) == rows
-    del node.meta["shapes"]
-    assert count_rows(node) is None
+    assert count_rows(program.batch) is None
 
 
 IMAGES = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from gatehub.backbone import Backbone
-from gatehub.compiler.program import Program, compile_graph
+from gatehub.compiler.lowering import compile_graph
+from gatehub.compiler.program import Constant, Effect, Program, describe
 from gatehub.compiler.tracing import named_tensors
 from gatehub.gates.merged_backbone import MergedBackbone
 from tests.compiler.networks import NETWORKS, SIDE, Wired, in_a_row, wire
@@ -81,8 +82,7 @@ def test_a_padding_by_name_and_constants_of_every_kind_are_kept() -> None:
     program = record_backbone(merged)
     assert "body.weight" not in program.kernels
     constants = record_backbone(MergedBackbone(NETWORKS["constant"]()))
-    targets = [node.target for node in constants.graph.nodes if node.op == "call_function"]
-    assert sum(getattr(target, "__name__", "") == "constant" for target in targets) == 2
+    assert sum(isinstance(node.target, Constant) for node in constants.graph.nodes) == 2
 
 
 def test_threads_run_one_program_with_weights_of_their_own() -> None:
@@ -112,12 +112,27 @@ def test_threads_run_one_program_with_weights_of_their_own() -> None:
     assert not wrong
 
 
+def computes_in_vain(net: Wired, x: Tensor) -> Tensor:
+    h = net.begin(x)
+    net.body(h).tanh() * net.body.weight.sum() * net.fc.bias[0]
+    return net.end(net.pointwise(h))
+
+
+def test_what_nothing_reads_is_in_no_program() -> None:
+    program = record_backbone(MergedBackbone(wire(computes_in_vain, pointwise=nn.Conv2d(8, 8, 1))))
+    assert not program.weights & {"body.weight", "body.bias"}
+    assert program.kernels == {"stem.weight", "pointwise.weight"}
+    targets = {node.target for node in program.graph.nodes}
+    assert not targets & {torch.ops.aten.tanh.default, torch.ops.aten.sum.default}
+    assert program.batch in program.graph.nodes  # though nothing reads it
+
+
 def test_a_change_that_nothing_reads_by_name_is_not_dead() -> None:
     graph = fx.Graph()
     images = graph.placeholder("images")
     view = graph.call_function(torch.ops.aten.select.int, (images, 1, 0))
     change = graph.call_function(torch.ops.aten.mul_.Tensor, (view, 2))
-    change.meta["writes"] = frozenset({1})
+    describe(change, Effect(reads=frozenset({1}), writes=frozenset({1})))
     graph.call_function(torch.ops.aten.neg.default, (images,))
     graph.output(images)
     run = compile_graph(graph)

@@ -20,7 +20,7 @@ def record_backbone(merged: MergedBackbone, *, dtype: torch.dtype = torch.float3
         input_size=(3, SIDE, SIDE),
         device=merged.device,
         dtype=dtype,
-    )
+    ).program
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -25,6 +25,24 @@ def test_operations_are_kept_with_what_they_met() -> None:
     assert added.keywords == {"alpha": 3}
 
 
+def test_what_an_operation_changes_is_read_from_its_schema() -> None:
+    one, two, out = (torch.ones(3) for _ in range(3))
+    with torch.inference_mode(), Recorder() as recorder:
+        one + two
+        one.add_(two)
+        torch.add(one, two, out=out)
+        torch._foreach_mul_([one, two], 2)
+        two.detach_()  # it changes no number
+    changed = [operation.changed for operation in recorder.operations]
+    assert [[*map(id, tensors)] for tensors in changed] == [
+        [],
+        [id(one)],
+        [id(out)],
+        [id(one), id(two)],
+        [],
+    ]
+
+
 def test_tensors_are_kept_alive() -> None:
     """Otherwise one that is made later could take the id of one that has gone."""
     with Recorder() as recorder:

@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from gatehub.compiler.kernels import convolve
-from gatehub.compiler.partition import Stem, count_rows, find_rest, split
-from gatehub.compiler.program import Program, Run, compile_graph
+from gatehub.compiler.lowering import Run, compile_graph
+from gatehub.compiler.partition import count_rows, find_rest, partition
+from gatehub.compiler.program import Program, Shape, read_lookup, read_value
+from gatehub.compiler.stem import Stem, lower
 from gatehub.gates.fold import GateState
 from gatehub.gates.layout_plan import LayoutPlan
 from gatehub.gates.merged_backbone import MergedBackbone
@@ -83,19 +85,19 @@ def build_one_pass(
     """
     if not plan.is_scale:
         return None
-    stem = split(program, heads)
-    if stem is None:
+    parts = partition(program, heads)
+    if parts is None:
         return None
     writer = _Writer(program, merged, plan, rest=find_rest(program, heads))
     try:
-        body = writer.write(stem.crossing)
+        body = writer.write(parts.crossing)
     except _NoRule:
         return None
     if not writer.sources:  # nothing that runs is the tasks' own, so their stem is everything
         return None
     return OnePass(
         body=body,
-        heads=stem,
+        heads=lower(parts),
         sources=tuple(writer.sources),
         length=writer.length,
         weights=frozenset(writer.weights),
@@ -138,8 +140,8 @@ class _Writer:
                 self._rewrite(node)
             else:
                 self._copies[node] = graph.node_copy(node, self._copies.__getitem__)
-                if "weight" in node.meta:
-                    self.weights.add(node.meta["weight"])
+                if (lookup := read_lookup(node)) is not None:
+                    self.weights.add(lookup.name)
         if not self._copies.keys() >= {*crossing}:
             raise _NoRule
         graph.output(tuple(self._copies[node] for node in crossing))
@@ -149,7 +151,8 @@ class _Writer:
         """Return the name of the task's own tensor that a node stands for, in whatever shape."""
         if not isinstance(node, fx.Node):
             return None
-        name = self._reshaped.get(node, node.meta.get("weight"))
+        lookup = read_lookup(node)
+        name = self._reshaped.get(node) if lookup is None else lookup.name
         return name if name in self._plan.own else None
 
     def _rewrite(self, node: fx.Node) -> None:
@@ -192,7 +195,7 @@ class _Writer:
         gate = self._plan.layout.sites.get(site)
         if gate is None and site not in self._merged.merges:
             raise _NoRule  # a vector that is used as a kernel
-        value, shape = self._copies[images], images.meta["shapes"][0]
+        value, shape = self._copies[images], _read_shape(images)
         if gate is not None and gate.shape[1] > 1:
             groups = shape[channels] // gate.shape[1]
             entering = Entering(site, groups)
@@ -211,8 +214,7 @@ class _Writer:
 
     def _find_site(self, node: Any, part: str) -> str:
         """Return the layer whose weight or bias a node looks up as it stands."""
-        name = node.meta.get("weight", "") if isinstance(node, fx.Node) else ""
-        site, _, found = name.rpartition(".")
+        site, _, found = (self._find_name(node) or "").rpartition(".")
         if found != part:
             raise _NoRule
         return site
@@ -224,7 +226,7 @@ class _Writer:
             raise _NoRule
         scale = NormScale(weight=weight, variance=variance, eps=eps)
         shift = NormShift(scale=scale, bias=bias, mean=mean)
-        return self._affine(self._copies[images], scale, shift, images.meta["shapes"][0], 1)
+        return self._affine(self._copies[images], scale, shift, _read_shape(images), 1)
 
     def _rewrite_norm(self, node: fx.Node, *, channels: int) -> fx.Node:
         images, groups, *parts = _arguments(node)
@@ -235,15 +237,16 @@ class _Writer:
             None if name is None else Plain(name) for name in map(self._find_name, (weight, bias))
         )
         value = self._call(node.target, (self._copies[images], groups, None, None, *others))
-        return self._affine(value, scale, shift, images.meta["shapes"][0], channels)
+        return self._affine(value, scale, shift, _read_shape(images), channels)
 
     def _find_name(self, node: Any) -> str | None:
         """Return the name of the weight that a node looks up, None for no node."""
         if node is None:
             return None
-        if not isinstance(node, fx.Node) or "weight" not in node.meta:
+        lookup = read_lookup(node) if isinstance(node, fx.Node) else None
+        if lookup is None:
             raise _NoRule
-        return str(node.meta["weight"])
+        return lookup.name
 
     def _affine(
         self,
@@ -265,8 +268,8 @@ class _Writer:
         name = self._vector(vector)
         if name is None:
             raise _NoRule
-        ndim = len(images.meta["shapes"][0])
-        shape = vector.meta["shapes"][0] if vector in self._reshaped else self._merged.shape(name)
+        ndim = len(_read_shape(images))
+        shape = _read_shape(vector) if vector in self._reshaped else self._merged.shape(name)
         if len(shape) == ndim and shape[0] == 1:
             shape = shape[1:]
         if len(shape) >= ndim:
@@ -291,6 +294,12 @@ class _Writer:
 
 def _arguments(node: fx.Node) -> tuple[Any, ...]:
     return node.args
+
+
+def _read_shape(node: fx.Node) -> Shape:
+    value = read_value(node)
+    assert value is not None
+    return value.shapes[0]
 
 
 def _read_factors(factors: Tensor, start: int, size: int, shape: tuple[int, ...]) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gatehub.compiler.kernels import Kernel
-from gatehub.compiler.partition import Stem, keeps_images_apart, split
+from gatehub.compiler.recording import split
+from gatehub.compiler.stem import Stem, keeps_images_apart
 from gatehub.gates.fold import GateState
 from gatehub.gates.layout_plan import TaskPlan
 from gatehub.gates.merged_backbone import MergedBackbone

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gatehub.compiler.forward import draw_noise
-from gatehub.compiler.program import Program, Run, compile_graph
+from gatehub.compiler.lowering import Run
+from gatehub.compiler.program import Program
 from gatehub.compiler.recording import record
 from gatehub.errors import ExecutionError, InputError
 from gatehub.gates.merged_backbone import MergedBackbone
@@ -147,7 +148,7 @@ class Sizes:
         def build(labels: int) -> nn.Module:
             return self._merged.model(labels, dtype=self._dtype, memory_format=memory_format)
 
-        program = record(
+        recording = record(
             build,
             input_size=size,
             device=self._merged.device,
@@ -157,8 +158,8 @@ class Sizes:
         return_free_memory()
         return Recorded(
             size=size,
-            program=program,
-            whole=compile_graph(program.graph),
+            program=recording.program,
+            whole=recording.whole,
             device=self._merged.device,
             dtype=self._dtype,
             memory_format=memory_format,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gatehub.compiler.kernels import Kernel
-from gatehub.compiler.partition import Stem
+from gatehub.compiler.stem import Stem
 from gatehub.runtime.execution.programs import leave
 
 

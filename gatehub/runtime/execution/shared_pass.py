@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gatehub.compiler.kernels import Kernel
-from gatehub.compiler.partition import keeps_images_apart
+from gatehub.compiler.stem import keeps_images_apart
 from gatehub.gates.fold import GateState
 from gatehub.gates.kernel_memory import cast_to
 from gatehub.gates.layout_plan import TaskPlan

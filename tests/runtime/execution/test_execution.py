@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
 from gatehub.compiler.kernels import Kernel, can_pack
-from gatehub.compiler.program import Program
-from gatehub.compiler.recording import record
+from gatehub.compiler.recording import Recording, record
 from gatehub.errors import InputError
 from gatehub.gates.fold import fold
 from gatehub.gates.merged_backbone import MergedBackbone
@@ -205,7 +204,7 @@ def test_a_network_that_views_its_values_in_the_usual_order_is_served_in_it() ->
 def test_programs_of_a_handful_of_sizes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded: list[Size] = []
 
-    def count(*arguments: object, **choices: object) -> Program:
+    def count(*arguments: object, **choices: object) -> Recording:
         recorded.append(choices["input_size"])
         return record(*arguments, **choices)
 
@@ -272,7 +271,7 @@ def test_other_requests_go_on_while_a_size_is_recorded(monkeypatch: pytest.Monke
     engine.predict(tasks[0].task, random_images(1, SIDE))
     recording, go_on = threading.Event(), threading.Event()
 
-    def record_slowly(*arguments: object, **choices: object) -> Program:
+    def record_slowly(*arguments: object, **choices: object) -> Recording:
         recording.set()
         assert go_on.wait(30)
         return record(*arguments, **choices)

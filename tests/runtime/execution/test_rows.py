@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gatehub.compiler.partition import Stem
+from gatehub.compiler.stem import Stem
 from gatehub.runtime.execution.rows import Share, answer_rows
 
 
@@ -21,7 +21,6 @@ def add_up(
 
 
 STEM = Stem(
-    crossing=(),
     stem=lambda *_: (),
     rest=add_up,
     rows=(1, 2, 0),
