@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gatehub.compiler.kernels import convolve
+from gatehub.compiler.verification import verify_graph
 from gatehub.gates.fold import fold
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.execution.channelwise import OnePass, build_one_pass
 from gatehub.runtime.execution.execution import Execution
 from gatehub.runtime.execution.factors import Entering, Leaving, Plain, Shift, TaskVectors
+from gatehub.runtime.execution.rewrite_rules import _RESHAPES, _RULES
 from gatehub.runtime.tasks.packed import PackedTask, Packer
-from tests.compiler.networks import NETWORKS, SIDE, Wired, in_a_row, make_task, wire
+from tests.compiler.networks import (
+    NETWORKS,
+    SIDE,
+    Block,
+    Vector,
+    Wired,
+    Wiring,
+    in_a_row,
+    make_task,
+    runs_blocks,
+    wire,
+)
 from tests.parity import assert_parity
 from tests.tiny import random_images
 
@@ -48,8 +64,12 @@ def build(name: str, **choices: object) -> tuple[Execution, PackedTask, OnePass 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_pass_is_shared_wherever_there_is_a_rule(name: str) -> None:
-    _, _, shared = build(name)
+    execution, _, shared = build(name)
     assert (shared is None) == (name in WITHOUT)
+    if shared is not None:
+        kernels = execution._sizes.home().program.kernels
+        for graph in (shared.body.graph, shared.heads.stem.graph, shared.heads.rest.graph):
+            verify_graph(graph, kernels=kernels)
 
 
 @pytest.mark.parametrize("gates", ["full", "lowrank:2", "auto"])
@@ -92,6 +112,102 @@ def test_a_norm_that_is_not_merged_becomes_factors(affine: bool, norm: str) -> N
     plan = merged.plan_task(tasks[0])
     shared = execution.shared.find(plan, (3, SIDE, SIDE))
     assert shared is not None
+    images = random_images(3, SIDE)
+    own = [execution.shared.factors(shared, task, plan) for task in tasks]
+    found = execution.shared.run(shared, list(zip(own, (2, 1), strict=True)), images)
+    for adapter, answer, rows in zip(adapters, found, ([0, 1], [2]), strict=True):
+        assert_parity(answer, fold(backbone, adapter)(images[rows]))
+
+
+aten = torch.ops.aten
+
+
+def meets(operate: Callable[[Tensor, Tensor], Tensor]) -> Wiring:
+    """A network in which a task's vector meets what a convolution has made of the images."""
+
+    def wiring(net: Wired, x: Tensor) -> Tensor:
+        return net.end(operate(net.body(net.begin(x)), net.scale.gamma))
+
+    return wiring
+
+
+def meets_last(operate: Callable[[Tensor, Tensor], Tensor]) -> Wiring:
+    """Likewise, with features last."""
+
+    def wiring(net: Wired, x: Tensor) -> Tensor:
+        value = net.body(net.begin(x)).permute(0, 2, 3, 1)
+        return net.fc(operate(value, net.scale.gamma).mean((1, 2)))
+
+    return wiring
+
+
+def norms(net: Wired, x: Tensor) -> Tensor:
+    value = net.norm3(net.body(net.begin(x)).relu())
+    value = net.group_norm(value).permute(0, 2, 3, 1)
+    return net.fc(net.layer_norm(value).mean((1, 2)))
+
+
+NORMS: dict[str, nn.Module] = {
+    "norm3": nn.BatchNorm2d(8),
+    "group_norm": nn.GroupNorm(2, 8),
+    "layer_norm": nn.LayerNorm(8),
+}
+# For each operator that has a rule, a network that runs it on a task's own vector.
+MEETINGS: dict[object, tuple[Wiring, dict[str, nn.Module]]] = {
+    convolve: (in_a_row, {}),
+    aten.conv2d.padding: (in_a_row, {"body": nn.Conv2d(8, 8, 3, padding="same")}),
+    aten.linear.default: (runs_blocks, {"blocks": nn.Sequential(Block(8), Block(8))}),
+    aten.batch_norm.default: (norms, NORMS),
+    aten.layer_norm.default: (norms, NORMS),
+    aten.group_norm.default: (norms, NORMS),
+    aten.mul.Tensor: (meets(lambda value, gamma: gamma * value), {"scale": Vector(8, 1, 1)}),
+    aten.mul_.Tensor: (meets(lambda value, gamma: value.mul_(gamma)), {"scale": Vector(8, 1, 1)}),
+    aten.add.Tensor: (meets(lambda value, gamma: gamma + value), {"scale": Vector(8, 1, 1)}),
+    aten.add_.Tensor: (meets(lambda value, gamma: value.add_(gamma)), {"scale": Vector(8, 1, 1)}),
+    aten.reshape.default: (
+        meets(lambda value, gamma: value * gamma.reshape(1, 8, 1, 1)),
+        {"scale": Vector(8)},
+    ),
+    aten.view.default: (
+        meets(lambda value, gamma: value + gamma.view(8, 1, 1)),
+        {"scale": Vector(8)},
+    ),
+    aten.unsqueeze.default: (
+        meets(lambda value, gamma: value.mul_(gamma[:, None, None])),
+        {"scale": Vector(8)},
+    ),
+    aten.squeeze.default: (
+        meets_last(lambda value, gamma: value * gamma.squeeze()),
+        {"scale": Vector(1, 8, 1)},
+    ),
+    aten.squeeze.dim: (
+        meets(lambda value, gamma: gamma.squeeze(3).squeeze(0) * value),
+        {"scale": Vector(1, 8, 1, 1, 1)},
+    ),
+    aten.squeeze.dims: (
+        meets_last(lambda value, gamma: value.add_(gamma.squeeze((0, 2)))),
+        {"scale": Vector(1, 8, 1)},
+    ),
+}
+
+
+def test_each_operator_that_has_a_rule_is_met() -> None:
+    assert MEETINGS.keys() == {*_RULES, *_RESHAPES}
+
+
+@pytest.mark.parametrize("operation", MEETINGS, ids=str)
+def test_each_overload_of_an_operator_gets_its_factors(operation: object) -> None:
+    wiring, layers = MEETINGS[operation]
+    backbone = wire(wiring, **layers)
+    merged = MergedBackbone(backbone)
+    execution = Execution(merged, torch.float32)
+    assert operation in {node.target for node in execution._sizes.home().program.graph.nodes}
+    adapters = [make_task(backbone, "t", seed=s, gates="scale") for s in (1, 2)]
+    tasks = [Packer().pack(adapter) for adapter in adapters]
+    plan = merged.plan_task(tasks[0])
+    shared = execution.shared.find(plan, (3, SIDE, SIDE))
+    assert shared is not None
+    verify_graph(shared.body.graph)
     images = random_images(3, SIDE)
     own = [execution.shared.factors(shared, task, plan) for task in tasks]
     found = execution.shared.run(shared, list(zip(own, (2, 1), strict=True)), images)
