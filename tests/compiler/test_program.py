@@ -6,7 +6,6 @@ import threading
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from gatehub.backbone import Backbone
@@ -43,36 +42,6 @@ def test_a_program_names_what_it_reads() -> None:
     assert program.kernels == {"stem.weight"}
     assert not program.changes_images
     assert record_backbone(MergedBackbone(NETWORKS["changes_its_images"]())).changes_images
-
-
-def test_layers_that_are_one_have_one_weight() -> None:
-    program = record_backbone(MergedBackbone(NETWORKS["runs_a_layer_twice"]()))
-    assert {"body.weight", "body.bias"} <= program.weights
-    assert "body.weight" in program.kernels
-    program = record_backbone(MergedBackbone(NETWORKS["strides_and_groups_one_kernel"]()))
-    assert "wider.weight" in program.weights - program.kernels
-
-
-def squeezes(net: Wired, x: Tensor) -> Tensor:
-    value = net.begin(x)
-    squeezed = net.excite(F.relu(net.squeeze(value.mean((2, 3), keepdim=True))))
-    grouped = net.grouped(value.amax((2, 3), keepdim=True))
-    padded = net.padded(value.amax((2, 3), keepdim=True)).sum((2, 3), keepdim=True)
-    return net.end(net.pointwise(value) * squeezed * grouped + padded)
-
-
-def test_products_are_told_from_convolutions() -> None:
-    backbone = wire(
-        squeezes,
-        squeeze=nn.Conv2d(8, 4, 1),
-        excite=nn.Conv2d(4, 8, 1),
-        grouped=nn.Conv2d(8, 8, 1, groups=2),
-        padded=nn.Conv2d(8, 8, 1, padding=1),
-        pointwise=nn.Conv2d(8, 8, 1),
-    )
-    program = record_backbone(MergedBackbone(backbone))
-    assert program.matrices == {"squeeze.weight", "excite.weight"}
-    assert program.matrices < program.kernels
 
 
 def test_a_padding_by_name_and_constants_of_every_kind_are_kept() -> None:
