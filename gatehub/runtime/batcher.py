@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gatehub.errors import DeadlineError, EngineError, InputError
+from gatehub._text import quote
+from gatehub.errors import DeadlineError, EngineError
+from gatehub.runtime.inputs import check_image
 from gatehub.runtime.scheduler import BatchSettings, Request, Scheduler
 from gatehub.runtime.tasks.served import Answer
 
@@ -23,18 +26,30 @@ if TYPE_CHECKING:
 
     from gatehub.runtime.engine import Engine
 
+_LOG = logging.getLogger(__name__)
+# A condition waits for no longer than a platform's timer can say; then it looks again.
+_LONGEST_S = 3600.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Job:
     image: Tensor
     future: Future[Answer]
 
+    def begin(self) -> bool:
+        """Whether anybody still waits for the answer; from here on nobody can cancel it."""
+        try:
+            return self.future.set_running_or_notify_cancel()
+        except (InvalidStateError, RuntimeError):  # its caller has given it an end of their own
+            return False
+
 
 class Batcher:
     """Answers single images in batches, fairly between tasks.
 
     Requests that can share a pass run together: those of one task, and those of tasks that leave
-    the same layers alone. Use it in a with block, or call `close`.
+    the same layers alone. Every request that is accepted ends with an answer or an error. Use it in
+    a with block, or call `close`.
 
         with Batcher(engine) as batcher:
             future = batcher.submit("birds", image, timeout_s=0.5)
@@ -44,6 +59,9 @@ class Batcher:
         engine: tasks may be loaded, replaced and unloaded meanwhile.
         settings: see `BatchSettings`; None for the defaults.
         threads: batches that run at the same time.
+
+    Raises:
+        EngineError: fewer than one thread.
     """
 
     def __init__(
@@ -53,6 +71,8 @@ class Batcher:
         settings: BatchSettings | None = None,
         threads: int = 1,
     ) -> None:
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise EngineError(f"threads is {threads!r}; expected a whole number of at least 1.")
         self._engine = engine
         self._scheduler: Scheduler[_Job] = Scheduler(settings or BatchSettings())
         self._changed = threading.Condition()
@@ -68,38 +88,36 @@ class Batcher:
         """Let an image wait for its answer.
 
         Args:
-            task: name of the task.
+            task: name of the task. One that is only registered is loaded with its batch.
             image: (3, H, W) float32, normalised as the task's preprocessing says.
             timeout_s: after which the answer is of no use; None for never.
 
         Returns:
-            A future of an answer with logits (classes,). To cancel it takes the request out of
+            A future of an answer with logits (classes,). Cancelling it takes the request out of
             its queue, if it still waits there.
 
         Raises:
             TaskNotFoundError: no task of that name is served.
-            InputError: an image of another shape or dtype.
-            QueueFullError: as many requests wait as may.
-            EngineError: the batcher is closed.
+            InputError: an image of another shape, dtype or kind, or values that are not finite.
+            QueueFullError: the queue is full.
+            EngineError: the batcher is closed, or the time is not a number of seconds.
         """
-        if image.ndim != 3 or image.dtype != torch.float32:
-            raise InputError(
-                f"Task '{task}' got an image of shape {tuple(image.shape)} and {image.dtype}; "
-                "expected (3, H, W) float32."
-            )
-        stem = (self._engine.stem(task), image.shape)
+        if timeout_s is not None and not timeout_s >= 0:
+            raise EngineError(f"timeout_s is {timeout_s!r}; expected 0 or more seconds, or None.")
+        channels = self._engine.backbone.preprocessing.input_size[0]
+        check_image(image, channels=channels, subject=f"Task {quote(task)}")
         now = time.monotonic()
         job = _Job(image=image, future=Future())
         request = Request(
             task=task,
-            stem=stem,
+            stem=(self._engine.stem(task), image.shape, image.device),
             payload=job,
             arrived=now,
             deadline=math.inf if timeout_s is None else now + timeout_s,
         )
         with self._changed:
             if self._closed:
-                raise EngineError("The batcher is closed; it answers no more requests.")
+                raise EngineError("The batcher is closed and takes no more requests.")
             self._scheduler.submit(request)
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._withdraw(future, request))
@@ -111,12 +129,17 @@ class Batcher:
             return self._scheduler.depths()
 
     def close(self) -> None:
-        """Answer what waits, and end the threads. Nothing is accepted any more."""
+        """Answer what waits, and end the threads. Nothing is accepted any more.
+
+        A callback of a future may call it, too; then it does not wait for the threads, of which the
+        callback's is one.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+        if threading.current_thread() not in self._threads:
+            for thread in self._threads:
+                thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -135,58 +158,85 @@ class Batcher:
                 self._scheduler.cancel(request)
 
     def _work(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            # A request that was cancelled after it was taken is left out here.
-            going = [r for r in batch if r.payload.future.set_running_or_notify_cancel()]
-            if going:
-                self._answer(going)
+        taken: list[Request[_Job]] | None = []
+        while taken is not None:
+            taken = []
+            # Anybody's code runs in here, a backbone's too, and no thread may end because of it.
+            try:
+                taken = self._next_batch()
+                if taken:
+                    self._answer(taken)
+            except BaseException as error:
+                for request in taken or ():
+                    _end(request, error=error)
 
     def _next_batch(self) -> list[Request[_Job]] | None:
-        """Wait for a batch; None once the batcher is closed and nothing waits any more."""
-        while True:
-            with self._changed:
+        """Wait for requests to answer; None once the batcher is closed and nothing waits any more.
+
+        A request that was cancelled after it was taken is left out.
+        """
+        with self._changed:
+            while True:
                 now = time.monotonic()
                 late = self._scheduler.expire(now)
                 # Once closed, nothing can join: there is no use in waiting for a batch to fill.
                 batch = self._scheduler.take(math.inf if self._closed else now)
-                if not late and not batch:
-                    if self._closed:
-                        return None
-                    pause = self._scheduler.wake_at() - now
-                    self._changed.wait(None if math.isinf(pause) else max(0.0, pause))
-            # Callbacks of a future may call the batcher, so they run without the lock.
-            for request in late:
-                if request.payload.future.set_running_or_notify_cancel():
-                    request.payload.future.set_exception(_late(request, now))
-            if batch:
-                return batch
+                if late or batch:
+                    break
+                if self._closed:
+                    return None
+                pause = self._scheduler.wake_at() - now
+                self._changed.wait(None if math.isinf(pause) else min(max(0.0, pause), _LONGEST_S))
+        going = [request for request in batch if request.payload.begin()]
+        # Callbacks of a future may call the batcher, so they run without the lock.
+        for request in late:
+            if request.payload.begin():
+                _end(request, error=_late(request, now))
+        return going
 
     def _answer(self, batch: Sequence[Request[_Job]]) -> None:
         """Give every request of a batch its answer, or the error that it met."""
-        images = torch.stack([request.payload.image for request in batch])
         tasks = [request.task for request in batch]
+        alone = len(set(tasks)) == 1
         try:
-            if len(set(tasks)) == 1:
+            images = torch.stack([request.payload.image for request in batch])
+            if alone:
                 answer = self._engine.run(tasks[0], images)
                 answers = [replace(answer, logits=logits) for logits in answer.logits]
             else:
                 answers = self._engine.run_mixed(tasks, images)
         except Exception as error:
-            if len(set(tasks)) == 1:
-                for request in batch:
-                    request.payload.future.set_exception(error)
-                return
             # One task's trouble is not another's.
-            for task in dict.fromkeys(tasks):
+            for task in [] if alone else dict.fromkeys(tasks):
                 self._answer([request for request in batch if request.task == task])
+            for request in batch if alone else ():
+                _end(request, error=error)
             return
         for request, answer in zip(batch, answers, strict=True):
-            request.payload.future.set_result(answer)
+            _end(request, answer=answer)
+
+
+def _end(
+    request: Request[_Job], *, answer: Answer | None = None, error: BaseException | None = None
+) -> None:
+    """Give a request its answer or its error, unless it has one."""
+    future = request.payload.future
+    try:
+        if answer is not None:
+            future.set_result(answer)
+        elif isinstance(error, Exception):
+            future.set_exception(error)
+        else:  # a SystemExit, say, which is for this thread and not for who waits
+            future.set_exception(EngineError(f"The request was interrupted by {error!r}."))
+    except InvalidStateError:
+        pass  # a future is in its caller's hands, too
+    except BaseException:  # of a callback; concurrent.futures itself catches Exception only
+        _LOG.exception("A callback of a request for task %s failed.", quote(request.task))
 
 
 def _late(request: Request[_Job], now: float) -> DeadlineError:
     waited = now - request.arrived
     return DeadlineError(
-        f"A request for task '{request.task}' waited {waited:.3g} s, and its deadline passed.",
+        f"A request for task {quote(request.task)} waited {waited:.3g} s, and its deadline passed.",
         hint="Allow it more time, or send fewer at once.",
     )

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from gatehub._text import quote
 from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
 from gatehub.backbone import Backbone
-from gatehub.errors import InputError
+from gatehub.backbone.torch_settings import pin_settings
+from gatehub.errors import EngineError, InputError
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.dtypes import AUTO, choose_dtypes
 from gatehub.runtime.execution.execution import Execution
+from gatehub.runtime.inputs import check_images
 from gatehub.runtime.mixing import answer_all, answer_mixed
 from gatehub.runtime.tasks.catalogue import Catalogue
+from gatehub.runtime.tasks.current import Current
+from gatehub.runtime.tasks.entries import TierReport
 from gatehub.runtime.tasks.loading import Loader
 from gatehub.runtime.tasks.packed import Packer
-from gatehub.runtime.tasks.residency import TierReport
 from gatehub.runtime.tasks.served import Answer, Served, TaskInfo
 from gatehub.runtime.tasks.sources import open_source
 from gatehub.runtime.tasks.tiers import Tiers
@@ -58,11 +61,16 @@ class Engine:
         gates_bytes: int | None = None,
         wait_s: float = 30.0,
     ) -> None:
+        if not isinstance(backbone, Backbone):
+            raise EngineError(
+                f"An engine takes a Backbone, not a {type(backbone).__name__}.",
+                hint="Use load_backbone(NAME), or Backbone(model) around a timm model of your own.",
+            )
         self.backbone = backbone
         device = next(backbone.model.parameters()).device
-        merged, packer = MergedBackbone(backbone), Packer()
-        executions = [Execution(merged, found) for found in choose_dtypes(dtype, device)]
-        self._wait_s = wait_s
+        with pin_settings():
+            merged, packer = MergedBackbone(backbone), Packer()
+            executions = [Execution(merged, found) for found in choose_dtypes(dtype, device)]
         self._catalogue = Catalogue()
         self._tiers = Tiers(
             folded_bytes=folded_bytes,
@@ -72,6 +80,7 @@ class Engine:
             is_current=self._catalogue.is_current,
         )
         self._loader = Loader(merged, executions, packer, self._tiers, self._catalogue)
+        self._current = Current(self._catalogue, self._loader, wait_s=wait_s)
 
     def load(self, task: str, adapter: Adapter | str | Path) -> TaskInfo:
         """Serve an adapter under a name; a task of that name is replaced.
@@ -97,7 +106,9 @@ class Engine:
         return self._loader.load(task, open_source(adapter)).info
 
     def register(self, task: str, adapter: str | Path) -> None:
-        """Name where a task is, and load it when it is first asked for.
+        """Name where a task is, and load it from there when it is asked for the next time.
+
+        A task of that name that is served answers no more: what answers next is what lies there.
 
         Args:
             task: as for `load`.
@@ -107,7 +118,7 @@ class Engine:
             UnsafeNameError: the name has other characters.
         """
         check_task_name(task)
-        self._catalogue.register(task, open_source(adapter))
+        self._loader.register(task, open_source(adapter))
 
     def unload(self, task: str) -> None:
         """Stop serving a task; requests and loads that have begun end without it coming back.
@@ -118,7 +129,7 @@ class Engine:
         self._loader.unload(task)
 
     def tasks(self) -> tuple[TaskInfo, ...]:
-        """Return the tasks that are served, by name."""
+        """Return the tasks that are served, by name; of a replaced one, what was served last."""
         served = self._catalogue.served
         return tuple(served[name].info for name in sorted(served))
 
@@ -128,7 +139,7 @@ class Engine:
         Raises:
             TaskNotFoundError: no task of that name is served.
         """
-        return self._find(task).info
+        return self._current.find(task).info
 
     def predict(self, task: str, images: Tensor) -> Tensor:
         """Return a task's logits; see `run`."""
@@ -150,11 +161,15 @@ class Engine:
             MemoryBudgetError: it does not fit the memory that tasks may take.
             TaskUnavailableError: it had to leave memory, and cannot come back.
         """
-        served = self._find(task)
-        self._check_images(images, f"Task '{task}'")
-        with self._tiers.folded([served]) as (folded,):
-            logits = served.execution.run(folded, images)
-        return Answer(logits=logits, task=served.info)
+        self._check_images(images, f"Task {quote(task)}")
+
+        def answer(found: Mapping[str, Served]) -> Answer:
+            served = found[task]
+            with self._tiers.folded([served]) as (folded,):
+                logits = served.execution.run(folded, images)
+            return Answer(logits=logits, task=served.info)
+
+        return self._current.answer([task], answer)
 
     def predict_mixed(self, tasks: Sequence[str], images: Tensor) -> list[Tensor]:
         """Return logits (classes,) for each image; see `run_mixed`."""
@@ -184,8 +199,9 @@ class Engine:
                 f"A mixed batch names {len(tasks)} tasks for {len(images)} images; expected one "
                 "for each."
             )
-        found = {task: self._find(task) for task in tasks}
-        return answer_mixed([found[task] for task in tasks], images, self._tiers)
+        return self._current.answer(
+            tasks, lambda found: answer_mixed([found[t] for t in tasks], images, self._tiers)
+        )
 
     def predict_all(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         """Return logits (B, classes) of each task, by its name; see `run_all`."""
@@ -207,56 +223,76 @@ class Engine:
             InputError: images of another shape or dtype.
         """
         self._check_images(images, "A batch for many tasks")
-        found = {task: self._find(task) for task in tasks}
-        answers = answer_all(list(found.values()), images, self._tiers)
-        return dict(zip(found, answers, strict=True))
+
+        def answer(found: Mapping[str, Served]) -> dict[str, Answer]:
+            answers = answer_all(list(found.values()), images, self._tiers)
+            return dict(zip(found, answers, strict=True))
+
+        return self._current.answer(tasks, answer)
+
+    def is_loaded(self, task: str) -> bool:
+        """Whether a task can answer at once; one that is only registered is loaded first.
+
+        It looks and loads nothing, so it costs next to no time.
+
+        Raises:
+            TaskNotFoundError: no task of that name is known.
+        """
+        return self._catalogue.find(task) is not None
 
     def stem(self, task: str) -> object:
-        """Return what a task's first layers are known by: equal ones can share a pass over them."""
-        return self._find(task).stem
+        """Return what a task's first layers are known by: equal ones can share a pass over them.
+
+        It loads nothing; a task that is only registered has a stem of its own.
+
+        Raises:
+            TaskNotFoundError: no task of that name is known.
+        """
+        served = self._catalogue.find(task)
+        return task if served is None else served.stem
 
     def pin(self, task: str) -> None:
         """Fold a task now, and keep it and what replaces it so until it is unpinned or unloaded."""
         pinned = False
         while not pinned:
-            served = self._find(task)
+            served = self._current.find(task)
             with self._tiers.folded([served]):
                 self._tiers.pin(served)
                 # A generation that was replaced before then had no pin to hand over.
                 pinned = self._catalogue.is_current(served)
 
     def unpin(self, task: str) -> None:
-        """Let a task leave memory again when room is needed."""
-        self._tiers.unpin(self._find(task))
+        """Let a task leave memory again when room is needed.
+
+        Raises:
+            TaskNotFoundError: no task of that name is known.
+        """
+        served = self._catalogue.find(task)
+        if served is not None:
+            self._tiers.unpin(served)
 
     def evict(self, task: str) -> bool:
         """Let a task's folded weights go now, and say whether they went.
 
         Weights that are pinned, in use or not there stay as they are. The next request folds the
         task again.
+
+        Raises:
+            TaskNotFoundError: no task of that name is known.
         """
-        return self._tiers.evict(self._find(task))
+        served = self._catalogue.find(task)
+        return served is not None and self._tiers.evict(served)
 
     def prefetch(self, *tasks: str) -> None:
         """Fold tasks now, so that their next requests need not wait for it."""
         for task in tasks:
-            with self._tiers.folded([self._find(task)]):
+            with self._tiers.folded([self._current.find(task)]):
                 pass
 
     def memory(self) -> tuple[TierReport, ...]:
         """Say what is in memory: folded weights, factors of one-pass tasks, and gates."""
         return self._tiers.reports()
 
-    def _find(self, task: str) -> Served:
-        served = self._catalogue.served.get(task)
-        return served or self._loader.load(task, wait_s=self._wait_s)
-
     def _check_images(self, images: Tensor, subject: str) -> None:
         channels = self.backbone.preprocessing.input_size[0]
-        if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
-            raise InputError(
-                f"{subject} got images of shape {tuple(images.shape)}; "
-                f"expected (B, {channels}, H, W), none of them 0."
-            )
-        if images.dtype != torch.float32:
-            raise InputError(f"{subject} got images of {images.dtype}; expected float32.")
+        check_images(images, channels=channels, subject=subject)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -16,19 +16,21 @@ from gatehub.errors import EngineError, QueueFullError
 
 P = TypeVar("P")
 
+_LONGEST_WAIT_MS = 60_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSettings:
     """How requests become batches.
 
     Args:
-        max_batch: images that run together at most.
-        max_wait_ms: milliseconds that an image may wait for others to join it.
-        max_queue: requests of one task that may wait.
-        max_waiting: requests of all tasks that may wait.
+        max_batch: most images that run together.
+        max_wait_ms: milliseconds that an image may wait for others to join it, at most a minute.
+        max_queue: most requests of one task that may wait.
+        max_waiting: most requests of all tasks that may wait.
 
     Raises:
-        EngineError: a value below its minimum.
+        EngineError: a value out of its range.
     """
 
     max_batch: int = 8
@@ -44,9 +46,10 @@ class BatchSettings:
                     f"BatchSettings.{name} is {value!r}; expected a whole number of at least "
                     f"{minimum}."
                 )
-        if not (self.max_wait_ms >= 0 and math.isfinite(self.max_wait_ms)):
+        if not 0 <= self.max_wait_ms <= _LONGEST_WAIT_MS:
             raise EngineError(
-                f"BatchSettings.max_wait_ms is {self.max_wait_ms!r}; expected at least 0."
+                f"BatchSettings.max_wait_ms is {self.max_wait_ms!r}; expected 0 to "
+                f"{_LONGEST_WAIT_MS:,}."
             )
 
 
@@ -56,8 +59,8 @@ class Request(Generic[P]):
 
     Args:
         task: name of its task.
-        stem: what its task's first layers are known by; requests with the same one can share a
-            pass over them.
+        stem: what its first layers, and its image's form, are known by; requests with the same
+            one can share a pass over them.
         payload: whatever the caller wants back.
         arrived: when it came, in seconds.
         deadline: when its answer is of no use any more, in seconds; infinity for never.
@@ -72,10 +75,28 @@ class Request(Generic[P]):
 
 @dataclass(slots=True, eq=False)
 class _Queue(Generic[P]):
-    stem: Hashable
-    waiting: deque[Request[P]] = field(default_factory=deque)
+    """What waits for one task, by stem: images have several sizes, and tasks are replaced."""
+
+    waiting: dict[Hashable, deque[Request[P]]] = field(default_factory=dict)
     # Images that the task has had, as a place on the clock that all tasks share.
     served: float = 0.0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.waiting.values()))
+
+    def remove(self, request: Request[P]) -> bool:
+        """Take a request out; False if it is not there."""
+        line = self.waiting.get(request.stem, deque())
+        if request not in line:
+            return False
+        line.remove(request)
+        self.tidy(request.stem)
+        return True
+
+    def tidy(self, stem: Hashable) -> None:
+        """Let go of the line of a stem for which nothing waits."""
+        if not self.waiting[stem]:
+            del self.waiting[stem]
 
 
 class Scheduler(Generic[P]):
@@ -100,46 +121,41 @@ class Scheduler(Generic[P]):
 
     def depths(self) -> dict[str, int]:
         """Return how many requests of each task wait."""
-        return {task: len(queue.waiting) for task, queue in self._queues.items()}
+        return {task: len(queue) for task, queue in self._queues.items()}
 
     def submit(self, request: Request[P]) -> None:
         """Let a request wait.
 
         Raises:
-            QueueFullError: as many wait as may.
+            QueueFullError: the queue is full.
         """
         queue = self._queues.get(request.task)
-        depth = len(queue.waiting) if queue else 0
+        depth = 0 if queue is None else len(queue)
         if depth >= self._settings.max_queue or self._waiting >= self._settings.max_waiting:
             raise QueueFullError(
-                f"{depth} requests of task '{request.task}' and {self._waiting} in all wait; at "
-                f"most {self._settings.max_queue} and {self._settings.max_waiting} may.",
+                f"The queue is full: {depth} requests wait for task '{request.task}' (at most "
+                f"{self._settings.max_queue}), {self._waiting} for all tasks (at most "
+                f"{self._settings.max_waiting}).",
                 hint="Try again later, or send fewer at once.",
             )
         if queue is None:
-            queue = self._queues[request.task] = _Queue(stem=request.stem)
-        # A task that was replaced may have another stem; what waits for the old one goes with it.
-        queue.stem = request.stem
-        queue.waiting.append(request)
+            queue = self._queues[request.task] = _Queue()
+        queue.waiting.setdefault(request.stem, deque()).append(request)
         self._waiting += 1
 
     def cancel(self, request: Request[P]) -> bool:
         """Take a request out again; False if it has left already."""
         queue = self._queues.get(request.task)
-        if queue is None or request not in queue.waiting:
+        if queue is None or not queue.remove(request):
             return False
-        queue.waiting.remove(request)
         self._forget(1)
         return True
 
     def expire(self, now: float) -> list[Request[P]]:
         """Take out the requests whose deadline has passed."""
-        gone = []
-        for queue in self._queues.values():
-            late = [request for request in queue.waiting if request.deadline <= now]
-            for request in late:
-                queue.waiting.remove(request)
-            gone += late
+        gone = [request for request in self._requests() if request.deadline <= now]
+        for request in gone:
+            self._queues[request.task].remove(request)
         self._forget(len(gone))
         return gone
 
@@ -154,16 +170,19 @@ class Scheduler(Generic[P]):
         """
         stems: dict[Hashable, list[_Queue[P]]] = {}
         for queue in self._queues.values():
-            if queue.waiting:
-                stems.setdefault(queue.stem, []).append(queue)
-        due = [queues for queues in stems.values() if self._is_due(queues, now)]
+            for stem in queue.waiting:
+                stems.setdefault(stem, []).append(queue)
+        due = {stem: queues for stem, queues in stems.items() if self._is_due(stem, queues, now)}
         if not due:
             return []
-        # The task that is furthest behind decides which stem runs.
-        chosen = min(due, key=lambda queues: min(queue.served for queue in queues))
+        # The task that is furthest behind decides which stem runs, and then who waits longest.
+        chosen = min(
+            due,
+            key=lambda stem: min((q.served, q.waiting[stem][0].arrived) for q in due[stem]),
+        )
         batch: list[Request[P]] = []
-        for queue in sorted(chosen, key=lambda queue: queue.served):
-            batch += self._draw(queue, self._settings.max_batch - len(batch))
+        for queue in sorted(due[chosen], key=lambda queue: queue.served):
+            batch += self._draw(queue, chosen, self._settings.max_batch - len(batch))
         return batch
 
     def wake_at(self) -> float:
@@ -171,20 +190,27 @@ class Scheduler(Generic[P]):
         return min(
             (
                 min(request.arrived + self._settings.max_wait_ms / 1e3, request.deadline)
-                for queue in self._queues.values()
-                for request in queue.waiting
+                for request in self._requests()
             ),
             default=math.inf,
         )
 
-    def _is_due(self, queues: list[_Queue[P]], now: float) -> bool:
-        if sum(len(queue.waiting) for queue in queues) >= self._settings.max_batch:
+    def _requests(self) -> Iterator[Request[P]]:
+        for queue in self._queues.values():
+            for line in queue.waiting.values():
+                yield from line
+
+    def _is_due(self, stem: Hashable, queues: list[_Queue[P]], now: float) -> bool:
+        lines = [queue.waiting[stem] for queue in queues]
+        if sum(map(len, lines)) >= self._settings.max_batch:
             return True
-        oldest = min(queue.waiting[0].arrived for queue in queues)
+        oldest = min(line[0].arrived for line in lines)
         return now >= oldest + self._settings.max_wait_ms / 1e3
 
-    def _draw(self, queue: _Queue[P], room: int) -> list[Request[P]]:
-        drawn = [queue.waiting.popleft() for _ in range(min(room, len(queue.waiting)))]
+    def _draw(self, queue: _Queue[P], stem: Hashable, room: int) -> list[Request[P]]:
+        line = queue.waiting[stem]
+        drawn = [line.popleft() for _ in range(min(room, len(line)))]
+        queue.tidy(stem)
         if drawn:
             start = max(queue.served, self._now)
             self._now = start

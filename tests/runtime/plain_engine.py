@@ -56,7 +56,8 @@ class PlainEngine:
         gates: budget of gates, in bytes.
 
     Attributes:
-        loads: the generations that are under way, by task and source.
+        loads: the newest generation under way, by task and source.
+        reading: those whose source is being read.
     """
 
     def __init__(
@@ -69,9 +70,13 @@ class PlainEngine:
     ) -> None:
         self.adapters, self.folders = adapters, folders
         self.served: dict[str, Generation] = {}
-        self.known: dict[str, Source] = {}
+        # Where a task is to be loaded from, and how many loads had begun when that was said.
+        self.known: dict[str, tuple[Source, int]] = {}
         self.loads: dict[tuple[str, Source], int] = {}
+        self.reading: set[int] = set()
+        self.withdrawn: set[int] = set()
         self.generations = 0
+        self.under_way: dict[int, str] = {}
         self.folded: PlainTier[Key] = PlainTier("folded", folded, self._is_current)
         self.gates: PlainTier[Key] = PlainTier("gates", gates, self._is_current)
 
@@ -79,13 +84,14 @@ class PlainEngine:
         return (yield from self._load(task, source)).told
 
     def register(self, task: str, source: Source) -> Steps[None]:
-        self.known[task] = source
+        self.known[task] = (source, self.generations)
         yield from ()
 
     def unload(self, task: str) -> Steps[None]:
         if task not in self.served and task not in self.known:
             raise TaskNotFoundError("No such task.")
         self.known.pop(task, None)
+        self.withdrawn |= {number for number, name in self.under_way.items() if name == task}
         self.loads = {key: number for key, number in self.loads.items() if key[0] != task}
         gone = self.served.pop(task, None)
         if gone is not None:
@@ -93,22 +99,28 @@ class PlainEngine:
         yield from ()
 
     def run(self, task: str, image: int) -> Steps[list[Told]]:
-        found = yield from self._find(task)
-        yield from self._hold("folded", [found], _enter)
-        return [found.told]
+        def answer(found: dict[str, Generation]) -> Steps[list[Told]]:
+            yield from self._hold("folded", [found[task]], _enter)
+            return [found[task].told]
+
+        return (yield from self._answer([task], answer))
 
     def run_mixed(self, asked: Sequence[tuple[str, int]]) -> Steps[list[Told]]:
-        found = yield from self._find_all(task for task, _ in asked)
-        for group in _by_stem(found.values()):
-            shared = len(group) > 1 and group[0].facts.factors > 0
-            yield from self._in_parts("factors" if shared else "folded", group)
-        return [found[task].told for task, _ in asked]
+        def answer(found: dict[str, Generation]) -> Steps[list[Told]]:
+            for group in _by_stem(found.values()):
+                shared = len(group) > 1 and group[0].facts.factors > 0
+                yield from self._in_parts("factors" if shared else "folded", group)
+            return [found[task].told for task, _ in asked]
+
+        return (yield from self._answer([task for task, _ in asked], answer))
 
     def run_all(self, tasks: Sequence[str], image: int) -> Steps[list[Told]]:
-        found = yield from self._find_all(tasks)
-        for group in _by_stem(found.values()):
-            yield from self._in_parts("folded", group)
-        return [generation.told for generation in found.values()]
+        def answer(found: dict[str, Generation]) -> Steps[list[Told]]:
+            for group in _by_stem(found.values()):
+                yield from self._in_parts("folded", group)
+            return [generation.told for generation in found.values()]
+
+        return (yield from self._answer(tasks, answer))
 
     def pin(self, task: str) -> Steps[None]:
         found = yield from self._find(task)
@@ -122,11 +134,16 @@ class PlainEngine:
             yield from self.pin(task)
 
     def unpin(self, task: str) -> Steps[None]:
-        found = yield from self._find(task)
-        self.folded.pins.discard(("folded", found))
+        found = self._look(task)
+        if found is not None:
+            self.folded.pins.discard(("folded", found))
+        yield from ()
 
     def evict(self, task: str) -> Steps[bool]:
-        found = yield from self._find(task)
+        found = self._look(task)
+        yield from ()
+        if found is None:
+            return False
         gone = [self.folded.evict((part, found)) for part in ("folded", "factors")]
         return any(gone)
 
@@ -135,26 +152,52 @@ class PlainEngine:
             found = yield from self._find(task)
             yield from self._hold("folded", [found], _nothing)
 
-    def _find_all(self, tasks: Iterable[str]) -> Steps[dict[str, Generation]]:
-        found = {}
-        for task in tasks:
-            found[task] = yield from self._find(task)
-        return found
+    def _answer(
+        self, tasks: Iterable[str], answer: Callable[[dict[str, Generation]], Steps[T]]
+    ) -> Steps[T]:
+        """Answer with the present generations; with their successors, if those came meanwhile."""
+        while True:
+            found = {}
+            for task in tasks:
+                found[task] = yield from self._find(task)
+            try:
+                return (yield from answer(found))
+            except TaskUnavailableError:
+                if all(self.served.get(task) is generation for task, generation in found.items()):
+                    raise
+
+    def _look(self, task: str) -> Generation | None:
+        """What answers for a task, None if it is to be loaded first."""
+        if task in self.known:
+            return None
+        if task not in self.served:
+            raise TaskNotFoundError("No such task.")
+        return self.served[task]
 
     def _find(self, task: str) -> Steps[Generation]:
-        if task in self.served:
-            return self.served[task]
-        if task not in self.known:
-            raise TaskNotFoundError("No such task.")
-        return (yield from self._load(task, self.known[task]))
+        found = self._look(task)
+        if found is not None:
+            return found
+        source, since = self.known[task]
+        return (yield from self._load(task, source, since))
 
-    def _load(self, task: str, source: Source) -> Steps[Generation]:
-        if (task, source) in self.loads:
+    def can_load(self, task: str, source: Source) -> bool:
+        """Whether a load from there need not wait for another one, which may read what is old."""
+        newest = self.loads.get((task, source))
+        return newest is None or (source[0] != "object" and newest not in self.reading)
+
+    def _load(self, task: str, source: Source, since: int | None = None) -> Steps[Generation]:
+        newest = self.loads.get((task, source))
+        joins = newest is not None and since is not None and newest > since
+        if joins or not self.can_load(task, source):
             raise TaskUnavailableError("Another request loads it.")
         self.generations += 1
         number = self.loads[task, source] = self.generations
+        self.under_way[number] = task
         try:
+            self.reading.add(number)
             facts = yield from self._read(source)
+            self.reading.discard(number)
             new = Generation(task=task, number=number, facts=facts, source=source)
 
             def publish() -> Steps[Generation]:
@@ -162,6 +205,8 @@ class PlainEngine:
 
             return (yield from self._hold("folded", [new], publish, holds_gates=True))
         finally:
+            self.reading.discard(number)
+            del self.under_way[number]
             if self.loads.get((task, source)) == number:
                 del self.loads[task, source]
 
@@ -170,12 +215,14 @@ class PlainEngine:
             yield "pass"
         if not new.facts.sound:
             raise SelfCheckError("It answers something else.")
-        if self.loads.get((new.task, new.source)) != new.number:
+        if new.number in self.withdrawn:
             return new  # the task was unloaded since
         before = self.served.get(new.task)
         if before is not None and before.number > new.number:
             return before
         self.served[new.task] = new
+        if new.task in self.known and self.known[new.task][1] < new.number:
+            del self.known[new.task]
         if before is not None:
             if ("folded", before) in self.folded.pins:
                 self.folded.pins.add(("folded", new))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gatehub.backbone import Backbone
 from gatehub.errors import (
@@ -161,3 +164,145 @@ def test_wrong_requests_are_refused_at_once(engine: Engine, known: KnownAnswers)
             batcher.submit("task0", known.images[:1])
         with pytest.raises(InputError, match="float64"):
             batcher.submit("task0", known.images[0].double())
+
+
+def test_images_of_several_sizes_wait_for_one_task(engine: Engine, known: KnownAnswers) -> None:
+    large = torch.randn(3, 40, 48, generator=torch.Generator().manual_seed(0))
+    expected = engine.predict("task0", large[None])[0]
+    with Batcher(engine, settings=BatchSettings(max_wait_ms=50)) as batcher:
+        small = [batcher.submit("task0", known.images[n % 4]) for n in range(5)]
+        others = [batcher.submit("task0", large) for _ in range(3)]
+        for number, future in enumerate(small):
+            assert known.check(future.result(20), number % 4, exact=False) is None
+        for future in others:
+            torch.testing.assert_close(future.result(20).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_task_that_is_only_registered_is_loaded_with_its_batch(
+    engine: Engine, known: KnownAnswers, tmp_path: Path
+) -> None:
+    engine.unload("task0")
+    engine.register("task0", known.adapters[0].save(tmp_path / "task0", dtype="float32"))
+    with Batcher(engine) as batcher:
+        assert not engine.is_loaded("task0")
+        assert (
+            known.check(batcher.submit("task0", known.images[1]).result(20), 1, exact=False) is None
+        )
+
+
+NOT_IMAGES = [
+    None,
+    [[0.0]],
+    np.zeros((3, 32, 32), np.float32),
+    Image.new("RGB", (32, 32)),
+    torch.zeros(3, 32, 32, device="meta"),
+    torch.zeros(3, 32, 32).to_sparse(),
+    torch.zeros(1).expand(3, 300_000, 300_000),
+    torch.full((3, 32, 32), float("nan")),
+    torch.zeros(4, 32, 32),
+    torch.zeros(3, 0, 32),
+]
+
+
+@pytest.mark.parametrize("image", NOT_IMAGES, ids=lambda image: type(image).__name__)
+def test_what_is_no_image_is_refused_and_ends_no_thread(
+    engine: Engine, known: KnownAnswers, image: object
+) -> None:
+    with Batcher(engine) as batcher:
+        with pytest.raises(InputError, match="Task 'task0' got"):
+            batcher.submit("task0", image)  # type: ignore[arg-type]
+        assert (
+            known.check(batcher.submit("task0", known.images[0]).result(20), 0, exact=False) is None
+        )
+
+
+@pytest.mark.parametrize("timeout_s", [float("inf"), 1e300, 1e12])
+def test_any_length_of_time_can_be_waited_for(
+    engine: Engine, known: KnownAnswers, timeout_s: float
+) -> None:
+    with Batcher(engine) as batcher:
+        future = batcher.submit("task0", known.images[0], timeout_s=timeout_s)
+        assert known.check(future.result(20), 0, exact=False) is None
+
+
+@pytest.mark.parametrize("timeout_s", [-1.0, float("nan")])
+def test_a_time_that_is_none_is_refused(
+    engine: Engine, known: KnownAnswers, timeout_s: float
+) -> None:
+    with Batcher(engine) as batcher, pytest.raises(EngineError, match="timeout_s is"):
+        batcher.submit("task0", known.images[0], timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True])
+def test_a_batcher_has_a_thread(engine: Engine, threads: int) -> None:
+    with pytest.raises(EngineError, match="threads is"):
+        Batcher(engine, threads=threads)
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(3), KeyboardInterrupt()])
+def test_what_a_callback_raises_ends_no_thread(
+    engine: Engine, known: KnownAnswers, held: threading.Event, error: BaseException
+) -> None:
+    def fail(future: object) -> None:
+        raise error
+
+    with Batcher(engine, settings=BatchSettings(max_wait_ms=50)) as batcher:
+        futures = [batcher.submit("task0", known.images[n]) for n in range(4)]
+        for future in futures:
+            future.add_done_callback(fail)
+        held.set()
+        for number, future in enumerate(futures):
+            assert known.check(future.result(20), number, exact=False) is None
+        assert (
+            known.check(batcher.submit("task0", known.images[0]).result(20), 0, exact=False) is None
+        )
+
+
+def test_an_error_of_the_engines_own_ends_no_thread(
+    engine: Engine, known: KnownAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = engine.run
+
+    def break_once(task: str, images: torch.Tensor) -> object:
+        monkeypatch.setattr(engine, "run", original)
+        raise SystemExit(1)
+
+    monkeypatch.setattr(engine, "run", break_once)
+    with Batcher(engine) as batcher:
+        with pytest.raises(EngineError, match="interrupted"):
+            batcher.submit("task0", known.images[0]).result(20)
+        assert (
+            known.check(batcher.submit("task0", known.images[0]).result(20), 0, exact=False) is None
+        )
+
+
+def test_a_caller_may_end_a_future_itself(
+    engine: Engine, known: KnownAnswers, held: threading.Event
+) -> None:
+    with Batcher(engine, settings=BatchSettings(max_batch=1, max_wait_ms=0)) as batcher:
+        first = batcher.submit("task0", known.images[0])
+        second = batcher.submit("task0", known.images[0])
+        first.set_exception(ValueError("mine"))
+        second.set_exception(ValueError("mine"))
+        held.set()
+        assert (
+            known.check(batcher.submit("task0", known.images[0]).result(20), 0, exact=False) is None
+        )
+
+
+def test_a_callback_may_close_the_batcher(engine: Engine, known: KnownAnswers) -> None:
+    batcher = Batcher(engine, threads=2)
+    closed = threading.Event()
+
+    def close(future: object) -> None:
+        batcher.close()
+        closed.set()
+
+    futures = [batcher.submit("task0", known.images[0]) for _ in range(4)]
+    for future in futures:
+        future.add_done_callback(close)
+    for future in futures:
+        assert known.check(future.result(20), 0, exact=False) is None
+    assert closed.wait(20)
+    batcher.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("gatehub-batch")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,47 @@ def test_answers_stay_right_while_tasks_are_replaced(
         thread.join()
     assert not wrong
     assert generations == sorted(set(generations))
+
+
+@pytest.mark.parametrize("during", ["load", "predict", "first size"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        lambda: torch.device("meta"),
+        torch.inference_mode,
+        lambda: default_dtype(torch.float64),
+    ],
+)
+def test_the_hosts_settings_change_no_answer(
+    tiny_backbone: Backbone,
+    tiny_adapter: Adapter,
+    during: str,
+    setting: Callable[[], AbstractContextManager[object]],
+) -> None:
+    sized = random_images(2)[..., :28, :30].contiguous()
+    alone = Engine(tiny_backbone, dtype="float32")
+    alone.load("birds", tiny_adapter)
+    expected = alone.predict("birds", random_images(2)), alone.predict("birds", sized)
+    engine = Engine(tiny_backbone, dtype="float32")
+    given = random_images(2)
+    with setting() if during == "load" else nullcontext():
+        engine.load("birds", tiny_adapter)
+    with setting() if during == "predict" else nullcontext():
+        found = engine.predict("birds", given)
+    with setting() if during == "first size" else nullcontext():
+        other = engine.predict("birds", sized)
+    assert torch.equal(found, expected[0])
+    assert torch.equal(other, expected[1])
+    assert found.requires_grad is False
+    assert not found.is_inference()
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

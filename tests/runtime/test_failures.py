@@ -25,7 +25,8 @@ from gatehub.errors import (
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.execution.execution import Execution
 from gatehub.runtime.tasks.catalogue import Catalogue
-from gatehub.runtime.tasks.residency import Tier, Wanted
+from gatehub.runtime.tasks.entries import Wanted
+from gatehub.runtime.tasks.residency import Tier
 from gatehub.runtime.tasks.served import Served
 from gatehub.runtime.tasks.sources import Source
 from gatehub.runtime.tasks.tiers import Tiers
@@ -270,15 +271,15 @@ def test_what_is_unloaded_does_not_come_back_with_a_request_that_has_just_begun(
 ) -> None:
     engine = Engine(tiny_backbone)
     engine.register("birds", adapter_folder)
-    find = Catalogue.source
+    find = Catalogue.place
 
-    def source(self: Catalogue, task: str) -> Source:
+    def place(self: Catalogue, task: str) -> tuple[Source, int] | None:
         found = find(self, task)
         unloading.start()
         unloading.join(0.3)  # it ends at once, unless it has to wait for the load to be known
         return found
 
-    monkeypatch.setattr(Catalogue, "source", source)
+    monkeypatch.setattr(Catalogue, "place", place)
     unloading = threading.Thread(target=lambda: engine.unload("birds"))
     engine.predict("birds", random_images())
     unloading.join()

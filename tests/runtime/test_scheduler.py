@@ -110,6 +110,33 @@ def test_a_task_that_comes_back_again_and_again_has_no_right_of_way() -> None:
     assert max(served.values()) - min(served.values()) <= 3
 
 
+def test_one_task_waits_with_several_stems() -> None:
+    """Images of two sizes, or a task that was replaced meanwhile: each batch is of one stem."""
+    scheduler = make(max_batch=8, max_wait_ms=10)
+    for number, stem in enumerate(("small", "large", "small", "large", "large")):
+        scheduler.submit(request("a", number, stem=stem, at=number * 0.001))
+    scheduler.submit(request("b", 9, stem="large", at=0.005))
+    assert scheduler.depths() == {"a": 5, "b": 1}
+
+    assert [r.payload for r in scheduler.take(0.010)] == [0, 2]
+    assert scheduler.take(0.010) == []  # the oldest of the others came a millisecond later
+    assert sorted(r.payload for r in scheduler.take(0.011)) == [1, 3, 4, 9]
+    assert len(scheduler) == 0
+    assert scheduler.wake_at() == math.inf
+
+
+def test_a_size_that_floods_does_not_starve_another_of_the_same_task() -> None:
+    scheduler = make(max_batch=4, max_wait_ms=0, max_queue=100, max_waiting=100)
+    scheduler.submit(request("a", -1, stem="rare", at=0.5))
+    now = 1.0
+    for turn in range(3):
+        for number in range(8):
+            scheduler.submit(request("a", number, stem="common", at=turn / 10))
+        now += 1
+    taken = [scheduler.take(now)[0].stem for _ in range(7)]
+    assert taken == ["common"] * 6 + ["rare"]
+
+
 def test_deadlines() -> None:
     scheduler = make(max_batch=8, max_wait_ms=50)
     scheduler.submit(request("a", 1, until=0.020))
@@ -135,10 +162,12 @@ def test_queues_are_bounded() -> None:
     scheduler = make(max_batch=8, max_wait_ms=0, max_queue=2, max_waiting=3)
     scheduler.submit(request("a"))
     scheduler.submit(request("a"))
-    with pytest.raises(QueueFullError, match=r"2 requests of task 'a' and 2 in all wait"):
+    with pytest.raises(
+        QueueFullError, match=r"full: 2 requests wait for task 'a' \(at most 2\), 2 for all"
+    ):
         scheduler.submit(request("a"))
     scheduler.submit(request("b"))
-    with pytest.raises(QueueFullError, match="at most 2 and 3 may"):
+    with pytest.raises(QueueFullError, match=r"3 for all tasks \(at most 3\)"):
         scheduler.submit(request("c"))
     assert scheduler.depths() == {"a": 2, "b": 1}
 
@@ -151,6 +180,7 @@ def test_queues_are_bounded() -> None:
         ({"max_waiting": True}, "max_waiting is True"),
         ({"max_wait_ms": -1.0}, "max_wait_ms is -1.0"),
         ({"max_wait_ms": math.nan}, "max_wait_ms is nan"),
+        ({"max_wait_ms": 1e15}, "expected 0 to 60,000"),
     ],
 )
 def test_settings_are_checked(values: dict[str, float], text: str) -> None:

@@ -119,7 +119,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(task=anyone, source=sources, stop=stops)
     def load(self, task: str, source: Source, stop: str | None) -> None:
-        if (task, source) not in self.plain.loads:  # it would wait for that one
+        if self.plain.can_load(task, source):  # it would wait for another one
             call = partial(self._load, task, source)
             self._ask(call, self.plain.load(task, source), stop)
 

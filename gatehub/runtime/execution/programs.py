@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gatehub.backbone.torch_settings import pin_settings
 from gatehub.compiler.forward import draw_noise
 from gatehub.compiler.lowering import Run
 from gatehub.compiler.program import Program
@@ -32,8 +33,10 @@ def size_of(images: Tensor) -> Size:
 
 
 def leave(answer: Tensor) -> Tensor:
-    """Bring logits to where callers expect them: float32, on the CPU."""
-    return answer.float().cpu()
+    """Bring logits to where callers expect them: float32, on the CPU, and theirs to change."""
+    # What is made in inference mode can be neither changed outside it nor learned from.
+    with torch.inference_mode(False), torch.no_grad():
+        return answer.float().cpu().clone()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -148,13 +151,14 @@ class Sizes:
         def build(labels: int) -> nn.Module:
             return self._merged.model(labels, dtype=self._dtype, memory_format=memory_format)
 
-        recording = record(
-            build,
-            input_size=size,
-            device=self._merged.device,
-            dtype=self._dtype,
-            memory_format=memory_format,
-        )
+        with pin_settings():  # a classifier is built, in the default dtype
+            recording = record(
+                build,
+                input_size=size,
+                device=self._merged.device,
+                dtype=self._dtype,
+                memory_format=memory_format,
+            )
         return_free_memory()
         return Recorded(
             size=size,

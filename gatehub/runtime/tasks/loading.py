@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 
 import torch
 
+from gatehub._text import quote
 from gatehub.adapter.probe import check_probe, draw_images
+from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import ExecutionError, SelfCheckError, TaskUnavailableError
 from gatehub.gates.layout_plan import TaskPlan
 from gatehub.gates.merged_backbone import MergedBackbone
@@ -22,8 +24,32 @@ from gatehub.runtime.tasks.sources import Source
 from gatehub.runtime.tasks.tiers import Tiers
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Flight:
+    """One load that is under way.
+
+    Args:
+        task: the name.
+        source: where from.
+        generation: which load of the engine it is.
+        read: set once the source has been read.
+        withdrawn: whether the task was unloaded since.
+        served: what came of it.
+    """
+
+    task: str
+    source: Source
+    generation: int
+    read: threading.Event = field(default_factory=threading.Event)
+    withdrawn: bool = False
+    served: Future[Served] = field(default_factory=Future)
+
+
 class Loader:
     """Loads tasks into a catalogue, each as a generation of its own.
+
+    A load brings what lay at its source when it was asked for, or later. So it joins another that
+    began after it was asked for, and waits for one that began before that, to load once more.
 
     Args:
         merged: the backbone.
@@ -47,7 +73,9 @@ class Loader:
         self._tiers = tiers
         self._catalogue = catalogue
         self._boarding = threading.Lock()
-        self._flights: dict[tuple[str, object], Future[Served]] = {}
+        # Those that others can join, by task and source, and all of them.
+        self._flights: dict[tuple[str, object], _Flight] = {}
+        self._under_way: set[_Flight] = set()
         self._generation = 0
 
     def load(
@@ -67,36 +95,42 @@ class Loader:
             TaskNotFoundError: it is not registered.
             TaskUnavailableError: another thread loads it, and takes longer than that.
         """
-        with self._boarding:
-            if source is None:  # read here: an unload comes before it, or finds the flight
-                source = self._catalogue.source(task)
-            key = (task, source.key)
-            flight = self._flights.get(key)
-            mine = flight is None
-            if flight is None:
-                flight = self._flights[key] = Future()
-                self._generation += 1
-                generation = self._generation
-        if not mine:
-            try:
-                return flight.result(wait_s)
-            except FutureTimeoutError:
-                raise TaskUnavailableError(
-                    f"Task '{task}' was not loaded within {wait_s:g} s; it is still being read.",
-                    hint="Try again.",
-                ) from None
-        try:
-            served = self._load(task, source, generation, flight)
-        except BaseException as error:
-            flight.set_exception(error)
-            raise
-        else:
-            flight.set_result(served)
-            return served
-        finally:
+        since: int | None = None
+        while True:
             with self._boarding:
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
+                if source is None:  # read here: an unload comes before it, or finds the flight
+                    served, place = self._catalogue.find(task), self._catalogue.place(task)
+                    if served is not None:
+                        return served  # another thread was faster
+                    assert place is not None
+                    named, since = place
+                else:
+                    named, since = source, self._generation if since is None else since
+                flight = self._flights.get((task, named.key))
+                if flight is None:
+                    flight, mine = self._board(task, named), True
+                else:
+                    mine = False
+            if mine:
+                return self._fly(flight)
+            if flight.generation > since or not named.lasting:
+                return _join(flight, wait_s)
+            if not flight.read.wait(wait_s):
+                raise _late(task, wait_s)
+            with self._boarding:  # what it read may be older than what is asked for
+                if self._flights.get((task, named.key)) is flight:
+                    del self._flights[task, named.key]
+
+    def register(self, task: str, source: Source) -> None:
+        """Name where a task is to be loaded from before it answers again."""
+        with self._boarding:
+            self._catalogue.register(task, source, loads=self._generation)
+
+    def settle(self, task: str, *, wait_s: float) -> None:
+        """Wait for the loads of a task that are under way, whatever becomes of them."""
+        with self._boarding:
+            flights = [flight.served for flight in self._under_way if flight.task == task]
+        wait(flights, wait_s)
 
     def unload(self, task: str) -> None:
         """Take a task out; loads of it that have begun are answered, and not published any more.
@@ -106,33 +140,63 @@ class Loader:
         """
         with self._boarding:
             gone = self._catalogue.remove(task)
-            for key in [key for key in self._flights if key[0] == task]:
-                del self._flights[key]
+            for flight in self._under_way:
+                if flight.task == task:
+                    flight.withdrawn = True
+                    self._flights.pop((task, flight.source.key), None)
         if gone is not None:
             self._tiers.drop(gone)
 
-    def _load(self, task: str, source: Source, generation: int, flight: Future[Served]) -> Served:
+    def _board(self, task: str, source: Source) -> _Flight:
+        """Begin a load that others may join. Only while boarding is locked."""
+        self._generation += 1
+        flight = _Flight(task=task, source=source, generation=self._generation)
+        self._flights[task, source.key] = flight
+        self._under_way.add(flight)
+        return flight
+
+    def _fly(self, flight: _Flight) -> Served:
+        """Load for all who have joined a flight."""
+        try:
+            with pin_settings():
+                served = self._load(flight)
+        except BaseException as error:
+            flight.served.set_exception(error)
+            raise
+        else:
+            flight.served.set_result(served)
+            return served
+        finally:
+            flight.read.set()
+            with self._boarding:
+                self._under_way.discard(flight)
+                key = (flight.task, flight.source.key)
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+
+    def _load(self, flight: _Flight) -> Served:
         """Publish a task in the first dtype in which it answers as it should."""
-        packed = self._packer.pack(source.read())
+        packed, task = self._packer.pack(flight.source.read()), flight.task
+        flight.read.set()
         plan = self._merged.plan_task(packed)
         for execution in self._executions:
             last = execution is self._executions[-1]
             if packed.probe is None and not last:
                 continue  # without a probe nobody would notice what rounding does to it
-            served = self._describe(task, packed, plan, source, execution, generation)
+            served = self._describe(flight, packed, plan, execution)
             try:
                 with self._tiers.admitted(served, packed) as folded:
                     self._check(packed, execution, folded, task)
-                    return self._publish(served, (task, source.key), flight)
+                    return self._publish(served, flight)
             except (ExecutionError, SelfCheckError):
                 if last:
                     raise
         raise AssertionError("the last dtype is published or refused")
 
-    def _publish(self, served: Served, key: tuple[str, object], flight: Future[Served]) -> Served:
+    def _publish(self, served: Served, flight: _Flight) -> Served:
         """Let a task be served, unless it was unloaded since; return what is served now."""
         with self._boarding:
-            if self._flights.get(key) is not flight:
+            if flight.withdrawn:
                 return served
             current, before = self._catalogue.publish(served)
             if before is not None:  # in the generations' order, or a pin would be left behind
@@ -140,21 +204,16 @@ class Loader:
         return current
 
     def _describe(
-        self,
-        task: str,
-        packed: PackedTask,
-        plan: TaskPlan,
-        source: Source,
-        execution: Execution,
-        generation: int,
+        self, flight: _Flight, packed: PackedTask, plan: TaskPlan, execution: Execution
     ) -> Served:
+        source = flight.source
         return Served(
             info=TaskInfo(
-                task=task,
+                task=flight.task,
                 labels=packed.labels,
                 preprocessing=packed.preprocessing,
                 digest=packed.digest,
-                generation=generation,
+                generation=flight.generation,
                 backbone=self._merged.backbone.identity.name,
                 dtype=dtype_name(execution.dtype),
             ),
@@ -181,3 +240,23 @@ class Loader:
             task=task,
             where=f"{packed.backbone.name} in {dtype_name(execution.dtype)}",
         )
+
+
+def _join(flight: _Flight, wait_s: float | None) -> Served:
+    """Wait for what another thread loads."""
+    if not wait([flight.served], wait_s).done:
+        raise _late(flight.task, wait_s)
+    error = flight.served.exception()
+    if error is not None and not isinstance(error, Exception):  # it was told to stop; we are not
+        raise TaskUnavailableError(
+            f"Task {quote(flight.task)} was being loaded by a thread that was stopped.",
+            hint="Try again.",
+        )
+    return flight.served.result()
+
+
+def _late(task: str, wait_s: float | None) -> TaskUnavailableError:
+    return TaskUnavailableError(
+        f"Task {quote(task)} was not loaded within {wait_s or 0:g} s; it is still being read.",
+        hint="Try again.",
+    )

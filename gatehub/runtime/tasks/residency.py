@@ -9,73 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from gatehub.errors import MemoryBudgetError, TaskUnavailableError
+from gatehub.runtime.tasks.entries import Entry, TierReport, Wanted
 
 V = TypeVar("V")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Wanted(Generic[V]):
-    """A value that a lease is asked for.
-
-    Args:
-        key: what it is known by.
-        bytes: what it takes, or will take once it is made.
-        make: makes it; called by one thread at a time, outside any lock.
-        alive: whether it may stay after its last lease.
-        name: for errors.
-    """
-
-    key: Hashable
-    bytes: int
-    make: Callable[[], V]
-    alive: Callable[[], bool]
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TierReport:
-    """How a tier stands.
-
-    Args:
-        name: of the tier.
-        bytes: held now, values in the making included.
-        budget_bytes: that it keeps to; None for no limit.
-        entries: how many values.
-        pinned: how many of them are pinned.
-        leased: how many of them are in use.
-        hits: leases that found their value.
-        misses: leases that had to make it.
-        evictions: values that had to go for others.
-    """
-
-    name: str
-    bytes: int
-    budget_bytes: int | None
-    entries: int
-    pinned: int
-    leased: int
-    hits: int
-    misses: int
-    evictions: int
-
-
-class _Entry(Generic[V]):
-    __slots__ = ("alive", "bytes", "error", "leases", "ready", "used", "value")
-
-    def __init__(self, wanted: Wanted[V]) -> None:
-        self.bytes = wanted.bytes
-        self.alive = wanted.alive
-        self.value: V | None = None
-        self.error: BaseException | None = None
-        self.ready = False
-        self.leases = 0
-        self.used = 0
 
 
 class Tier(Generic[V]):
@@ -92,7 +33,7 @@ class Tier(Generic[V]):
         self._budget = budget_bytes
         self._wait_s = wait_s
         self._changed = threading.Condition()
-        self._entries: dict[Hashable, _Entry[V]] = {}
+        self._entries: dict[Hashable, Entry[V]] = {}
         self._pins: set[Hashable] = set()
         self._bytes = 0
         self._clock = 0
@@ -109,8 +50,7 @@ class Tier(Generic[V]):
         deadline = time.monotonic() + self._wait_s
         entries, mine = self._reserve(wanted, deadline)
         try:
-            for want, entry in mine:
-                self._make(want, entry)
+            self._make_all(mine)
             yield [self._await(want, entries[want.key], deadline) for want in wanted]
         finally:
             self._release(entries)
@@ -169,7 +109,7 @@ class Tier(Generic[V]):
 
     def _reserve(
         self, wanted: Sequence[Wanted[V]], deadline: float
-    ) -> tuple[dict[Hashable, _Entry[V]], list[tuple[Wanted[V], _Entry[V]]]]:
+    ) -> tuple[dict[Hashable, Entry[V]], list[tuple[Wanted[V], Entry[V]]]]:
         """Take leases on all values at once; return those that this thread has to make."""
         distinct = {want.key: want for want in wanted}
         with self._changed:
@@ -185,7 +125,7 @@ class Tier(Generic[V]):
             for key, want in distinct.items():
                 entry = self._entries.get(key)
                 if entry is None:
-                    entry = self._entries[key] = _Entry(want)
+                    entry = self._entries[key] = Entry(want)
                     self._bytes += want.bytes
                     self._misses += 1
                     mine.append((want, entry))
@@ -238,26 +178,66 @@ class Tier(Generic[V]):
             self._evictions += 1
         return True
 
-    def _make(self, want: Wanted[V], entry: _Entry[V]) -> None:
-        try:
-            value = want.make()
-        except BaseException as error:
-            with self._changed:
-                entry.error = error
-                if self._entries.get(want.key) is entry:
-                    self._remove(want.key)
-                self._changed.notify_all()
-            raise
-        with self._changed:
-            entry.value, entry.ready = value, True
-            self._changed.notify_all()
+    def _make_all(self, mine: Sequence[tuple[Wanted[V], Entry[V]]]) -> None:
+        """Give each entry its value or its error, whatever becomes of the others.
 
-    def _await(self, want: Wanted[V], entry: _Entry[V], deadline: float) -> V:
+        Others may wait for an entry that this thread took, so none is left without an end.
+        """
+        failed: BaseException | None = None
+        for want, entry in mine:
+            if failed is not None and self._give_up(want, entry, failed, unless_wanted=True):
+                continue
+            try:
+                value = want.make()
+            except BaseException as error:
+                failed = failed or error
+                self._give_up(want, entry, error)
+            else:
+                with self._changed:
+                    entry.value, entry.ready = value, True
+                    self._changed.notify_all()
+        if failed is not None:
+            raise failed
+
+    def _give_up(
+        self,
+        want: Wanted[V],
+        entry: Entry[V],
+        error: BaseException,
+        *,
+        unless_wanted: bool = False,
+    ) -> bool:
+        """End an entry with an error.
+
+        Args:
+            want: what it was for.
+            entry: in the making by this thread.
+            error: what its waiters get.
+            unless_wanted: not if others wait for it, and this thread can go on.
+
+        Returns:
+            Whether it was ended.
+        """
+        with self._changed:
+            if unless_wanted and entry.leases > 1 and isinstance(error, Exception):
+                return False
+            entry.error = error
+            if self._entries.get(want.key) is entry:
+                self._remove(want.key)
+            self._changed.notify_all()
+            return True
+
+    def _await(self, want: Wanted[V], entry: Entry[V], deadline: float) -> V:
         """Return a value once it is there, whoever makes it."""
         with self._changed:
             while not entry.ready:
-                if entry.error is not None:
+                if isinstance(entry.error, Exception):
                     raise entry.error
+                if entry.error is not None:  # who was making it was told to stop; we are not
+                    raise TaskUnavailableError(
+                        f"{_begin(want.name)} was being loaded by a thread that was stopped.",
+                        hint="Try again.",
+                    )
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise TaskUnavailableError(
                         f"{_begin(want.name)} was not ready within {self._wait_s:g} s; it is "
@@ -266,7 +246,7 @@ class Tier(Generic[V]):
                     )
             return cast(V, entry.value)
 
-    def _release(self, entries: dict[Hashable, _Entry[V]]) -> None:
+    def _release(self, entries: dict[Hashable, Entry[V]]) -> None:
         with self._changed:
             for key, entry in entries.items():
                 entry.leases -= 1

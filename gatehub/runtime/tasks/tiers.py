@@ -12,8 +12,9 @@ from gatehub.runtime.execution.channelwise import OnePass
 from gatehub.runtime.execution.execution import FoldedTask
 from gatehub.runtime.execution.shared_pass import ChannelTask
 from gatehub.runtime.heap import return_free_memory
+from gatehub.runtime.tasks.entries import TierReport, Wanted
 from gatehub.runtime.tasks.packed import PackedTask
-from gatehub.runtime.tasks.residency import Tier, TierReport, Wanted
+from gatehub.runtime.tasks.residency import Tier
 from gatehub.runtime.tasks.served import Served
 from gatehub.runtime.tasks.sources import read_again
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Hashable, Mapping
 from typing import Generic, TypeVar
 
 from gatehub.errors import MemoryBudgetError, TaskUnavailableError
-from gatehub.runtime.tasks.residency import TierReport
+from gatehub.runtime.tasks.entries import TierReport
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from gatehub.errors import MemoryBudgetError, TaskUnavailableError
-from gatehub.runtime.tasks.residency import Tier, Wanted
+from gatehub.runtime.tasks.entries import Wanted
+from gatehub.runtime.tasks.residency import Tier
 
 
 def want(
@@ -299,3 +300,64 @@ def test_one_key_wanted_twice_is_one_lease() -> None:
         assert values == ["A", "A"]
         assert cache.report().leased == 1
     assert cache.report().leased == 0
+
+
+def fail(error: BaseException) -> Callable[[], str]:
+    def make() -> str:
+        raise error
+
+    return make
+
+
+def test_what_comes_after_a_failure_is_left_to_whoever_wants_it() -> None:
+    cache = tier(None, wait_s=0.5)
+    with (
+        pytest.raises(OSError, match="broken"),
+        cache.lease([want("a", make=fail(OSError("broken"))), want("b")]),
+    ):
+        pass
+    assert cache.report().entries == 0
+    use(cache, "b")
+
+
+@pytest.mark.parametrize("error", [OSError("broken"), KeyboardInterrupt()])
+def test_nobody_waits_for_an_entry_that_a_failed_lease_had_taken(error: BaseException) -> None:
+    """A lease of [a, b] fails at a while another thread waits for b, which is sound."""
+    cache = tier(None, wait_s=20)
+    waits, answers = threading.Event(), []
+
+    def wait_for_b() -> None:
+        waits.set()
+        try:
+            with cache.lease([want("b")]) as (value,):
+                answers.append(value)
+        except TaskUnavailableError as refused:
+            answers.append(str(refused))
+
+    waiter = threading.Thread(target=wait_for_b)
+
+    def fail_once_b_is_waited_for() -> str:
+        waiter.start()
+        assert waits.wait(20)
+        while cache.report().hits == 0:  # until its lease is taken
+            time.sleep(0.001)
+        raise error
+
+    made = []
+    with (
+        pytest.raises(type(error)),
+        cache.lease(
+            [
+                want("a", make=fail_once_b_is_waited_for),
+                want("b", make=lambda: made.append(1) or "B"),
+            ]
+        ),
+    ):
+        pass
+    waiter.join(20)
+    assert not waiter.is_alive()
+    if isinstance(error, Exception):
+        assert (answers, made) == (["B"], [1])
+    else:  # this thread was told to stop, so it makes nothing more
+        assert "thread that was stopped" in answers[0]
+    use(cache, "b")

@@ -1,0 +1,88 @@
+"""What the engine takes: images as dense float32 tensors, with finite values."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gatehub.errors import InputError
+
+# A view can claim more values than any memory holds; 4 GiB of float32 is far beyond a batch.
+_MAX_VALUES = 2**30
+
+
+def check_images(images: object, *, channels: int, subject: str) -> float:
+    """Refuse images that no network could answer for.
+
+    Args:
+        images: (B, C, H, W) float32, B ≥ 1; anything a caller may have passed.
+        channels: C.
+        subject: who got them, for the error.
+
+    Returns:
+        The largest magnitude among their values.
+
+    Raises:
+        InputError: they are something else, or hold NaN or infinity.
+    """
+    expected = f"expected a dense float32 tensor (B, {channels}, H, W)"
+    tensor = _check_tensor(images, subject, expected)
+    if tensor.ndim != 4 or tensor.shape[1] != channels or 0 in tensor.shape:
+        raise InputError(
+            f"{subject} got images of shape {tuple(tensor.shape)}; "
+            f"expected (B, {channels}, H, W), none of them 0."
+        )
+    return _measure(tensor, subject)
+
+
+def check_image(image: object, *, channels: int, subject: str) -> None:
+    """Refuse an image, (C, H, W) float32, that no network could answer for.
+
+    Raises:
+        InputError: it is something else, or holds NaN or infinity.
+    """
+    tensor = _check_tensor(image, subject, f"expected a dense float32 tensor ({channels}, H, W)")
+    if tensor.ndim != 3 or tensor.shape[0] != channels or 0 in tensor.shape:
+        raise InputError(
+            f"{subject} got an image of shape {tuple(tensor.shape)}; "
+            f"expected ({channels}, H, W), none of them 0."
+        )
+    _measure(tensor[None], subject)
+
+
+def _check_tensor(given: object, subject: str, expected: str) -> Tensor:
+    if not isinstance(given, Tensor):
+        kind = type(given)
+        raise InputError(
+            f"{subject} got {kind.__module__.partition('.')[0]}.{kind.__qualname__}; {expected}.",
+            hint="A task's preprocessing.transform() makes one of a PIL image, torch.from_numpy of "
+            "an array.",
+        )
+    if given.layout is not torch.strided or given.is_meta or given.is_nested or given.is_quantized:
+        form = "without values (meta)" if given.is_meta else f"laid out as {given.layout}"
+        raise InputError(f"{subject} got a tensor that is {form}; {expected}.")
+    if given.dtype != torch.float32:
+        raise InputError(f"{subject} got images of {given.dtype}; expected float32.")
+    if given.numel() > _MAX_VALUES:
+        raise InputError(
+            f"{subject} got {given.numel():,} values, as {tuple(given.shape)}; at most "
+            f"{_MAX_VALUES:,} are taken at once.",
+            hint="Send fewer or smaller images at a time.",
+        )
+    return given
+
+
+def _measure(images: Tensor, subject: str) -> float:
+    """Return the largest magnitude of the values of images (B, …), all of which must be finite."""
+    with torch.inference_mode():
+        low, high = (bound.item() for bound in torch.aminmax(images))
+        largest = max(-low, high)
+        if largest < float("inf"):  # NaN is not
+            return largest
+        sound = images.flatten(1).isfinite().all(1)
+        number = int(sound.logical_not().nonzero()[0])
+    raise InputError(
+        f"{subject} got NaN or infinity in image {number} of {len(images)}, counted from 0; "
+        "expected finite values.",
+        hint="Look at how that image was decoded and normalised.",
+    )

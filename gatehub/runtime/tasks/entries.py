@@ -1,0 +1,70 @@
+"""What a tier keeps: values that are wanted, those that are there, and how all of them stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Wanted(Generic[V]):
+    """A value that a lease is asked for.
+
+    Args:
+        key: what it is known by.
+        bytes: what it takes, or will take once it is made.
+        make: makes it; called by one thread at a time, outside any lock.
+        alive: whether it may stay after its last lease.
+        name: for errors.
+    """
+
+    key: Hashable
+    bytes: int
+    make: Callable[[], V]
+    alive: Callable[[], bool]
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierReport:
+    """How a tier stands.
+
+    Args:
+        name: of the tier.
+        bytes: held now, values in the making included.
+        budget_bytes: that it keeps to; None for no limit.
+        entries: how many values.
+        pinned: how many of them are pinned.
+        leased: how many of them are in use.
+        hits: leases that found their value.
+        misses: leases that had to make it.
+        evictions: values that had to go for others.
+    """
+
+    name: str
+    bytes: int
+    budget_bytes: int | None
+    entries: int
+    pinned: int
+    leased: int
+    hits: int
+    misses: int
+    evictions: int
+
+
+class Entry(Generic[V]):
+    """A value that is there or in the making: who holds it, and what became of it."""
+
+    __slots__ = ("alive", "bytes", "error", "leases", "ready", "used", "value")
+
+    def __init__(self, wanted: Wanted[V]) -> None:
+        self.bytes = wanted.bytes
+        self.alive = wanted.alive
+        self.value: V | None = None
+        self.error: BaseException | None = None
+        self.ready = False
+        self.leases = 0
+        self.used = 0
