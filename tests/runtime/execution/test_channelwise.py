@@ -195,7 +195,7 @@ def test_each_operator_that_has_a_rule_is_met() -> None:
     assert MEETINGS.keys() == {*_RULES, *_RESHAPES}
 
 
-@pytest.mark.parametrize("operation", MEETINGS, ids=str)
+@pytest.mark.parametrize("operation", MEETINGS, ids=lambda operation: operation.__name__)
 def test_each_overload_of_an_operator_gets_its_factors(operation: object) -> None:
     wiring, layers = MEETINGS[operation]
     backbone = wire(wiring, **layers)
