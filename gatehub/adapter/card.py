@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import shlex
 from collections.abc import Sequence
+from typing import Any
+
+import yaml
 
 from gatehub.adapter.config import AdapterConfig
 
@@ -26,6 +29,21 @@ _OPTIONS = {
     "split_val_fraction": "--val-fraction",
     "split_train_images": "--train-images",
 }
+
+
+class _Text(str):
+    """A string that is written in quotation marks, whatever YAML would take it for without."""
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Writes front matter: our own words plain, everybody else's in quotation marks."""
+
+
+def _represent(dumper: Any, text: _Text) -> Any:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"')
+
+
+_Dumper.add_representer(_Text, _represent)
 
 
 def render_card(
@@ -82,42 +100,44 @@ def describe_adapter(config: AdapterConfig, adapter_bytes: int) -> dict[str, str
 def _front_matter(
     config: AdapterConfig, adapter_bytes: int, license: str | None, datasets: Sequence[str]
 ) -> str:
-    rows = ["library_name: gatehub", "pipeline_tag: image-classification"]
+    head: dict[str, Any] = {
+        "library_name": "gatehub",
+        "pipeline_tag": "image-classification",
+    }
     if license:
-        rows.append(f"license: {_quote(license)}")
-    base = name_base_model(config)
-    if base:
-        rows += [f"base_model: {_quote(base)}", "base_model_relation: adapter"]
+        head["license"] = _Text(license)
+    if base := name_base_model(config):
+        head |= {"base_model": _Text(base), "base_model_relation": "adapter"}
     if datasets:
-        rows += ["datasets:", *(f"- {_quote(name)}" for name in datasets)]
+        head["datasets"] = list(map(_Text, datasets))
     if config.metrics:
-        rows += ["metrics:", *(f"- {_quote(name)}" for name in config.metrics)]
-        rows += _results(config, datasets)
-    rows += ["tags:", "- gatehub", "- model-projection", f"- {_quote(config.task)}"]
-    block = describe_adapter(config, adapter_bytes)
-    rows += ["gatehub:", *(f"  {key}: {json.dumps(value)}" for key, value in block.items())]
-    return "\n".join(["---", *rows, "---", ""])
+        head["metrics"] = list(map(_Text, config.metrics))
+        head["model-index"] = [_results(config, datasets)]
+    head["tags"] = ["gatehub", "model-projection", _Text(config.task)]
+    head["gatehub"] = {
+        key: _Text(value) if isinstance(value, str) else value
+        for key, value in describe_adapter(config, adapter_bytes).items()
+    }
+    text = yaml.dump(head, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+    return f"---\n{text}---\n"
 
 
-def _results(config: AdapterConfig, datasets: Sequence[str]) -> list[str]:
+def _results(config: AdapterConfig, datasets: Sequence[str]) -> dict[str, Any]:
     """The figures as the Hub's evaluation results."""
     name = _name_data(config) or config.task
-    rows = [
-        "model-index:",
-        f"- name: {_quote(config.task)}",
-        "  results:",
-        "  - task:",
-        "      type: image-classification",
-        "      name: Image classification",
-        "    dataset:",
-        f"      name: {_quote(name)}",
-        f"      type: {_quote(datasets[0] if len(datasets) == 1 else name)}",
-        "      split: validation",
-        "    metrics:",
-    ]
-    for metric, value in config.metrics.items():
-        rows += [f"    - type: {_quote(metric)}", f"      value: {json.dumps(float(value))}"]
-    return rows
+    result = {
+        "task": {"type": "image-classification", "name": "Image classification"},
+        "dataset": {
+            "name": _Text(name),
+            "type": _Text(datasets[0] if len(datasets) == 1 else name),
+            "split": "validation",
+        },
+        "metrics": [
+            {"type": _Text(metric), "value": float(value)}
+            for metric, value in config.metrics.items()
+        ],
+    }
+    return {"name": _Text(config.task), "results": [result]}
 
 
 def _body(config: AdapterConfig, adapter_bytes: int) -> str:
@@ -142,7 +162,7 @@ import gatehub
 
 adapter = gatehub.Adapter.load("ADAPTER")
 engine = gatehub.Engine(gatehub.load_backbone(adapter.backbone))
-engine.load({_quote(config.task)}, adapter)
+engine.load("{config.task}", adapter)
 ```
 
 ```sh
@@ -209,11 +229,6 @@ def last_name(path: str) -> str:
     """The last name of a path, of whichever system it is."""
     names = [name for name in re.split(r"[\\/]+", re.sub(r"^[A-Za-z]:", "", path)) if name]
     return names[-1] if names and names[-1] not in (".", "..") else ""
-
-
-def _quote(text: str) -> str:
-    """Write a string for YAML, whose double-quoted strings are those of JSON."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _code(text: str) -> str:

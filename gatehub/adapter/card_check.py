@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from gatehub._disk import write_whole
-from gatehub._text import quote
+from gatehub._text import quote, shorten
+from gatehub.adapter.front_matter import read_front_matter
 from gatehub.errors import AdapterExistsError, HubError
 
 if TYPE_CHECKING:
     from gatehub.adapter.config import AdapterConfig
 
-_EDGE = "---\n"
+MAX_CARD_BYTES = 1_000_000
+_MAX_UNKNOWN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,13 @@ def check_card(folder: str | Path) -> CardReport:
 
     folder = Path(folder)
     config = verify_adapter(folder)
-    text = (folder / CARD_FILE).read_text("utf-8", "replace")
+    with (folder / CARD_FILE).open("rb") as file:
+        data = file.read(MAX_CARD_BYTES + 1)
+    text = "\n".join(data[:MAX_CARD_BYTES].decode("utf-8", "replace").split("\r\n"))
     try:
-        metadata = read_front_matter(text)
+        if len(data) > MAX_CARD_BYTES:
+            raise ValueError(f"It has more than {MAX_CARD_BYTES:,} bytes, which no hub takes.")
+        metadata, advice = read_front_matter(text)
     except ValueError as error:
         return CardReport(text=text, metadata={}, problems=(str(error),), advice=())
     size = (folder / TENSORS_FILE).stat().st_size
@@ -58,7 +62,7 @@ def check_card(folder: str | Path) -> CardReport:
         text=text,
         metadata=metadata,
         problems=tuple(_find_problems(metadata, config, size)),
-        advice=tuple(_advise(metadata, config, find_foreign(folder))),
+        advice=(*advice, *_advise(metadata, config, find_foreign(folder))),
     )
 
 
@@ -85,7 +89,7 @@ def write_card(
 
     for name in (*datasets, *([license] if license else [])):
         if not name.isprintable() or len(name) > 200 or " " in name:
-            raise HubError(f"{name[:200]!r} is no name of a license or data set on the Hub.")
+            raise HubError(f"{quote(name)} is no name of a license or data set on the Hub.")
     folder = Path(folder)
     config, tensors = read_adapter(folder)
     if GATES_FILE not in config.files and config.layout.sites:
@@ -95,26 +99,6 @@ def write_card(
     size = (folder / TENSORS_FILE).stat().st_size
     text = render_card(config, adapter_bytes=size, license=license, datasets=datasets)
     write_whole(folder / CARD_FILE, text.encode())
-
-
-def read_front_matter(text: str) -> dict[str, Any]:
-    """The YAML at the head of a card.
-
-    Raises:
-        ValueError: there is none, or it is not valid.
-    """
-    head, edge, _ = text.removeprefix(_EDGE).partition(f"\n{_EDGE}")
-    if not text.startswith(_EDGE) or not edge:
-        raise ValueError("It has no front matter between two lines of '---'.")
-    try:
-        metadata = yaml.safe_load(head)
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"Its front matter is not YAML: {' '.join(str(error).split())}."
-        ) from error
-    if not isinstance(metadata, dict):
-        raise ValueError("Its front matter is not a mapping.")
-    return metadata
 
 
 def _find_problems(metadata: dict[str, Any], config: AdapterConfig, size: int) -> list[str]:
@@ -131,7 +115,10 @@ def _find_problems(metadata: dict[str, Any], config: AdapterConfig, size: int) -
     block = metadata.get("gatehub")
     told: dict[str, Any] = block if isinstance(block, dict) else {}
     right = describe_adapter(config, size)
-    found += _compare("gatehub.", told, {**dict.fromkeys(told), **right})
+    more = {key: None for key in told if key not in right}
+    found += _compare("gatehub.", told, {**dict(list(more.items())[:_MAX_UNKNOWN]), **right})
+    if len(more) > _MAX_UNKNOWN:
+        found.append(f"Its block gatehub has {len(more) - _MAX_UNKNOWN:,} more such fields.")
     tags = metadata.get("tags")
     if not isinstance(tags, list) or "gatehub" not in tags:
         found.append("Its tags are no list with 'gatehub', so `gatehub search` would not find it.")
@@ -139,11 +126,16 @@ def _find_problems(metadata: dict[str, Any], config: AdapterConfig, size: int) -
 
 
 def _compare(prefix: str, found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    # True is 1 to Python, and 3.0 is 3, but not to those who count the classes.
     return [
-        f"Its {prefix}{key} is {found.get(key)!r}; expected {value!r}."
+        f"Its {shorten(f'{prefix}{key}', 80)} is {_show(found.get(key))}; expected {_show(value)}."
         for key, value in expected.items()
-        if found.get(key) != value
+        if (type(found.get(key)), found.get(key)) != (type(value), value)
     ]
+
+
+def _show(value: object) -> str:
+    return shorten(repr(value))
 
 
 def _advise(metadata: dict[str, Any], config: AdapterConfig, foreign: Sequence[str]) -> list[str]:

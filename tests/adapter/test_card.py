@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import yaml
 from huggingface_hub import EvalResult, ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from gatehub.adapter._fields import is_text
 from gatehub.adapter.card import render_card
+from gatehub.adapter.front_matter import read_front_matter
 from tests.adapter.sample import CARD, GOLDEN, SAMPLE_CONFIG, TENSORS, make_sample
 
 
@@ -156,3 +161,41 @@ def test_sections_without_content_are_left_out() -> None:
     assert "## Training" not in text
     assert "metrics" not in front_matter(text)
     assert text.endswith(f"`{SAMPLE_CONFIG.backbone.digest}`.\n")
+
+
+WORDS = st.sampled_from(
+    [
+        *("no", "null", "~", "1e3", "0x1F", "2024-01-01", "12:30:00", "=", "<<", "#", "&a", "*a"),
+        *("!t", "%x", "@", "`", "'", '"', "\\", "{a", "[a"),
+        *("- a", "a: b", "\n", " a ", "a" * 300, "\U0001f426", "\u0085", "\ufeff"),
+    ]
+) | st.text(min_size=1, max_size=9)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    license=WORDS,
+    datasets=st.lists(WORDS, max_size=3),
+    metrics=st.dictionaries(
+        WORDS.filter(is_text).map(lambda word: word[:200]),
+        st.floats(allow_nan=False, allow_infinity=False),
+        max_size=3,
+    ),
+    architecture=WORDS.filter(is_text),
+)
+def test_whatever_is_written_reads_back_as_it_was(
+    license: str, datasets: list[str], metrics: dict[str, float], architecture: str
+) -> None:
+    backbone = replace(SAMPLE_CONFIG.backbone, architecture=architecture, tag="")
+    config = replace(SAMPLE_CONFIG, metrics=metrics, backbone=backbone)
+    text = render_card(config, adapter_bytes=7, license=license, datasets=datasets)
+    found, advice = read_front_matter(text)
+    assert found == yaml.safe_load(text.split("---\n")[1])
+    assert advice == []
+    assert found["license"] == license
+    assert found["base_model"] == f"timm/{architecture}"
+    assert found.get("datasets", []) == datasets
+    assert found.get("metrics", []) == list(metrics)
+    if metrics:
+        (result,) = found["model-index"][0]["results"]
+        assert {row["type"]: row["value"] for row in result["metrics"]} == metrics

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gatehub.adapter.card_check import check_card, read_front_matter, write_card
+from gatehub.adapter.card_check import MAX_CARD_BYTES, check_card, write_card
 from gatehub.adapter.files import verify_adapter
 from gatehub.errors import HubError
+from gatehub.hub.files import MAX_FILE_BYTES
 from tests.hub.plain import contents
 
 
@@ -67,6 +68,10 @@ def test_prose_may_be_edited(adapter_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
+        ("classes: 3", "classes: 3.0", "Its gatehub.classes is 3.0; expected 3."),
+        ("classes: 3", "classes: &x 3", "an alias or anchor ('x') in line"),
+        ("library_name: gatehub", f"library_name: {'x' * 9_999}", "…; expected 'gatehub'"),
+        ("library_name: gatehub", 'library_name: "\\e[2J"', r"library_name is '\x1b[2J'; expected"),
         ("library_name: gatehub", "library_name: timm", "library_name is 'timm'"),
         ("classes: 3", "classes: 4", "Its gatehub.classes is 4; expected 3."),
         ('backbone: "resnet18"', 'backbone: "demo"', "gatehub.backbone is 'demo'; expected 'resn"),
@@ -84,8 +89,32 @@ def test_what_a_hub_would_get_wrong_is_named(
     assert problem in " ".join(check_card(adapter_folder).problems)
 
 
-def test_front_matter_is_data_only() -> None:
-    with pytest.raises(ValueError, match="is not YAML"):
-        read_front_matter("---\na: !!python/object/apply:os.system [x]\n---\n")
-    with pytest.raises(ValueError, match="not a mapping"):
-        read_front_matter("---\n- a\n---\n")
+def test_a_date_and_what_else_is_read_in_different_ways_is_advice(adapter_folder: Path) -> None:
+    edit(adapter_folder, "tags:", "released: 2024-01-01\ntags:")
+    report = check_card(adapter_folder)
+    assert report.problems == ()
+    assert report.metadata["released"] == "2024-01-01"
+    assert "holds a date in line " in report.advice[0]
+
+
+def test_of_many_foreign_fields_some_are_named(adapter_folder: Path) -> None:
+    more = "".join(f"  more{number}: 1\n" for number in range(1_000))
+    edit(adapter_folder, "  classes: 3\n", f"  classes: 3\n{more}")
+    problems = check_card(adapter_folder).problems
+    assert len(problems) == 11
+    assert problems[-1] == "Its block gatehub has 990 more such fields."
+
+
+def test_a_card_of_any_size_is_read_up_to_what_a_hub_takes(adapter_folder: Path) -> None:
+    assert MAX_FILE_BYTES["README.md"] == MAX_CARD_BYTES
+    with (adapter_folder / "README.md").open("r+b") as file:
+        file.truncate(10 * 2**30)
+    report = check_card(adapter_folder)
+    assert report.problems == ("It has more than 1,000,000 bytes, which no hub takes.",)
+    assert len(report.text) == MAX_CARD_BYTES
+
+
+def test_line_breaks_of_windows_are_no_matter(adapter_folder: Path) -> None:
+    card = adapter_folder / "README.md"
+    card.write_bytes(card.read_bytes().replace(b"\n", b"\r\n"))
+    assert check_card(adapter_folder).problems == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -84,3 +85,24 @@ def test_a_path_commands_no_terminal(gatehub: Gatehub, tmp_path: Path) -> None:
         ran = gatehub("inspect", tmp_path / name)
         assert ran.status == 1
         assert ran.err.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "message"),
+    [
+        ("bomb: &a [*a, *a]", 1, "holds an alias or anchor ('a') in line 3; expected what JSON"),
+        ("x: !!set {y}", 1, "holds a tag"),
+        ("x: .nan", 1, "holds a number that JSON does not have (.nan)"),
+        ("x: 2024-01-01", 0, "holds a date in line 3 (1 such), which some programs read as text"),
+    ],
+)
+def test_any_card_is_shown_with_a_sentence(
+    gatehub: Gatehub, adapter_folder: Path, line: str, status: int, message: str
+) -> None:
+    card = adapter_folder / "README.md"
+    card.write_text(card.read_text().replace("pipeline_tag", f"{line}\npipeline_tag"))
+    for form in ("human", "json"):
+        ran = gatehub("card", adapter_folder, "--format", form)
+        assert ran.status == status
+        assert message in ran.err
+        assert line in ran.out or json.loads(ran.out)["valid"] == (status == 0)
