@@ -10,7 +10,7 @@ from gatehub.cli._output import Output
 
 if TYPE_CHECKING:
     from gatehub.backbone.preprocessing import Preprocessing
-    from gatehub.training.data import ImageData
+    from gatehub.training.data import ImageData, Listing
 
 _MAX_WORKERS = 8
 
@@ -25,19 +25,19 @@ def read_data(
     val_fraction: float = 0.2,
     train_images: int | None = None,
 ) -> ImageData:
-    """Load labelled images, with a bar, and name those that were left out."""
-    from gatehub.training.data import load_data
+    """List and decode labelled images; see `decode_data`."""
+    from gatehub.training.data import list_data
 
+    listing = list_data(source, seed=seed, val_fraction=val_fraction, train_images=train_images)
+    return decode_data(output, listing, skip_bad=skip_bad, preprocessing=preprocessing)
+
+
+def decode_data(
+    output: Output, listing: Listing, *, skip_bad: bool, preprocessing: Preprocessing
+) -> ImageData:
+    """Decode labelled images, with a bar, and name those that were left out."""
     with output.progress("checking images") as advance:
-        images = load_data(
-            source,
-            seed=seed,
-            val_fraction=val_fraction,
-            train_images=train_images,
-            skip_bad=skip_bad,
-            preprocessing=preprocessing,
-            progress=advance,
-        )
+        images = listing.decode(skip_bad=skip_bad, preprocessing=preprocessing, progress=advance)
     for name in images.skipped:
         output.note(f"Left out, unreadable: {name}")
     if images.skipped:

@@ -76,8 +76,9 @@ def open_backbone(
 ) -> Backbone:
     """Load the backbone that was named, or else the adapter's own."""
     from gatehub.backbone import load_backbone
-    from gatehub.backbone.device import place
+    from gatehub.backbone.device import find_device
 
+    where = find_device(device)
     if name is None and weights is not None:
         name = adapter.backbone.name
-    return place(load_backbone(name or adapter.backbone, weights=weights), device)
+    return load_backbone(name or adapter.backbone, weights=weights).to(where)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gatehub.cli._data import choose_workers, read_data
+from gatehub.cli._data import choose_workers, decode_data
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._options import (
     BACKBONE_HELP,
@@ -101,16 +101,23 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted run, if there is one.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the adapter of another task in DIR.")
+    ] = False,
     weights: WeightsOption = None,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
     format: FormatOption = Format.human,
 ) -> None:
     """Train an adapter on labelled images; writes the adapter, its log and its curve."""
-    from gatehub.backbone import load_backbone
-    from gatehub.backbone.device import place
+    from gatehub.backbone import check_backbone, load_backbone
+    from gatehub.backbone.device import find_device
     from gatehub.errors import UngatedLayerWarning
+    from gatehub.training.data import list_data
+    from gatehub.training.destination import claim_destination
+    from gatehub.training.preflight import check_settings, check_structure
     from gatehub.training.recipe import Recipe
+    from gatehub.training.split import check_split
     from gatehub.training.train import train_adapter
 
     output = Output(format)
@@ -122,39 +129,42 @@ def train(
         "hflip": hflip,
         "auto_augment": auto_augment,
     }
+    # What costs least is checked first: whoever mistyped an option need not wait for the images.
+    check_settings(
+        task=task, gates=gates, norm=norm, start=start, dtype=dtype, workers=workers or 0
+    )
     recipe = Recipe(seed=seed, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    loaded = place(load_backbone(backbone, weights=weights), device)
-    images = read_data(
-        output,
-        data,
-        seed=seed,
-        val_fraction=val_fraction,
-        train_images=train_images,
-        skip_bad=skip_bad,
-        preprocessing=loaded.preprocessing,
-    )
-    output.note(
-        f"Training '{task}' on {loaded.identity.name}: {len(images.labels)} classes, "
-        f"{len(images.train)} images to train on, {len(images.val)} to validate on."
-    )
-    with (
-        output.warnings_as_notes(UngatedLayerWarning),
-        watch_training(output, task) as observer,
-    ):
-        report = train_adapter(
-            loaded,
-            images,
-            out,
-            task=task,
-            recipe=recipe,
-            gates=gates,
-            norm=norm,
-            start=start,
-            dtype=dtype,
-            resume=resume,
-            workers=choose_workers(workers, images),
-            observer=observer,
+    check_split(seed=seed, val_fraction=val_fraction, train_images=train_images)
+    where = find_device(device)
+    check_backbone(backbone, weights=weights)
+    with claim_destination(out, task=task, data=data, resume=resume, force=force) as place:
+        listing = list_data(data, seed=seed, val_fraction=val_fraction, train_images=train_images)
+        check_structure(backbone, gates=gates, norm=norm, start=start)
+        loaded = load_backbone(backbone, weights=weights).to(where)
+        images = decode_data(output, listing, skip_bad=skip_bad, preprocessing=loaded.preprocessing)
+        output.note(
+            f"Training '{task}' on {loaded.identity.name}: {len(images.labels)} classes, "
+            f"{len(images.train)} images to train on, {len(images.val)} to validate on."
         )
+        with (
+            output.warnings_as_notes(UngatedLayerWarning),
+            watch_training(output, task) as observer,
+        ):
+            report = train_adapter(
+                loaded,
+                images,
+                place,
+                task=task,
+                recipe=recipe,
+                gates=gates,
+                norm=norm,
+                start=start,
+                dtype=dtype,
+                resume=resume,
+                force=force,
+                workers=choose_workers(workers, images),
+                observer=observer,
+            )
     output.result(
         {
             "task": task,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gatehub.adapter._fields import Fields, describe, is_text, parse_json
+from gatehub.adapter._fields import Fields, parse_json
 from gatehub.adapter._sections import (
     TensorSpec,
     check_setting_names,
@@ -20,7 +20,7 @@ from gatehub.adapter._sections import (
     read_tensors,
     read_training,
 )
-from gatehub.adapter.names import check_task_name
+from gatehub.adapter.names import check_line, check_task_name
 from gatehub.adapter.probe import Probe, read_probe
 from gatehub.backbone import BackboneIdentity
 from gatehub.backbone.preprocessing import Preprocessing
@@ -72,11 +72,7 @@ class AdapterConfig:
                 "expected at least one, all named, all distinct."
             )
         for label in self.labels:
-            if not is_text(label):
-                raise ConfigError(
-                    f"Adapter '{self.task}' has the label {describe(label)}; expected one line of "
-                    "text."
-                )
+            check_line(label, f"Adapter '{self.task}' has the label")
         if self.probe is not None and len(self.probe.logits[0]) != len(self.labels):
             raise ConfigError(
                 f"Adapter '{self.task}' has {len(self.labels)} labels, but its probe has "
@@ -101,7 +97,11 @@ class AdapterConfig:
                 )
 
     def to_json(self) -> bytes:
-        """Return config.json: UTF-8, indented, one line for each site and tensor."""
+        """Return config.json: UTF-8, indented, one line for each site and tensor.
+
+        Raises:
+            ConfigError: a text that UTF-8 cannot write.
+        """
         gates = self.layout
         value: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
@@ -128,7 +128,15 @@ class AdapterConfig:
         }
         if self.probe is not None:
             value["probe"] = self.probe.to_json()
-        return (_render(value) + "\n").encode()
+        text = _render(value) + "\n"
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:  # a path whose bytes are not text
+            around = text[max(0, error.start - 20) : error.end].splitlines()[-1]
+            raise ConfigError(
+                f"Adapter '{self.task}' has a text with …{around!a}; expected one line of text "
+                "that UTF-8 can write."
+            ) from error
 
     @classmethod
     def from_json(cls, data: bytes, *, where: str = "config.json") -> AdapterConfig:

@@ -47,6 +47,9 @@ from gatehub.errors import (
 MAX_CONFIG_BYTES = 4_000_000
 MAX_ATTACHMENT_BYTES = 2**26
 
+# How the format writes each dtype that a user may ask for.
+_CODES = {str(value).removeprefix("torch."): code for code, value in DTYPES.items()}
+
 
 def verify_adapter(folder: Path) -> AdapterConfig:
     """Read every byte of an adapter's folder and return its config.
@@ -142,6 +145,18 @@ def attach_file(folder: Path, name: str, content: bytes) -> AdapterConfig:
     return config
 
 
+def check_dtype(dtype: str) -> None:
+    """Refuse a dtype in which gates are not stored.
+
+    Raises:
+        TensorDtypeError: no such dtype.
+    """
+    if dtype not in _CODES:
+        raise TensorDtypeError(
+            f"Gates are stored as {', '.join(sorted(_CODES))}, not as {str(dtype)[:100]!r}."
+        )
+
+
 def round_tensors(
     config: AdapterConfig, tensors: Mapping[str, Tensor], dtype: str
 ) -> dict[str, Tensor]:
@@ -232,13 +247,11 @@ def _check_digest(path: Path, data: bytes, config: AdapterConfig) -> None:
 def _declare(
     config: AdapterConfig, tensors: Mapping[str, Tensor], dtype: str
 ) -> dict[str, TensorSpec]:
-    names = {str(value).removeprefix("torch."): code for code, value in DTYPES.items()}
-    if dtype not in names:
-        raise TensorDtypeError(f"Gates are stored as {', '.join(sorted(names))}, not as {dtype!r}.")
+    check_dtype(dtype)
     gates = config.layout.gate_shapes()
     return {
         name: TensorSpec(
-            dtype=names[dtype if name in gates else "float32"], shape=tuple(tensor.shape)
+            dtype=_CODES[dtype if name in gates else "float32"], shape=tuple(tensor.shape)
         )
         for name, tensor in tensors.items()
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from gatehub.errors import UnsafeNameError
+from gatehub.adapter._fields import describe, is_text
+from gatehub.errors import ConfigError, UnsafeNameError
 
 _TASK_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", re.ASCII)
 _TENSOR_PATTERN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+", re.ASCII)
@@ -21,6 +22,20 @@ def check_task_name(name: str) -> None:
             f"{name[:100]!r} is no task name; expected letters, digits, '.', '_' and '-', "
             "at most 96, the first a letter or a digit."
         )
+
+
+def check_line(text: str, claim: str) -> None:
+    """Refuse what is not one line of text, at most 4,096 characters, that UTF-8 can write.
+
+    Args:
+        text: a label or a setting.
+        claim: how the error begins, such as "Adapter 'birds' has the label".
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not is_text(text):
+        raise ConfigError(f"{claim} {describe(text)}; expected one line of text.")
 
 
 def check_tensor_name(name: str, where: str) -> None:

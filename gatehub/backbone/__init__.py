@@ -4,8 +4,16 @@ from gatehub.backbone.backbone import (
     Backbone,
     BackboneIdentity,
     build_structure,
+    check_backbone,
     digest_tensors,
     load_backbone,
 )
 
-__all__ = ["Backbone", "BackboneIdentity", "build_structure", "digest_tensors", "load_backbone"]
+__all__ = [
+    "Backbone",
+    "BackboneIdentity",
+    "build_structure",
+    "check_backbone",
+    "digest_tensors",
+    "load_backbone",
+]

@@ -131,23 +131,17 @@ def load_backbone(
     """
     if isinstance(name, BackboneIdentity):
         return _reload(name)
+    check_backbone(name, weights=weights, pretrained=pretrained)
     if name == "demo":
         folder = _weights.resolve_folder(f"local-dir:{DEMO_FOLDER}")
         return Backbone(_weights.build(folder), source="demo")
     if name.startswith(("hf-hub:", "local-dir:")):
-        if weights is not None or not pretrained:
-            raise BackboneError(
-                f"'{name}' brings its own weights, but weights={weights} "
-                f"pretrained={pretrained} were asked for too.",
-                hint="Leave both out, or give a timm name instead.",
-            )
         resolved = _weights.resolve_folder(name)
         source = name.partition("@")[0] if resolved.revision else f"local-dir:{resolved.folder}"
         model = _weights.build(resolved)
         return Backbone(
             model, source=source, tag=_read_config(model, "tag"), revision=resolved.revision
         )
-    _weights.check_name(name)
     tag = name.partition(".")[2]
     if weights is not None:
         file = _weights.resolve_file(weights)
@@ -160,6 +154,38 @@ def load_backbone(
         torch.manual_seed(seed)
         model = timm.create_model(name, pretrained=False)
     return Backbone(model, source=f"seed:{seed}", tag=tag)
+
+
+def check_backbone(
+    name: str, *, weights: str | Path | None = None, pretrained: bool = True
+) -> None:
+    """Refuse a backbone that `load_backbone` would refuse, as far as names and files tell.
+
+    It costs next to nothing: no file is fetched or read, and no network is built.
+
+    Args:
+        name: see `load_backbone`.
+        weights: see `load_backbone`.
+        pretrained: see `load_backbone`.
+
+    Raises:
+        BackboneNotFoundError: no such name, tag, file or folder.
+        UnsafeWeightsError: the weights are a pickle.
+        BackboneError: weights are given for a backbone that has its own.
+    """
+    if name == "demo" or name.startswith(("hf-hub:", "local-dir:")):
+        if weights is not None or not pretrained:
+            raise BackboneError(
+                f"'{name}' brings its own weights, but weights={weights} "
+                f"pretrained={pretrained} were asked for too.",
+                hint="Leave both out, or give a timm name instead.",
+            )
+        if name.startswith("local-dir:"):
+            _weights.resolve_folder(name)
+        return
+    _weights.check_name(name)
+    if weights is not None:
+        _weights.resolve_file(weights)
 
 
 def build_structure(name: str) -> nn.Module:

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
-from torch import nn
 
+from gatehub._text import first_line, quote
 from gatehub.errors import DeviceError
 
-M = TypeVar("M", bound=nn.Module)
 
-
-def place(model: M, device: str = "auto") -> M:
-    """Move a model to a device, in place.
+def find_device(device: str = "auto") -> torch.device:
+    """Return a device, once a tensor has been made there.
 
     Args:
-        model: any.
         device: "cpu", "cuda" or "cuda:N"; "auto" takes a GPU if there is one.
-
-    Returns:
-        The model.
 
     Raises:
         DeviceError: no such device here.
     """
     if device == "auto":
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
+        found = torch.device(device)
+        if found.type == "meta":  # it would take the model, and lose its weights
+            raise RuntimeError("it holds no values")
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         raise DeviceError(
-            f"Device '{device}' cannot be used here: {str(error).splitlines()[0]}",
+            f"Device {quote(str(device))} cannot be used here: {first_line(error)}.",
             hint="Use cpu, or auto.",
         ) from error
+    return found

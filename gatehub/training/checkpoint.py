@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor
 from gatehub._disk import write_whole
 from gatehub.errors import ResumeError
 
-_FILE = "checkpoint.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 _KEY = "state"
 
 
@@ -53,7 +53,14 @@ class Checkpoint:
 
 def work_folder(out: Path) -> Path:
     """Return where a run keeps its state until its adapter is written: beside it."""
+    if out.name in ("", ".."):  # such as "." or "a/.."
+        out = Path(os.path.realpath(out))
     return out.with_name(f"{out.name}.training")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can be continued from a folder."""
+    return (folder / CHECKPOINT_FILE).is_file()
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -63,7 +70,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "history": [asdict(record) for record in checkpoint.history],
     }
     data = safetensors.torch.save(dict(checkpoint.tensors), metadata={_KEY: json.dumps(state)})
-    write_whole(folder / _FILE, data)
+    write_whole(folder / CHECKPOINT_FILE, data)
 
 
 def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint | None:
@@ -72,7 +79,7 @@ def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint 
     Raises:
         ResumeError: it is of a run with other settings, or cannot be read.
     """
-    file = folder / _FILE
+    file = folder / CHECKPOINT_FILE
     if not file.is_file():
         return None
     try:
@@ -96,5 +103,5 @@ def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint 
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove a run's state, once its adapter is written."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove a run's state, once its adapter is written; nothing else that lies there."""
+    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)

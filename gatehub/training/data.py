@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gatehub.adapter.names import check_line
 from gatehub.backbone.images import open_image
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import DataError, InputError, UnreadableImageError
 from gatehub.training.sources import Picture, name_some, read_source
-from gatehub.training.split import divide, stratified_order
+from gatehub.training.split import check_split, divide, stratified_order
 
 # Decoding releases the interpreter lock; more threads than this only wait for the disk.
 _MAX_THREADS = 8
@@ -93,6 +94,118 @@ class ImageData:
     split: SplitSettings
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Listing:
+    """A source whose images are listed and not decoded yet; its classes and sides are sound.
+
+    Attributes:
+        pictures: as the source lists them.
+        labels: the names of the classes, sorted by code point.
+        source: what was listed, as it was given.
+        default_train_images: see `Source`.
+        split: the arguments of `list_data`.
+    """
+
+    pictures: tuple[Picture, ...]
+    labels: tuple[str, ...]
+    source: str
+    default_train_images: int | None
+    split: SplitSettings
+
+    def decode(
+        self,
+        *,
+        skip_bad: bool = False,
+        preprocessing: Preprocessing | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ImageData:
+        """Decode each file once as a check, and split what can be read.
+
+        The arguments are those of `load_data`.
+
+        Raises:
+            UnreadableImageError: images that cannot be decoded, unless `skip_bad`.
+            DataError: too few can be.
+        """
+        reasons = _find_unreadable(self.pictures, preprocessing, progress)
+        if reasons and not skip_bad:
+            names = list(reasons)
+            raise UnreadableImageError(
+                f"{len(names)} of the {len(self.pictures)} images of {self.source} cannot be "
+                f"used: {name_some(names)}. The first: {reasons[names[0]]}",
+                hint="Repair or remove them, or leave them out with skip_bad.",
+            )
+        where = self.source
+        if reasons:
+            where += f" (without {len(reasons)} unreadable images)"
+        readable = [picture for picture in self.pictures if picture.name not in reasons]
+        train, val = self._divide(readable, where)
+        return ImageData(
+            train=_examples(train, self.labels),
+            val=_examples(val, self.labels),
+            labels=self.labels,
+            source=self.source,
+            skipped=tuple(reasons),
+            split=self.split,
+        )
+
+    def _divide(
+        self, pictures: Sequence[Picture], where: str
+    ) -> tuple[list[Picture], list[Picture]]:
+        return divide(
+            pictures,
+            where,
+            labels=self.labels,
+            default_train_images=self.default_train_images,
+            **self.split,
+        )
+
+
+def list_data(
+    source: str | Path,
+    *,
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    train_images: int | None = None,
+) -> Listing:
+    """List a source of labelled images, and check all that can be checked without decoding one.
+
+    The arguments are those of `load_data`.
+
+    Raises:
+        DataError: a source or a setting that cannot be used.
+        ConfigError: a path, or a class's name, that no adapter can store.
+    """
+    check_split(seed=seed, val_fraction=val_fraction, train_images=train_images)
+    where = str(source)
+    check_line(where, "The data source is")  # the adapter keeps it
+    found = read_source(source, seed=seed, train_images=train_images)
+    labels = tuple(sorted({picture.label for picture in found.pictures}))
+    if not labels:
+        raise DataError(f"{where} holds no images; expected some of at least 2 classes.")
+    if len(labels) < 2:
+        raise DataError(
+            f"{where} holds a single class, {labels[0]!r}; expected at least 2.",
+            hint="Add images of what is not in that class, as a class of its own.",
+        )
+    for label in labels:
+        check_line(label, f"{where} has the class")
+    if train_images is not None and train_images < len(labels):
+        raise DataError(
+            f"{train_images} training images are too few for the {len(labels)} classes of "
+            f"{where}; expected at least one for each class."
+        )
+    listing = Listing(
+        pictures=found.pictures,
+        labels=labels,
+        source=where,
+        default_train_images=found.default_train_images,
+        split=SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images),
+    )
+    listing._divide(found.pictures, where)  # a class that lacks a side is found here
+    return listing
+
+
 def load_data(
     source: str | Path,
     *,
@@ -121,59 +234,10 @@ def load_data(
     Raises:
         UnreadableImageError: images that cannot be decoded, unless `skip_bad`.
         DataError: a source or a setting that cannot be used.
+        ConfigError: a path, or a class's name, that no adapter can store.
     """
-    if seed < 0:
-        raise DataError(f"The seed is {seed}; expected 0 or more.")
-    if not 0.0 < val_fraction < 1.0:
-        raise DataError(
-            f"The share of images to validate on is {val_fraction}; expected above 0 and below 1."
-        )
-    if train_images is not None and train_images < 1:
-        raise DataError(f"The number of training images is {train_images}; expected 1 or more.")
-    where = str(source)
-    found = read_source(source, seed=seed, train_images=train_images)
-    labels = tuple(sorted({picture.label for picture in found.pictures}))
-    if not labels:
-        raise DataError(f"{where} holds no images; expected some of at least 2 classes.")
-    if len(labels) < 2:
-        raise DataError(
-            f"{where} holds a single class, {labels[0]!r}; expected at least 2.",
-            hint="Add images of what is not in that class, as a class of its own.",
-        )
-    if train_images is not None and train_images < len(labels):
-        raise DataError(
-            f"{train_images} training images are too few for the {len(labels)} classes of "
-            f"{where}; expected at least one for each class."
-        )
-    divided = partial(
-        divide,
-        labels=labels,
-        seed=seed,
-        val_fraction=val_fraction,
-        train_images=train_images,
-        default_train_images=found.default_train_images,
-    )
-    # What is wrong with the classes is said before the long work of decoding begins.
-    train, val = divided(found.pictures, where)
-    reasons = _find_unreadable(found.pictures, preprocessing, progress)
-    if reasons and not skip_bad:
-        names = list(reasons)
-        raise UnreadableImageError(
-            f"{len(names)} of the {len(found.pictures)} images of {where} cannot be used: "
-            f"{name_some(names)}. The first: {reasons[names[0]]}",
-            hint="Repair or remove them, or leave them out with skip_bad.",
-        )
-    if reasons:
-        readable = [picture for picture in found.pictures if picture.name not in reasons]
-        train, val = divided(readable, f"{where} (without {len(reasons)} unreadable images)")
-    return ImageData(
-        train=_examples(train, labels),
-        val=_examples(val, labels),
-        labels=labels,
-        source=where,
-        skipped=tuple(reasons),
-        split=SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images),
-    )
+    listing = list_data(source, seed=seed, val_fraction=val_fraction, train_images=train_images)
+    return listing.decode(skip_bad=skip_bad, preprocessing=preprocessing, progress=progress)
 
 
 def _find_unreadable(

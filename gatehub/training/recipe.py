@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+_MAX_COUNT = 2**63  # what JSON readers and seeds can hold
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -64,16 +66,38 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch_size", 1), ("val_images", 1), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise TrainingError(f"{name} is {getattr(self, name)}; expected {low} or more.")
+            count = getattr(self, name)
+            if type(count) is not int or not low <= count < _MAX_COUNT:
+                raise TrainingError(
+                    f"{name} is {count!r:.100}; expected {low} or more, a whole number below 2^63."
+                )
         for name in ("gate_rate", "head_rate", "gate_decay", "head_decay", "color_jitter"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise TrainingError(f"{name} is {getattr(self, name)}; expected 0 or more.")
+            self._check_number(name, math.inf, "0 or more")
         for name in ("warmup", "label_smoothing", "hflip"):
-            if not 0 <= getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}; expected 0 to below 1.")
-        if not 0 < self.min_crop <= 1:
-            raise TrainingError(f"min_crop is {self.min_crop}; expected above 0, at most 1.")
+            self._check_number(name, 1, "0 to below 1")
+        if not isinstance(self.min_crop, int | float) or not 0 < self.min_crop <= 1:
+            raise TrainingError(f"min_crop is {self.min_crop!r:.100}; expected above 0, at most 1.")
+        self._check_policy()
+
+    def _check_number(self, name: str, end: float, expected: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int | float) or not 0 <= value < end:
+            raise TrainingError(f"{name} is {value!r:.100}; expected {expected}.")
+
+    def _check_policy(self) -> None:
+        """Refuse a policy that timm cannot read; it would say so after the images were read."""
+        policy = self.auto_augment
+        try:
+            if not isinstance(policy, str):
+                raise TypeError("it is not a string")
+            create_transform(input_size=32, is_training=True, auto_augment=policy or None)
+        # timm asserts, divides and looks up as it reads the text.
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise TrainingError(
+                f"auto_augment is {policy!r:.100}, which timm does not understand: {reason}.",
+                hint="Such as rand-m6-n2, original, v0, 3a or augmix-m3-w3; leave it out for none.",
+            ) from error
 
     def rate_at(self, step: int, steps: int) -> float:
         """Return the share of the peak rate at a step: linear warm-up, then a cosine to 0."""

@@ -97,6 +97,20 @@ def read_source(source: str | Path, *, seed: int = 0, train_images: int | None =
     raise DataError(f"The data source {str(source)!r} {what}; expected {FORMS}.")
 
 
+def folders_of_images(source: str | Path) -> list[Path]:
+    """Return the folders whose every image counts: those of the classes, and what holds them.
+
+    Raises:
+        DataError: a folder that cannot be listed.
+    """
+    if not os.path.isdir(source):
+        return []
+    folder = Path(source)
+    split = _SIDES.keys() <= set(_folders(folder))
+    roots = [folder / side for side in _SIDES] if split else [folder]
+    return [*roots, *(root / name for root in roots for name in _folders(root))]
+
+
 def name_some(names: Sequence[str], *, most: int = 10) -> str:
     """Join the first names for a message, and count those left out."""
     rest = len(names) - most
@@ -105,7 +119,7 @@ def name_some(names: Sequence[str], *, most: int = 10) -> str:
 
 def _read_folder(folder: Path) -> Iterator[Picture]:
     names = _folders(folder)
-    if {"train", "val"} <= set(names):
+    if _SIDES.keys() <= set(names):
         train, val = _class_folders(folder / "train"), _class_folders(folder / "val")
         if train != val:
             raise DataError(

@@ -15,6 +15,25 @@ from gatehub.errors import DataError
 from gatehub.training.sources import Picture, name_some
 
 
+def check_split(*, seed: int, val_fraction: float, train_images: int | None) -> None:
+    """Refuse settings of a split that no source can be divided by; see `load_data`.
+
+    Raises:
+        DataError: one is out of its range.
+    """
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise DataError(f"The seed is {seed!r:.100}; expected 0 or more, below 2^63.")
+    if not isinstance(val_fraction, int | float) or not 0.0 < val_fraction < 1.0:
+        raise DataError(
+            f"The share of images to validate on is {val_fraction!r:.100}; expected above 0 and "
+            "below 1."
+        )
+    if train_images is not None and (not isinstance(train_images, int) or train_images < 1):
+        raise DataError(
+            f"The number of training images is {train_images!r:.100}; expected 1 or more."
+        )
+
+
 def divide(
     pictures: Sequence[Picture],
     where: str,

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gatehub.adapter import Adapter
-from gatehub.adapter.folder import check_place
 from gatehub.adapter.gate_map import draw_gates
-from gatehub.adapter.names import check_task_name
 from gatehub.backbone import Backbone
-from gatehub.errors import ResumeError
 from gatehub.gates.attach import attach_gates
 from gatehub.gates.fold import fold
 from gatehub.training.batches import evaluation_batches, seed_everything
-from gatehub.training.checkpoint import remove_checkpoint, work_folder
+from gatehub.training.checkpoint import EpochRecord, remove_checkpoint
 from gatehub.training.curve import draw_curve
 from gatehub.training.data import ImageData, SplitSettings
+from gatehub.training.destination import Destination, check_replaceable, claim_destination
 from gatehub.training.evaluation import evaluate
 from gatehub.training.loop import Observer, fit
+from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
 
 
@@ -77,7 +77,7 @@ def recorded_split(adapter: Adapter) -> SplitSettings:
 def train_adapter(
     backbone: Backbone,
     data: ImageData,
-    out: str | Path,
+    out: str | Path | Destination,
     *,
     task: str,
     recipe: Recipe | None = None,
@@ -86,6 +86,7 @@ def train_adapter(
     start: str | None = None,
     dtype: str = "float16",
     resume: bool = False,
+    force: bool = False,
     workers: int = 0,
     observer: Observer | None = None,
 ) -> TrainReport:
@@ -97,7 +98,8 @@ def train_adapter(
     Args:
         backbone: it stays as it is.
         data: from `load_data`.
-        out: the adapter's folder; an adapter that is there is replaced when the run is done.
+        out: the adapter's folder; an adapter of the same task that is there is replaced when the
+            run is done. Or a place from `claim_destination`.
         task: name of the task.
         recipe: settings; None for the defaults.
         gates: see `attach_gates`.
@@ -105,66 +107,71 @@ def train_adapter(
         start: see `attach_gates`.
         dtype: how gates are stored; see `Adapter.save`.
         resume: continue an interrupted run; without one, begin.
+        force: replace an adapter of another task, too.
         workers: processes that decode images beside this one.
         observer: is told of steps and epochs.
 
     Raises:
         ResumeError: there is an interrupted run and `resume` is False, or it has other settings.
-        AdapterExistsError: something that is not an adapter is at `out`.
-        TrainingError: the loss became infinite or NaN.
+        AdapterExistsError: something else is at `out`: no adapter, or another task's.
+        TrainingError: the loss became infinite or NaN, another run trains into `out`, or nothing
+            can be written there.
         GatehubError: a bad name, kind, mode or stage.
     """
     began = time.monotonic()
+    check_settings(task=task, gates=gates, norm=norm, start=start, dtype=dtype, workers=workers)
     recipe = recipe or Recipe()
-    folder, work = Path(out), work_folder(Path(out))
-    check_task_name(task)
-    check_place(folder)
-    if work.exists() and not resume:
-        raise ResumeError(
-            f"'{work}' holds an interrupted run.",
-            hint="Continue it with resume (--resume), or remove that folder.",
+    claim = claim_destination(out, task=task, data=data.source, resume=resume, force=force)
+    with claim as place:
+        seed_everything(recipe.seed)
+        model = attach_gates(backbone, labels=data.labels, gates=gates, norm=norm, start=start)
+        settings = {
+            **recorded_settings(data),
+            "norm": norm,
+            "gates": gates,
+            **asdict(recipe),
+        }
+        check_storable(Adapter.from_model(model, task=task, training=settings))
+        history = fit(
+            model,
+            data,
+            recipe,
+            folder=place.work,
+            settings={
+                **settings,
+                "task": task,
+                "labels": list(data.labels),
+                "start": start,
+                "backbone_digest": backbone.digest,
+            },
+            resume=resume,
+            workers=workers,
+            observer=observer,
         )
-    seed_everything(recipe.seed)
-    model = attach_gates(backbone, labels=data.labels, gates=gates, norm=norm, start=start)
-    settings = {
-        **recorded_settings(data),
-        "norm": norm,
-        "gates": gates,
-        **asdict(recipe),
-    }
-    history = fit(
-        model,
-        data,
-        recipe,
-        folder=work,
-        settings={
-            **settings,
-            "task": task,
-            "labels": list(data.labels),
-            "start": start,
-            "backbone_digest": backbone.digest,
-        },
-        resume=resume,
-        workers=workers,
-        observer=observer,
-    )
-    adapter = Adapter.from_model(model, task=task, training=settings).as_stored(dtype)
-    adapter = adapter.with_probe(backbone, dtype=dtype)
-    batches = evaluation_batches(data.val, adapter.preprocessing.transform(), workers=workers)
-    measured = evaluate(fold(backbone, adapter), batches)
-    adapter = adapter.with_metrics({"accuracy": measured.accuracy, "loss": measured.loss})
-    log = "".join(json.dumps(asdict(record)) + "\n" for record in history).encode()
-    curve = draw_curve(history, title=f"{task} on {backbone.identity.name}")
-    picture = draw_gates(adapter.layout, adapter.tensors, title=f"Gates of {task}")
-    attachments = {"training.jsonl": log, "training.png": curve, "gates.png": picture}
-    adapter.save(folder, dtype=dtype, attachments=attachments)
-    remove_checkpoint(work)
+        adapter = Adapter.from_model(model, task=task, training=settings).as_stored(dtype)
+        adapter = adapter.with_probe(backbone, dtype=dtype)
+        batches = evaluation_batches(data.val, adapter.preprocessing.transform(), workers=workers)
+        measured = evaluate(fold(backbone, adapter), batches)
+        adapter = adapter.with_metrics({"accuracy": measured.accuracy, "loss": measured.loss})
+        check_replaceable(place.folder, task=task, force=force)  # hours later
+        adapter.save(place.folder, dtype=dtype, attachments=_illustrate(adapter, history))
+        remove_checkpoint(place.work)
     return TrainReport(
         adapter=adapter,
-        folder=folder,
+        folder=place.folder,
         accuracy=measured.accuracy,
         trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        adapter_bytes=(folder / "gates.safetensors").stat().st_size,
+        adapter_bytes=(place.folder / "gates.safetensors").stat().st_size,
         epochs=recipe.epochs,
         seconds=time.monotonic() - began,
     )
+
+
+def _illustrate(adapter: Adapter, history: Sequence[EpochRecord]) -> dict[str, bytes]:
+    """Return the log of a run, its curve, and a picture of the gates that it learned."""
+    log = "".join(json.dumps(asdict(record)) + "\n" for record in history)
+    return {
+        "training.jsonl": log.encode(),
+        "training.png": draw_curve(history, title=f"{adapter.task} on {adapter.backbone.name}"),
+        "gates.png": draw_gates(adapter.layout, adapter.tensors, title=f"Gates of {adapter.task}"),
+    }

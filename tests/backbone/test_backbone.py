@@ -119,7 +119,7 @@ def test_weights_that_timm_offers_only_as_a_pickle_are_refused(hub: WeightsHub) 
 
 
 @pytest.mark.parametrize("choice", [{"weights": "w.safetensors"}, {"pretrained": False}], ids=str)
-@pytest.mark.parametrize("name", ["hf-hub:org/net", "local-dir:net"])
+@pytest.mark.parametrize("name", ["hf-hub:org/net", "local-dir:net", "demo"])
 def test_a_place_brings_its_own_weights(name: str, choice: dict[str, object]) -> None:
     with pytest.raises(BackboneError, match=f"'{name}' brings its own weights"):
         load_backbone(name, **choice)

@@ -12,12 +12,53 @@ zeros to the file that follows until nothing more fits; one that begins with "rm
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests.source_tree import ROOT
+
+NAMESPACE = ("unshare", "--map-root-user", "--mount")
+SMALL_BYTES = 131_072
 GATEHUB = (sys.executable, "-c", "from gatehub.cli import main; main()")
+
+
+def find_obstacle() -> str:
+    """Why nothing can be mounted here; empty where it can."""
+    if shutil.which("unshare") is None or shutil.which("mount") is None:
+        return "there is no unshare or no mount here"
+    trial = "mount -t tmpfs none /mnt && mount --bind /mnt /mnt && mount -o remount,bind,ro /mnt"
+    done = subprocess.run([*NAMESPACE, "sh", "-c", trial], capture_output=True, text=True)
+    return "" if done.returncode == 0 else f"nothing can be mounted here: {done.stderr.strip()}"
+
+
+def confine(
+    *run: tuple[object, ...], small: tuple[Path, ...] = (), readonly: tuple[Path, ...] = ()
+) -> list[dict[str, Any]]:
+    """Run commands, and return what each left; see above.
+
+    Args:
+        run: the arguments of each.
+        small: places that hold 128 KiB.
+        readonly: places that cannot be written.
+    """
+    job = {
+        "small": {str(path): SMALL_BYTES for path in small},
+        "readonly": [str(path) for path in readonly],
+        "run": [[str(argument) for argument in arguments] for arguments in run],
+    }
+    done = subprocess.run(
+        [*NAMESPACE, sys.executable, "-m", "tests.hub.confined"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    results: list[dict[str, Any]] = json.loads(done.stdout)
+    return results
 
 
 def main() -> None:
@@ -41,7 +82,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
     elif command == "rm":
         Path(rest[0]).unlink()
     else:
-        done = subprocess.run([*GATEHUB, *arguments], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*GATEHUB, *arguments], capture_output=True, text=True)
         return {"status": done.returncode, "out": done.stdout, "err": done.stderr}
     return {"status": 0, "out": "", "err": ""}
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,55 +10,18 @@ import pytest
 
 from gatehub.adapter import Adapter
 from gatehub.hub import pull, push
+from tests.hub.confined import confine, find_obstacle
 from tests.hub.plain import REPO, contents
 from tests.hub.stores import place, serve_s3
 from tests.hub_server.serve import TestHub
-from tests.source_tree import ROOT
 
-NAMESPACE = ("unshare", "--map-root-user", "--mount")
 FULL, READ_ONLY = "No space left on device", "Read-only file system"
-MAX_BYTES = 131_072  # `folder` needs more
-Confine = Callable[..., list[dict[str, Any]]]
-
-
-def find_obstacle() -> str:
-    """Why nothing can be mounted here; empty where it can."""
-    if shutil.which("unshare") is None or shutil.which("mount") is None:
-        return "there is no unshare or no mount here"
-    trial = "mount -t tmpfs none /mnt && mount --bind /mnt /mnt && mount -o remount,bind,ro /mnt"
-    done = subprocess.run([*NAMESPACE, "sh", "-c", trial], capture_output=True, text=True)
-    return "" if done.returncode == 0 else f"nothing can be mounted here: {done.stderr.strip()}"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _mounts() -> None:
     if obstacle := find_obstacle():
         pytest.skip(obstacle)
-
-
-@pytest.fixture
-def confine() -> Confine:
-    def confine(
-        *run: tuple[object, ...], small: tuple[Path, ...] = (), readonly: tuple[Path, ...] = ()
-    ) -> list[dict[str, Any]]:
-        job = {
-            "small": {str(path): MAX_BYTES for path in small},
-            "readonly": [str(path) for path in readonly],
-            "run": [[str(argument) for argument in arguments] for arguments in run],
-        }
-        done = subprocess.run(
-            [*NAMESPACE, sys.executable, "-m", "tests.hub.confined"],
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        results: list[dict[str, Any]] = json.loads(done.stdout)
-        return results
-
-    return confine
 
 
 @pytest.fixture
@@ -98,7 +56,7 @@ def hub(
             yield place("s3", tmp_path)
 
 
-def test_a_pull_onto_a_full_disk(confine: Confine, hub: str, folder: Path, tmp_path: Path) -> None:
+def test_a_pull_onto_a_full_disk(hub: str, folder: Path, tmp_path: Path) -> None:
     push(folder, REPO, hub=hub)
     small = tmp_path / "small"
     command = ("pull", REPO, "--hub", hub, "--out", small / "deep" / "out")
@@ -108,7 +66,7 @@ def test_a_pull_onto_a_full_disk(confine: Confine, hub: str, folder: Path, tmp_p
 
 
 def test_a_pull_into_a_full_cache(
-    confine: Confine, hub: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(folder, REPO, hub=hub)
     small = tmp_path / "small"
@@ -120,7 +78,7 @@ def test_a_pull_into_a_full_cache(
 
 @pytest.mark.slow
 def test_a_push_to_a_full_disk_and_the_same_after_making_room(
-    confine: Confine, adapter_folder: Path, tmp_path: Path
+    adapter_folder: Path, tmp_path: Path
 ) -> None:
     small = tmp_path / "small"
     filler, hub = small / "filler", small / "hub"
@@ -146,7 +104,7 @@ def test_a_push_to_a_full_disk_and_the_same_after_making_room(
 
 
 def test_where_paths_are_cut_before_a_push_is_full(
-    confine: Confine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = Adapter.load(folder)
     source = replace(adapter.backbone, source="file:/home/ada/r18.safetensors")
@@ -161,9 +119,7 @@ def test_where_paths_are_cut_before_a_push_is_full(
     assert not hub.exists()
 
 
-def test_a_lock_file_that_does_not_fit(
-    confine: Confine, adapter_folder: Path, tmp_path: Path
-) -> None:
+def test_a_lock_file_that_does_not_fit(adapter_folder: Path, tmp_path: Path) -> None:
     hub, small = tmp_path / "hub", tmp_path / "small"
     push(adapter_folder, REPO, hub=hub)
     filler, lock = small / "filler", small / "gatehub.lock"
@@ -179,7 +135,6 @@ def test_a_lock_file_that_does_not_fit(
 
 @pytest.mark.slow
 def test_a_cache_that_is_read_only(
-    confine: Confine,
     hub: str,
     adapter_folder: Path,
     tmp_path: Path,
@@ -206,7 +161,7 @@ def test_a_cache_that_is_read_only(
 
 @pytest.mark.slow
 def test_a_folder_hub_that_is_read_only(
-    confine: Confine, adapter_folder: Path, tiny_adapter: Adapter, tmp_path: Path
+    adapter_folder: Path, tiny_adapter: Adapter, tmp_path: Path
 ) -> None:
     hub = tmp_path / "hub"
     push(adapter_folder, REPO, hub=hub)

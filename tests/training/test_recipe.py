@@ -37,9 +37,18 @@ PREPROCESSING = Preprocessing(
         ({"warmup": 1.0}, "warmup is 1.0; expected 0 to below 1"),
         ({"hflip": 1.5}, "hflip is 1.5"),
         ({"min_crop": 0.0}, "min_crop is 0.0"),
+        ({"epochs": 2.5}, "epochs is 2.5; expected 1 or more, a whole number"),
+        ({"epochs": "3"}, "epochs is '3'"),
+        ({"seed": True}, "seed is True"),
+        ({"seed": 2**63}, "seed is 9223372036854775808; expected 0 or more, a whole number below"),
+        ({"gate_rate": float("nan")}, "gate_rate is nan"),
+        ({"head_rate": "fast"}, "head_rate is 'fast'; expected 0 or more"),
+        ({"min_crop": None}, "min_crop is None"),
+        ({"auto_augment": "bogus"}, "auto_augment is 'bogus', which timm does not understand"),
+        ({"auto_augment": None}, "auto_augment is None"),
     ],
 )
-def test_refuses_what_is_out_of_range(setting: dict[str, float], text: str) -> None:
+def test_refuses_what_is_out_of_range(setting: dict[str, object], text: str) -> None:
     with pytest.raises(TrainingError, match=text):
         Recipe(**setting)  # type: ignore[arg-type]
 

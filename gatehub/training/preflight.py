@@ -1,0 +1,69 @@
+"""What can be said against a training run before anything of it costs time.
+
+A run that fails fails early: its arguments are looked at first, then its paths, then the list of
+its images, then the backbone's structure. Only then are weights read and images decoded.
+"""
+
+from __future__ import annotations
+
+from gatehub.adapter import Adapter, AdapterConfig
+from gatehub.adapter.files import check_dtype
+from gatehub.adapter.names import check_task_name
+from gatehub.backbone import build_structure
+from gatehub.backbone.classifier import split_classifier
+from gatehub.errors import SiteError, TrainingError
+from gatehub.gates.kinds import parse_kind
+from gatehub.gates.layout import check_norm, plan_gates
+from gatehub.gates.policy import AUTO
+
+
+def check_settings(
+    *, task: str, gates: str, norm: str, start: str | None, dtype: str, workers: int = 0
+) -> None:
+    """Refuse what no backbone and no data could make right; see `train_adapter`.
+
+    Raises:
+        GatehubError: a bad name, kind, mode, stage, dtype or number of workers.
+    """
+    texts = {"task": task, "gates": gates, "norm": norm, "dtype": dtype, "start": start or ""}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise TrainingError(f"{name} is {value!r:.100}; expected a string.")
+    check_task_name(task)
+    if gates != AUTO:
+        parse_kind(gates)
+    check_norm(norm)
+    if start == "":
+        raise SiteError("The first gated stage is ''; expected a stage's name, such as 'layer3'.")
+    check_dtype(dtype)
+    if type(workers) is not int or workers < 0:
+        raise TrainingError(f"workers is {workers!r:.100}; expected 0 or more, a whole number.")
+
+
+def check_structure(backbone: str, *, gates: str, norm: str, start: str | None) -> None:
+    """Refuse gates that a backbone has no place for, by its structure: no weights are read.
+
+    Args:
+        backbone: as for `load_backbone`.
+        gates: see `attach_gates`.
+        norm: see `attach_gates`.
+        start: see `attach_gates`.
+
+    Raises:
+        BackboneError: there is no such backbone, or it has no classifier.
+        GateError: no such stage, or a layer that cannot be gated.
+    """
+    model = build_structure(backbone)
+    heads, _ = split_classifier(model)
+    plan_gates(model, exclude=heads, gates=gates, norm=norm, start=start)
+
+
+def check_storable(adapter: Adapter) -> None:
+    """Refuse an adapter whose description could not be stored and read again.
+
+    Called with what is known before training: labels and settings come from strangers' files.
+
+    Raises:
+        ConfigError: a label or a setting that the format does not allow.
+    """
+    AdapterConfig.from_json(adapter.config.to_json(), where=f"The config of '{adapter.task}'")
