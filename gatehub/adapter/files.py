@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gatehub._disk import publish_folder
@@ -168,6 +169,11 @@ def round_tensors(
     """
     specs = _declare(config, tensors, dtype)
     return {name: round_tensor(t, specs[name], name).float() for name, t in tensors.items()}
+
+
+def stored_dtypes(config: AdapterConfig) -> dict[str, torch.dtype]:
+    """Return the dtype in which each tensor lies in its file."""
+    return {name: DTYPES[spec.dtype] for name, spec in config.tensors.items()}
 
 
 def _check_attachment(name: str, content: bytes) -> None:

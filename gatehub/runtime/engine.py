@@ -22,7 +22,7 @@ from gatehub.runtime.tasks.catalogue import Catalogue
 from gatehub.runtime.tasks.current import Current
 from gatehub.runtime.tasks.entries import TierReport
 from gatehub.runtime.tasks.loading import Loader
-from gatehub.runtime.tasks.packed import Packer
+from gatehub.runtime.tasks.reading import Reader
 from gatehub.runtime.tasks.served import Answer, Served, TaskInfo
 from gatehub.runtime.tasks.sources import open_source
 from gatehub.runtime.tasks.tiers import Tiers
@@ -69,17 +69,17 @@ class Engine:
         self.backbone = backbone
         device = next(backbone.model.parameters()).device
         with pin_settings():
-            merged, packer = MergedBackbone(backbone), Packer()
+            merged, reader = MergedBackbone(backbone), Reader(backbone)
             executions = [Execution(merged, found) for found in choose_dtypes(dtype, device)]
         self._catalogue = Catalogue()
         self._tiers = Tiers(
             folded_bytes=folded_bytes,
             gates_bytes=gates_bytes,
             wait_s=wait_s,
-            pack=packer.pack,
+            read_again=reader.read_again,
             is_current=self._catalogue.is_current,
         )
-        self._loader = Loader(merged, executions, packer, self._tiers, self._catalogue)
+        self._loader = Loader(merged, executions, reader, self._tiers, self._catalogue)
         self._current = Current(self._catalogue, self._loader, wait_s=wait_s)
 
     def load(self, task: str, adapter: Adapter | str | Path) -> TaskInfo:

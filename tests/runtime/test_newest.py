@@ -14,7 +14,7 @@ from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
 from gatehub.errors import MissingFileError, TaskNotFoundError, TaskUnavailableError
 from gatehub.runtime.engine import Engine
-from gatehub.runtime.tasks.sources import PlaceSource
+from gatehub.runtime.tasks.sources import PlaceSource, Reading
 from tests.tiny import make_trained, random_images
 
 
@@ -32,7 +32,7 @@ class SlowReads:
         self._one_more = threading.Condition()
         read = PlaceSource.read
 
-        def read_slowly(source: PlaceSource) -> Adapter:
+        def read_slowly(source: PlaceSource) -> Reading:
             found = read(source)
             with self._one_more:
                 self.began += 1
@@ -189,7 +189,7 @@ def test_a_leaders_own_time_out_is_told_as_it_is(
 ) -> None:
     began, go = threading.Event(), threading.Event()
 
-    def time_out(source: PlaceSource) -> Adapter:
+    def time_out(source: PlaceSource) -> Reading:
         began.set()
         assert go.wait(20)
         raise TimeoutError("the file server does not answer")

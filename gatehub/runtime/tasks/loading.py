@@ -18,7 +18,8 @@ from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.dtypes import dtype_name, tolerance
 from gatehub.runtime.execution.execution import Execution, FoldedTask
 from gatehub.runtime.tasks.catalogue import Catalogue
-from gatehub.runtime.tasks.packed import PackedTask, Packer
+from gatehub.runtime.tasks.packed import PackedTask
+from gatehub.runtime.tasks.reading import Reader
 from gatehub.runtime.tasks.served import Served, TaskInfo
 from gatehub.runtime.tasks.sources import Source
 from gatehub.runtime.tasks.tiers import Tiers
@@ -54,7 +55,7 @@ class Loader:
     Args:
         merged: the backbone.
         executions: one for each dtype that may be used, the preferred one first.
-        packer: packs adapters.
+        reader: reads adapters.
         tiers: where weights are kept.
         catalogue: where tasks are published.
     """
@@ -63,13 +64,13 @@ class Loader:
         self,
         merged: MergedBackbone,
         executions: Sequence[Execution],
-        packer: Packer,
+        reader: Reader,
         tiers: Tiers,
         catalogue: Catalogue,
     ) -> None:
         self._merged = merged
         self._executions = executions
-        self._packer = packer
+        self._reader = reader
         self._tiers = tiers
         self._catalogue = catalogue
         self._boarding = threading.Lock()
@@ -176,7 +177,7 @@ class Loader:
 
     def _load(self, flight: _Flight) -> Served:
         """Publish a task in the first dtype in which it answers as it should."""
-        packed, task = self._packer.pack(flight.source.read()), flight.task
+        packed, task = self._reader.read(flight.source), flight.task
         flight.read.set()
         plan = self._merged.plan_task(packed)
         for execution in self._executions:
@@ -218,6 +219,7 @@ class Loader:
                 dtype=dtype_name(execution.dtype),
             ),
             source=source if source.lasting else None,
+            file_digest=packed.file_digest,
             kept=None if source.lasting else packed,
             execution=execution,
             plan=plan,

@@ -15,6 +15,7 @@ from gatehub.adapter.probe import Probe
 from gatehub.backbone import BackboneIdentity
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.layout import GateLayout
+from gatehub.runtime.tasks.sources import TensorFile
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class PackedTask:
         preprocessing: how an image becomes its input; shared likewise.
         probe: what it answered where it was made, or None.
         digest: SHA-256 of its tensors.
+        file_digest: SHA-256 of the file that they were read from, or None.
         index: name, dtype and shape of each tensor, in the order in which they lie; shared.
         blocks: the numbers, one block for each dtype.
     """
@@ -47,6 +49,7 @@ class PackedTask:
     preprocessing: Preprocessing
     probe: Probe | None
     digest: str
+    file_digest: str | None
     index: _Index
     blocks: Mapping[torch.dtype, Tensor] = field(repr=False)
 
@@ -73,12 +76,22 @@ class Packer:
     def __init__(self) -> None:
         self._common: dict[object, object] = {}
 
-    def pack(self, adapter: Adapter) -> PackedTask:
+    def pack(
+        self, adapter: Adapter, file: TensorFile | None = None, *, digest: str | None = None
+    ) -> PackedTask:
         """Copy an adapter's numbers into blocks.
 
-        A tensor takes the smallest dtype that holds its values exactly: the one it was stored in.
+        Args:
+            adapter: of any origin.
+            file: that it has just been read from; its tensors take the dtypes that they have
+                there. Without one, each takes the smallest dtype that holds its values exactly.
+            digest: of its tensors, if that is known.
         """
-        stored = {name: _shrink(tensor) for name, tensor in adapter.tensors.items()}
+        tensors = adapter.tensors
+        if file is None:
+            stored = {name: _shrink(tensor) for name, tensor in tensors.items()}
+        else:
+            stored = {name: tensor.to(file.dtypes[name]) for name, tensor in tensors.items()}
         index = tuple((name, t.dtype, tuple(t.shape)) for name, t in sorted(stored.items()))
         blocks = {
             dtype: torch.cat([stored[name].reshape(-1) for name, d, _ in index if d == dtype])
@@ -91,7 +104,8 @@ class Packer:
             layout=self._share(adapter.layout),
             preprocessing=self._share(adapter.preprocessing),
             probe=adapter.probe,
-            digest=adapter.digest,
+            digest=digest or adapter.digest,
+            file_digest=None if file is None else file.digest,
             index=self._share(index),
             blocks=blocks,
         )

@@ -57,6 +57,7 @@ class Served:
     Args:
         info: what users see of it.
         source: where its gates can be read again, or None.
+        file_digest: SHA-256 of the file that they were read from, or None.
         kept: the gates themselves, where they cannot, or None.
         execution: what runs it.
         plan: what it has of its own on the backbone.
@@ -67,6 +68,7 @@ class Served:
 
     info: TaskInfo
     source: Source | None
+    file_digest: str | None
     kept: PackedTask | None
     execution: Execution
     plan: TaskPlan

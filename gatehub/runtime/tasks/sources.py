@@ -1,15 +1,43 @@
-"""Where a task's gates can be had again, when they had to leave memory."""
+"""Where a task's gates come from, and can be had again when they had to leave memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from gatehub.adapter import Adapter
-from gatehub.errors import TaskUnavailableError
-from gatehub.runtime.tasks.packed import PackedTask
+from gatehub.adapter.files import stored_dtypes
+from gatehub.adapter.folder import TENSORS_FILE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TensorFile:
+    """The file that an adapter's tensors have just been read from.
+
+    Args:
+        digest: its SHA-256, which was checked.
+        dtypes: in which it holds each tensor, by name.
+    """
+
+    digest: str
+    dtypes: Mapping[str, torch.dtype]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reading:
+    """An adapter as its source gave it.
+
+    Args:
+        adapter: gates, normalisation values and head.
+        file: where its tensors lie, or None if it was handed over as an object.
+    """
+
+    adapter: Adapter
+    file: TensorFile | None
 
 
 class Source(Protocol):
@@ -23,7 +51,7 @@ class Source(Protocol):
     def lasting(self) -> bool:
         """Whether the gates can be read again; if not, they stay in memory."""
 
-    def read(self) -> Adapter:
+    def read(self) -> Reading:
         """Read the adapter, or refuse it."""
 
 
@@ -41,8 +69,8 @@ class MemorySource:
     def lasting(self) -> bool:
         return False
 
-    def read(self) -> Adapter:
-        return self.adapter
+    def read(self) -> Reading:
+        return Reading(adapter=self.adapter, file=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,30 +87,13 @@ class PlaceSource:
     def lasting(self) -> bool:
         return True
 
-    def read(self) -> Adapter:
-        return Adapter.load(self.place)
+    def read(self) -> Reading:
+        adapter = Adapter.load(self.place)
+        config = adapter.config  # as it is in the folder, and true of it
+        file = TensorFile(digest=config.files[TENSORS_FILE], dtypes=stored_dtypes(config))
+        return Reading(adapter=adapter, file=file)
 
 
 def open_source(adapter: Adapter | str | Path) -> Source:
     """Return where an adapter comes from: itself, a folder, or a name on a hub."""
     return MemorySource(adapter) if isinstance(adapter, Adapter) else PlaceSource(adapter)
-
-
-def read_again(
-    source: Source, *, task: str, digest: str, pack: Callable[[Adapter], PackedTask]
-) -> PackedTask:
-    """Read a task's gates a second time.
-
-    Raises:
-        TaskUnavailableError: what lies there now is another adapter.
-        AdapterFormatError: the folder is not sound any more.
-        HubError: the hub cannot give it.
-    """
-    packed = pack(source.read())
-    if packed.digest != digest:
-        raise TaskUnavailableError(
-            f"Task '{task}' had to leave memory, and where it was read from now lies another "
-            f"adapter: digest {packed.digest[:12]}… instead of {digest[:12]}….",
-            hint="Load the task again to serve that one.",
-        )
-    return packed

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TypeVar, cast
+from typing import TypeVar
 
-from gatehub.adapter import Adapter
 from gatehub.runtime.execution.channelwise import OnePass
 from gatehub.runtime.execution.execution import FoldedTask
 from gatehub.runtime.execution.shared_pass import ChannelTask
@@ -16,7 +15,6 @@ from gatehub.runtime.tasks.entries import TierReport, Wanted
 from gatehub.runtime.tasks.packed import PackedTask
 from gatehub.runtime.tasks.residency import Tier
 from gatehub.runtime.tasks.served import Served
-from gatehub.runtime.tasks.sources import read_again
 
 V = TypeVar("V")
 
@@ -28,7 +26,7 @@ class Tiers:
         folded_bytes: budget of folded weights, and of the factors of tasks that share a pass.
         gates_bytes: budget of gates in memory.
         wait_s: how long to wait for room, or for another thread that makes the same thing.
-        pack: packs an adapter that was read again.
+        read_again: reads the gates of a task that has a source.
         is_current: whether a generation is still served.
     """
 
@@ -38,14 +36,14 @@ class Tiers:
         folded_bytes: int | None,
         gates_bytes: int | None,
         wait_s: float,
-        pack: Callable[[Adapter], PackedTask],
+        read_again: Callable[[Served], PackedTask],
         is_current: Callable[[Served], bool],
     ) -> None:
         self._folded: Tier[FoldedTask | ChannelTask] = Tier(
             "folded", budget_bytes=folded_bytes, wait_s=wait_s
         )
         self._gates: Tier[PackedTask] = Tier("gates", budget_bytes=gates_bytes, wait_s=wait_s)
-        self._pack = pack
+        self._read_again = read_again
         self._is_current = is_current
         self._stirred = False
 
@@ -152,11 +150,7 @@ class Tiers:
         """Hold a task's gates; `packed` if they have just been read."""
 
         def make() -> PackedTask:
-            ready = packed or task.kept
-            if ready is not None or task.source is None:
-                return cast(PackedTask, ready)
-            info = task.info
-            return read_again(task.source, task=info.task, digest=info.digest, pack=self._pack)
+            return packed or task.kept or self._read_again(task)
 
         wanted = self._want(task, key=task, size=task.packed_bytes, make=make)
         with self._gates.lease([wanted]) as (value,):
