@@ -19,12 +19,8 @@ from torch.nn.modules.conv import _ConvNd
 from benchmarks.coverage_draws import draw_task, draw_vectors, find_images
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone, build_structure
-from gatehub.backbone.classifier import (
-    copy_structure,
-    is_inside,
-    replace_classifier,
-    split_classifier,
-)
+from gatehub.backbone.classifier import is_inside, replace_classifier, split_classifier
+from gatehub.backbone.structure import copy_structure
 from gatehub.compiler.tracing import trace_forward
 from gatehub.errors import ExecutionError, GatehubError, UngatedLayerWarning
 from gatehub.gates.attach import GatedModel, attach_gates

@@ -75,7 +75,9 @@ class Adapter:
             UnsafeNameError: the name has other characters.
             ConfigError: a label, figure or setting that cannot be stored.
             NonFiniteTensorError: the training diverged.
+            GateError: the model's frozen weights have changed since gates were attached.
         """
+        model.check_frozen()
         config = AdapterConfig(
             task=task,
             labels=model.labels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from gatehub.backbone import _weights
 from gatehub.backbone.classifier import split_classifier
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import BackboneError
+from gatehub.backbone.seal import Seal
+from gatehub.backbone.structure import refuse_reparameterised
+from gatehub.errors import BackboneChangedError, BackboneError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -68,7 +70,8 @@ class Backbone(nn.Module):
             ("fc",); two in networks that were distilled, such as ("head", "head_dist").
 
     Raises:
-        BackboneError: the model has no classifier that can be replaced.
+        BackboneError: the model has no classifier that can be replaced, or computes weights anew in
+            every pass (weight norm, spectral norm, pruning).
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Backbone(nn.Module):
         revision: str | None = None,
     ) -> None:
         super().__init__()
+        refuse_reparameterised(model)
         self.model = model.eval().requires_grad_(False)
         self.preprocessing = Preprocessing.from_model(model)
         self.heads, kept = split_classifier(model)
@@ -90,6 +94,9 @@ class Backbone(nn.Module):
             revision=revision,
             digest=digest_tensors(kept),
         )
+        self._names = frozenset(kept)
+        self._seal = Seal(kept)
+        self.train(False)
 
     @property
     def digest(self) -> str:
@@ -99,6 +106,38 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Answer with the pretrained classifier: (B, 3, H, W) float32 → (B, classes) float32."""
         return cast(Tensor, self.model(images))
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on with other weights than those that the identity names.
+
+        Every weight is read: 20 ms for a ResNet-18. Moving or casting the backbone itself
+        (`backbone.to(...)`, `backbone.half()`) is no such change.
+
+        Raises:
+            BackboneChangedError: a weight has changed since the backbone was loaded.
+        """
+        changed = self._find_changed()
+        if changed:
+            others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise BackboneChangedError(
+                f"The weights of {self.identity} have changed since it was loaded: "
+                f"'{changed[0]}'{others}; they are not the ones that its digest names any more.",
+                hint="Load it again; or make a Backbone of the changed model, which gets a digest "
+                "of its own. To cast a backbone, cast the Backbone and not its model.",
+            )
+
+    def _find_changed(self) -> tuple[str, ...]:
+        present = self.model.state_dict()
+        return self._seal.find_changed({n: t for n, t in present.items() if n in self._names})
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast every tensor, on purpose; what changed before is still told."""
+        unchanged = not self._find_changed()
+        applied: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if unchanged:
+            present = self.model.state_dict()
+            self._seal = Seal({n: t for n, t in present.items() if n in self._names})
+        return applied
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: a backbone never learns, and its statistics never move."""

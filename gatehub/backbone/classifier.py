@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from gatehub.backbone.structure import copy_structure
 from gatehub.errors import BackboneError
-
-
-def copy_structure(model: nn.Module) -> nn.Module:
-    """Copy a model's modules and share its tensors: new structure, no new weights."""
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, cast(dict[int, Any], shared))
 
 
 def replace_classifier(model: nn.Module, classes: int) -> None:

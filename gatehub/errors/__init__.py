@@ -6,6 +6,7 @@ already catch it.
 
     GatehubError
     ├── BackboneError                       a backbone cannot be had
+    │   ├── BackboneChangedError            its weights have changed since it was loaded
     │   ├── BackboneNotFoundError           no such name, tag, file or repository
     │   └── UnsafeWeightsError              only a pickle is offered
     ├── DeviceError                         no such device here
@@ -122,6 +123,7 @@ from gatehub.errors._hub import (
 )
 from gatehub.errors._model import (
     AlreadyGatedError,
+    BackboneChangedError,
     BackboneError,
     BackboneNotFoundError,
     DeviceError,
@@ -164,6 +166,7 @@ __all__ = [
     "AdapterExistsError",
     "AdapterFormatError",
     "AlreadyGatedError",
+    "BackboneChangedError",
     "BackboneError",
     "BackboneMismatchError",
     "BackboneNotFoundError",

@@ -13,6 +13,10 @@ class BackboneNotFoundError(BackboneError):
     """No backbone of that name, tag, file or repository."""
 
 
+class BackboneChangedError(BackboneError):
+    """A backbone's weights are not the ones that its identity names any more."""
+
+
 class UnsafeWeightsError(BackboneError):
     """The weights exist only as a pickle, which can run code when it is read."""
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.utils.parametrize import is_parametrized
 
 from gatehub.backbone import Backbone
 from gatehub.backbone.classifier import is_inside, replace_classifier
+from gatehub.backbone.seal import Seal
+from gatehub.backbone.structure import own_memory
 from gatehub.errors import AlreadyGatedError, GateError, UngatedLayerWarning
-from gatehub.gates.fold import gate_kernels
+from gatehub.gates.gated_layer import GatedLayer, Pass, gate_layer, place_of
 from gatehub.gates.heads import find_head_places, name_head
-from gatehub.gates.kinds import GATE_PARTS
 from gatehub.gates.layout import GateLayout, plan_gates
 from gatehub.gates.norms import (
     STATISTICS,
@@ -32,12 +34,13 @@ if TYPE_CHECKING:
 class GatedModel(nn.Module):
     """A backbone with the gates, normalisation values and head of one task to learn.
 
-    Made by `attach_gates`. Its frozen tensors are the backbone's own, by reference; only the
-    task's parameters require gradients. It is for one thread: a forward pass lends the gated
-    kernels to `net` while it runs. Fold it to serve it.
+    Made by `attach_gates`. Only the task's parameters require gradients; the frozen ones are
+    copies, so nothing done to the model reaches the backbone. Gates are applied wherever a layer's
+    weight is read: in `net.forward_features` and the other entrances of timm's network, in a block
+    called by itself, and where gradient checkpointing computes a block again.
 
     Attributes:
-        net: the network, with gate parameters beside the kernels that they multiply.
+        net: the network; its gated layers compute their weight from a frozen kernel and a gate.
         layout: which gates there are.
         labels: class names, in the order of the logits.
         backbone: identity of the backbone.
@@ -51,26 +54,39 @@ class GatedModel(nn.Module):
         self.backbone = backbone.identity
         self.preprocessing = backbone.preprocessing
         self._heads = backbone.heads
-        self.net = copy_plain(backbone.model, exclude=backbone.heads)
+        self._pass = Pass()
+        theirs = backbone.model
+        self.net = copy_plain(theirs, exclude=backbone.heads)
         replace_classifier(self.net, len(labels))
-        self._norm_names = find_norm_tensors(
-            backbone.model, norm=layout.norm, start=layout.start, exclude=backbone.heads
+        own_memory(self.net, lenders=(*theirs.parameters(), *theirs.buffers()))
+        self._gains = find_gains(theirs, norm=layout.norm, sites=layout.sites)
+        present = {*self._gains.values(), *self.net.state_dict()}
+        norms = find_norm_tensors(
+            theirs, norm=layout.norm, start=layout.start, exclude=backbone.heads
         )
-        self._gains = find_gains(backbone.model, norm=layout.norm, sites=layout.sites)
-        self._lay_gains_bare(backbone.model)
-        self._own_norms()
-        self._add_gates()
-        for parameter in self.head_parameters().values():
-            parameter.requires_grad_(True)
+        self._norm_names = tuple(name for name in norms if name in present)
+        self._gate_layers(theirs)
+        self._free_norms()
+        # Name in an adapter file → name in the network.
+        self._places = {name: name for name in self._norm_names}
+        for site, gate in layout.sites.items():
+            layer = self.net.get_submodule(site)
+            for part in gate.parts:
+                self._places[f"{site}.{part}"] = f"{site}.{place_of(layer, part)}"
+            if site in self._gains:
+                self._places[self._gains[site]] = f"{site}.{place_of(layer, 'gain')}"
+        self._places |= self._name_head(self.net.state_dict())
+        self.requires_grad_(True)
         self.train(False)
+        self._seal = Seal(self._frozen())
 
     def forward(self, images: Tensor) -> Tensor:
         """Answer for the task: images (B, 3, H, W), normalised → logits (B, len(labels))."""
-        present = dict(self.net.named_parameters(remove_duplicate=False))
-        kernels = gate_kernels(present, self.layout, present, gains=self._gains, task="")
-        # Tying would lend the kernel of a layer that stands in several places once for each
-        # place, and take it back from the first only: the layer would keep it.
-        return cast(Tensor, functional_call(self.net, kernels, (images,), tie_weights=False))
+        self._pass.wants_gradients = torch.is_grad_enabled()
+        try:
+            return cast(Tensor, self.net(images))
+        finally:
+            self._pass.wants_gradients = False
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; batch statistics move only where they are the task's own."""
@@ -80,22 +96,29 @@ class GatedModel(nn.Module):
             own = any(f"{name}.{part}" in self._norm_names for part in kept)
             if kept and not own and not is_inside(name, self._heads):
                 module.eval()
+            if is_parametrized(module):  # spectral norm moves in training
+                cast(nn.Module, module.parametrizations).eval()
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Let the task's parameters learn, or stop them; what is the backbone's stays frozen."""
+        learned = {*self._places.values()}
+        for name, parameter in self.net.named_parameters():
+            parameter.requires_grad_(requires_grad and name in learned)
         return self
 
     def gate_parameters(self) -> dict[str, nn.Parameter]:
         """Return the learned gate tensors, by their name in an adapter file."""
-        present = dict(self.net.named_parameters())
-        return {name: present[name] for name in self.layout.gate_shapes()}
+        return self._learned(self.layout.gate_shapes())
 
     def norm_parameters(self) -> dict[str, nn.Parameter]:
         """Return the learned normalisation values, by their name in an adapter file."""
-        present = dict(self.net.named_parameters())
-        return {name: present[name] for name in self._norm_names if name in present}
+        return self._learned(self._norm_names)
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Return the head's parameters, by their name in an adapter file."""
-        present = dict(self.net.named_parameters())
-        return {name: present[place] for name, place in self._name_head(present).items()}
+        others = {*self.layout.gate_shapes(), *self._norm_names}
+        return self._learned(name for name in self._places if name not in others)
 
     def task_tensors(self) -> dict[str, Tensor]:
         """Return everything that is the task's own, by its name in an adapter file.
@@ -103,42 +126,67 @@ class GatedModel(nn.Module):
         The tensors are the live ones, detached; copy them to keep them.
         """
         state = self.net.state_dict()
-        own = (*self.layout.gate_shapes(), *self._norm_names)
-        return {name: state[name] for name in own} | {
-            name: state[place] for name, place in self._name_head(state).items()
-        }
+        return {name: state[place] for name, place in self._places.items()}
+
+    def check_frozen(self) -> None:
+        """Refuse to go on where the frozen weights are not those of the backbone any more.
+
+        Raises:
+            GateError: something wrote into them, such as a training of all parameters, or the
+                state of a model on another backbone.
+        """
+        changed = self._seal.find_changed(self._frozen())
+        if changed:
+            raise GateError(
+                f"The frozen weights of this gated model have changed since gates were attached "
+                f"('{changed[0]}', {len(changed)} in all), and an adapter does not hold them.",
+                hint=f"Attach gates to {self.backbone.name} again, and train only what requires "
+                "gradients. To cast a gated model, cast the whole of it and not its net.",
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast every tensor, on purpose; what changed before is still told."""
+        unchanged = not self._seal.find_changed(self._frozen())
+        applied: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if unchanged:
+            self._seal = Seal(self._frozen())
+        return applied
+
+    def _learned(self, names: Iterable[str]) -> dict[str, nn.Parameter]:
+        present = dict(self.net.named_parameters())
+        places = ((name, self._places[name]) for name in names)
+        return {name: present[place] for name, place in places if place in present}
+
+    def _frozen(self) -> dict[str, Tensor]:
+        """Return what is the backbone's; integers, which count passes, aside."""
+        state = self.net.state_dict(keep_vars=True)
+        own = {id(state[place]) for place in self._places.values()}
+        return {n: t for n, t in state.items() if id(t) not in own and t.is_floating_point()}
 
     def _name_head(self, present: Mapping[str, Tensor]) -> dict[str, str]:
         taken = {*self.layout.gate_shapes(), *self._norm_names}
         return name_head(find_head_places(present, self._heads), self._heads, taken=taken)
 
-    def _lay_gains_bare(self, model: nn.Module) -> None:
-        """Put gains that are the task's own beside their kernels, instead of into them."""
-        for name, kernel in form_gainless(model, self._gains).items():
-            site = self.net.get_submodule(name.rpartition(".")[0])
-            site.weight = nn.Parameter(kernel, requires_grad=False)
-        for name in self._gains.values():
-            parent, _, leaf = name.rpartition(".")
-            self.net.get_submodule(parent).register_parameter(leaf, model.get_parameter(name))
+    def _gate_layers(self, model: nn.Module) -> None:
+        """Gate each site; gains that are the task's own go beside its kernel, not into it."""
+        gainless = form_gainless(model, self._gains)
+        for site, gate in self.layout.sites.items():
+            layer = self.net.get_submodule(site)
+            gain = None
+            if site in self._gains:
+                gain = model.get_parameter(self._gains[site]).detach().clone()
+                layer.weight = nn.Parameter(gainless[f"{site}.weight"])
+            gate_layer(layer, gate, gain=gain, within=self._pass)
 
-    def _own_norms(self) -> None:
-        """Replace the task's normalisation tensors by copies, so that the backbone's stay."""
+    def _free_norms(self) -> None:
+        """Untie the task's normalisation values from others, that may be frozen."""
         for name in self._norm_names:
+            if name in self._gains.values():
+                continue
             parent, _, leaf = name.rpartition(".")
             module = self.net.get_submodule(parent)
-            tensor = cast(Tensor, getattr(module, leaf)).detach().clone()
-            is_buffer = leaf in module._buffers
-            setattr(module, leaf, tensor if is_buffer else nn.Parameter(tensor))
-            counter = getattr(module, "num_batches_tracked", None)
-            if counter is not None and leaf == "running_mean":
-                module.num_batches_tracked = counter.clone()
-
-    def _add_gates(self) -> None:
-        for site, gate in self.layout.sites.items():
-            module = self.net.get_submodule(site)
-            like = cast(Tensor, module.weight)
-            for part, tensor in gate.kind.initialise(*gate.shape, like=like).items():
-                module.register_parameter(part, nn.Parameter(tensor))
+            if (value := module._parameters.get(leaf)) is not None:
+                module._parameters[leaf] = nn.Parameter(value.detach().clone())
 
 
 def attach_gates(
@@ -164,9 +212,12 @@ def attach_gates(
 
     Raises:
         AlreadyGatedError: the model carries gates already.
+        BackboneChangedError: the backbone's weights have changed since it was loaded.
         GateError: bad labels, kind, normalisation mode or stage.
     """
-    if isinstance(backbone, nn.Module) and any(map(_carries_gates, backbone.modules())):
+    if isinstance(backbone, nn.Module) and any(
+        isinstance(module, GatedModel | GatedLayer) for module in backbone.modules()
+    ):
         raise AlreadyGatedError(
             "The model carries gates already; gates on gates would multiply.",
             hint="Attach to the backbone itself; it stays as it is and can be attached to again.",
@@ -182,6 +233,7 @@ def attach_gates(
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise GateError(f"labels holds {', '.join(map(repr, twice))} more than once.")
+    backbone.check_unchanged()
     layout = plan_gates(backbone.model, exclude=backbone.heads, gates=gates, norm=norm, start=start)
     ungated = find_ungated(backbone.model, start=start, exclude=backbone.heads)
     if ungated:
@@ -192,7 +244,3 @@ def attach_gates(
             stacklevel=2,
         )
     return GatedModel(backbone, layout, names)
-
-
-def _carries_gates(module: nn.Module) -> bool:
-    return isinstance(module, GatedModel) or not GATE_PARTS.isdisjoint(module._parameters)

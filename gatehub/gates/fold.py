@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gatehub.backbone import Backbone, BackboneIdentity
 from gatehub.backbone.classifier import replace_classifier
+from gatehub.backbone.structure import own_memory
 from gatehub.errors import BackboneMismatchError, SiteError
 from gatehub.gates.heads import find_head_places, name_head
 from gatehub.gates.layout import GateLayout, SiteGate
@@ -36,8 +37,9 @@ class GateState(Protocol):
 def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) -> nn.Module:
     """Return a plain timm model with the adapter's gates multiplied into its kernels.
 
-    The backbone stays as it is; tensors that the task leaves alone share its memory until the model
-    is moved or cast (`.to`).
+    The model has memory of its own, as much as the whole network takes, and nothing done to it
+    reaches the backbone or the adapter. An `Engine` keeps many tasks in memory, each at the cost
+    of its own layers only.
 
     Args:
         backbone: the one that the adapter was trained on.
@@ -52,10 +54,12 @@ def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) ->
 
     Raises:
         BackboneMismatchError: the backbone's digest is not the adapter's.
+        BackboneChangedError: the backbone's weights have changed since it was loaded.
         SiteError: a tensor of the adapter has no place in the backbone.
         GateError: norms are to be merged, and the model does not run on the meta device.
     """
     check_backbone(backbone, adapter)
+    backbone.check_unchanged()
     model = copy_plain(backbone.model, exclude=backbone.heads)
     with torch.random.fork_rng(devices=[]):
         replace_classifier(model, len(adapter.labels))
@@ -64,20 +68,10 @@ def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) ->
         install_tensors(model, weights)
         if merge_norm:
             merge_norms(model, input_size=backbone.preprocessing.input_size)
-    _take_parameters(model)
-    return model.eval()
-
-
-def _take_parameters(model: nn.Module) -> None:
-    """Give a model parameter objects of its own over the same memory, frozen.
-
-    `Module.to` changes such an object in place, for all models that hold it.
-    """
-    own = {p: nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[name] = own[parameter]
+    theirs = backbone.model
+    lenders = (*theirs.parameters(), *theirs.buffers(), *adapter.tensors.values())
+    own_memory(model, lenders=lenders)
+    return model.eval().requires_grad_(False)
 
 
 def fold_weights(backbone: Backbone, plain: nn.Module, adapter: GateState) -> dict[str, Tensor]:
@@ -145,9 +139,24 @@ def gate_kernels(
     gated = {}
     for site, gate in layout.sites.items():
         kernel = find_kernel(kernels, site, gate, subject=f"Task '{task}'")
-        spread = spread_gate(site, layout, tensors, kernel=kernel, gains=gains)
-        gated[f"{site}.weight"] = (spread * kernel).to(kernel.dtype)
+        parts = {part: tensors[f"{site}.{part}"] for part in gate.parts}
+        gain = tensors[gains[site]] if site in gains else None
+        gated[f"{site}.weight"] = gate_kernel(kernel, gate, parts, gain=gain)
     return gated
+
+
+def gate_kernel(
+    kernel: Tensor, gate: SiteGate, parts: Mapping[str, Tensor], *, gain: Tensor | None
+) -> Tensor:
+    """Multiply one kernel by its gate; see `gate_kernels`.
+
+    Args:
+        kernel: `K(W)`, (O, I/groups, kH, kW) or (O, I); without the gain where one is given.
+        gate: the site's.
+        parts: its learned tensors, by the last part of their name.
+        gain: the task's own gain, of a shape that broadcasts against the kernel, or None.
+    """
+    return (_spread(gate, parts, kernel=kernel, gain=gain) * kernel).to(kernel.dtype)
 
 
 def find_kernel(
@@ -197,10 +206,17 @@ def spread_gate(
         (O, I/groups, 1, 1) or (O, I).
     """
     gate = layout.sites[site]
-    parts = {part: _widen(tensors[f"{site}.{part}"], kernel) for part in gate.parts}
-    matrix = gate.kind.matrix(parts)
+    parts = {part: tensors[f"{site}.{part}"] for part in gate.parts}
+    gain = tensors[gains[site]] if site in gains else None
+    return _spread(gate, parts, kernel=kernel, gain=gain)
+
+
+def _spread(
+    gate: SiteGate, parts: Mapping[str, Tensor], *, kernel: Tensor, gain: Tensor | None
+) -> Tensor:
+    matrix = gate.kind.matrix({part: _widen(tensor, kernel) for part, tensor in parts.items()})
     spread = matrix.reshape(matrix.shape + (1,) * (kernel.ndim - 2))
-    return spread * _widen(tensors[gains[site]], kernel) if site in gains else spread
+    return spread if gain is None else spread * _widen(gain, kernel)
 
 
 def _widen(tensor: Tensor, kernel: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gatehub.backbone import Backbone
-from gatehub.backbone.classifier import copy_structure, replace_classifier
+from gatehub.backbone.classifier import replace_classifier
+from gatehub.backbone.structure import copy_structure, find_storages, own_tensor
 from gatehub.compiler.tracing import copy_to_meta, named_tensors, trace_forward
 from gatehub.errors import GateError
 from gatehub.gates.fold import (
@@ -36,17 +37,23 @@ from gatehub.gates.sites import copy_plain
 class MergedBackbone:
     """The plain form of a backbone, its norms merged wherever that is exact.
 
-    Its kernels lie channels-last, which is how convolutions on a CPU read them fastest. Nothing
-    in it changes after it is made, but for what it keeps of layouts and numbers of labels seen.
+    Its kernels lie channels-last, which is how convolutions on a CPU read them fastest, in memory
+    of its own: what happens to the backbone afterwards does not reach it. Nothing in it changes
+    after it is made, but for what it keeps of layouts and numbers of labels seen.
     A network that does not run on the meta device, where merges are found, keeps its norms.
 
     Args:
         backbone: stays as it is.
+
+    Raises:
+        BackboneChangedError: the backbone's weights have changed since it was loaded.
     """
 
     def __init__(self, backbone: Backbone) -> None:
+        backbone.check_unchanged()
         self.backbone = backbone
-        self._plain = copy_plain(backbone.model, exclude=backbone.heads)
+        plain = copy_plain(backbone.model, exclude=backbone.heads)
+        self._plain = copy_to_meta(plain)
         size = backbone.preprocessing.input_size
         merges = self._find_merges(size)
         self._structure = copy_to_meta(self._plain)
@@ -54,11 +61,13 @@ class MergedBackbone:
         if merges and not _runs(self._structure, size):  # it looks for the norms that have gone
             merges, self._structure = (), copy_to_meta(self._plain)
         self._merges = {merge.convolution: merge for merge in merges}
+        lent = find_storages(tensor for _, tensor in named_tensors(backbone.model))
         self._tensors = {
-            name: lay_out(tensor.detach()) for name, tensor in named_tensors(self._plain)
+            name: own_tensor(lay_out(tensor.detach()), lent)
+            for name, tensor in named_tensors(plain)
         }
         self._shapes = {name: tuple(t.shape) for name, t in named_tensors(self._structure)}
-        self._like = next(backbone.model.parameters())
+        self._like = self._tensors[next(name for name, _ in plain.named_parameters())]
         self._gainless: dict[str, Tensor] = {}
         self._plans: dict[str, LayoutPlan] = {}
         self._heads: dict[int, HeadPlan] = {}
@@ -244,8 +253,11 @@ class MergedBackbone:
         if site not in plan.gains:
             return self._tensors[f"{site}.weight"]
         if site not in self._gainless:
-            formed = form_gainless(self.backbone.model, {site: plan.gains[site]})
-            self._gainless[site] = lay_out(formed[f"{site}.weight"])
+            self.backbone.check_unchanged()
+            theirs = self.backbone.model
+            lent = find_storages(tensor for _, tensor in named_tensors(theirs))
+            for name, kernel in form_gainless(theirs, plan.gains).items():
+                self._gainless[name.removesuffix(".weight")] = own_tensor(lay_out(kernel), lent)
         return self._gainless[site]
 
     def widen(self, tensor: Tensor) -> Tensor:

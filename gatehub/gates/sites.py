@@ -10,8 +10,10 @@ import torch
 from timm.layers import CondConv2d
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from gatehub.backbone.classifier import copy_structure, is_inside
+from gatehub.backbone.classifier import is_inside
+from gatehub.backbone.structure import copy_structure
 from gatehub.errors import SiteError
 from gatehub.gates.rules import SiteRule, registered_sites
 
@@ -72,10 +74,24 @@ def find_sites(
         exclude: names of the modules that hold the classifier, which is never gated.
 
     Raises:
-        SiteError: no stage of that name, or a convolution of a class without a rule.
+        SiteError: no stage of that name, a convolution of a class without a rule, or a site whose
+            weight is parametrized.
     """
     sites = []
     for name, module, rule in _walk(model, start, exclude):
+        if rule is not None and is_parametrized(module, "weight"):
+            raise SiteError(
+                f"The weight of layer '{name}' is parametrized, so it is computed anew whenever it "
+                "is read; a gate multiplies a weight that stands still.",
+                hint="Make it permanent first: torch.nn.utils.parametrize."
+                "remove_parametrizations(layer, 'weight').",
+            )
+        if rule is not None and rule.plain is None and not _holds(module, "weight"):
+            raise SiteError(
+                f"Layer '{name}' is a {type(module).__name__} without a parameter or buffer "
+                "'weight'.",
+                hint="Give its rule a plain layer, which has one.",
+            )
         if rule is not None:
             shape = cast(Tensor, module.weight).shape
             sites.append(
@@ -167,6 +183,10 @@ def copy_plain(model: nn.Module, *, exclude: Sequence[str] = ()) -> nn.Module:
     return copied
 
 
+def _holds(module: nn.Module, part: str) -> bool:
+    return isinstance(module._parameters.get(part, module._buffers.get(part)), Tensor)
+
+
 def _walk(
     model: nn.Module, start: str | None, exclude: Sequence[str]
 ) -> Iterator[tuple[str, nn.Module, SiteRule | None]]:
@@ -176,7 +196,7 @@ def _walk(
     for name, module in modules_from(model, start).items():
         if is_inside(name, exclude):
             continue
-        rule = rules.get(type(module))
+        rule = rules.get(type_before_parametrizations(module))
         if rule is not None and rule.inside is not None:
             parts = name.split(".") if name else []
             around = [every[".".join(parts[:depth])] for depth in range(len(parts))]

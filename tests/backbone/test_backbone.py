@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from gatehub.backbone import Backbone, BackboneIdentity, digest_tensors, load_backbone
-from gatehub.backbone.classifier import copy_structure, is_inside, replace_classifier
+from gatehub.backbone.classifier import is_inside, replace_classifier
+from gatehub.backbone.structure import copy_structure
 from gatehub.errors import BackboneError, BackboneNotFoundError, HubWarning, UnsafeWeightsError
 from tests.hub_server.serve import TestHub
 from tests.tiny import OneLayer, changed, make_backbone, random_images, snapshot

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 from timm.layers import ScaledStdConv2dSame
 from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import remove_parametrizations
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
@@ -15,8 +20,10 @@ from gatehub.errors import (
     SiteError,
     UngatedLayerWarning,
 )
+from gatehub.gates import rules
 from gatehub.gates.attach import GatedModel, attach_gates
 from gatehub.gates.fold import fold
+from gatehub.runtime.engine import Engine
 from tests.parity import assert_parity
 from tests.tiny import (
     LABELS,
@@ -70,9 +77,9 @@ def test_at_first_it_computes_what_a_standardised_backbone_computes() -> None:
 
 def test_only_the_tasks_parameters_require_gradients(tiny_backbone: Backbone) -> None:
     model = attach_gates(tiny_backbone, labels=LABELS)
-    learned = {name for name, p in model.net.named_parameters() if p.requires_grad}
-    expected = {*model.gate_parameters(), *model.norm_parameters(), "fc.weight", "fc.bias"}
-    assert learned == expected
+    learned = {id(p) for p in model.parameters() if p.requires_grad}
+    parts = model.gate_parameters() | model.norm_parameters() | model.head_parameters()
+    assert learned == {id(parameter) for parameter in parts.values()}
     assert model.head_parameters().keys() == {"head.weight", "head.bias"}
     assert not any(p.requires_grad for p in tiny_backbone.parameters())
 
@@ -87,7 +94,8 @@ def test_training_moves_what_the_mode_says_and_nothing_else(
     # Gradient descent moves a value only where its gradient is not 0, which takes a live ReLU.
     take_steps(model, steps=3)
     norms = [n for n, m in model.net.named_modules() if isinstance(m, nn.BatchNorm2d)]
-    expected = {*model.gate_parameters(), "fc.weight", "fc.bias"}
+    expected = {name.replace(".gate", ".gated_weight.gate") for name in model.gate_parameters()}
+    expected |= {"fc.weight", "fc.bias"}
     expected |= {f"{name}.{part}" for name in norms for part in NORM_PARTS[norm]}
     if norm == "stats":
         expected |= {f"{name}.num_batches_tracked" for name in norms}
@@ -113,17 +121,11 @@ def test_the_task_owns_gates_norm_values_of_its_mode_and_head(
 
 
 @pytest.mark.parametrize("norm", NORM_PARTS)
-def test_everything_that_is_not_the_tasks_is_the_backbones_by_reference(
-    tiny_backbone: Backbone, norm: str
-) -> None:
+def test_nothing_lies_in_the_backbones_memory(tiny_backbone: Backbone, norm: str) -> None:
     model = attach_gates(tiny_backbone, labels=LABELS, norm=norm)
-    theirs = {tensor.data_ptr() for tensor in tiny_backbone.state_dict().values()}
-    own = model.task_tensors()
-    for name, tensor in model.net.state_dict().items():
-        if name.startswith("fc.") or name in own:
-            assert tensor.data_ptr() not in theirs, name
-        elif not (norm == "stats" and name.endswith("num_batches_tracked")):
-            assert tensor.data_ptr() in theirs, name
+    theirs = {t.untyped_storage().data_ptr() for t in tiny_backbone.state_dict().values()}
+    for name, tensor in model.state_dict().items():
+        assert tensor.untyped_storage().data_ptr() not in theirs, name
 
 
 @pytest.mark.parametrize("norm", NORM_PARTS)
@@ -345,10 +347,118 @@ def test_gains_of_a_network_without_norms_are_learned_beside_the_gates(norm: str
     backbone = Backbone(OneLayer(layers, 8))
     before = snapshot(backbone)
     model = attach_gates(backbone, labels=LABELS, norm=norm, start="layer.1")
-    gains = {"layer.1.gain"} if norm == "affine" else set()
-    assert model.norm_parameters().keys() == gains
+    learns = norm == "affine"
+    assert model.norm_parameters().keys() == ({"layer.1.gain"} if learns else set())
     start = snapshot(model.net)
     take_steps(model)
-    assert {name for name in changed(start, model.net) if "gain" in name} == gains
+    place = {"layer.1.gated_weight.gain"} if learns else set()
+    assert {name for name in changed(start, model.net) if name.endswith("gain")} == place
     assert changed(before, backbone) == set()
     assert not hasattr(model.net.layer[0], "gain")
+
+
+class OwnGate(nn.Module):
+    """A block with a parameter called as a gate of ours is, as timm's selective attention has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.name = name
+        self.register_parameter(name, nn.Parameter(torch.rand(8, 1, 1) + 0.5))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.conv(images) * getattr(self, self.name)
+
+
+class GatedConv2d(nn.Conv2d):
+    """A convolution with a gate of its own, which is no gate of a task."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(3, 8, 3)
+        self.name = name
+        self.register_parameter(name, nn.Parameter(torch.rand(8, 1, 1) + 0.5))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * getattr(self, self.name)
+
+
+@pytest.mark.parametrize("gates", ["full", "lowrank:2", "scale"])
+@pytest.mark.parametrize("name", ["gate", "gate_a", "gate_b", "gated_weight", "kernel"])
+@pytest.mark.parametrize("layer", [OwnGate, GatedConv2d])
+def test_a_backbone_may_have_a_parameter_called_gate(
+    layer: type[nn.Module], name: str, gates: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(rules._RULES, GatedConv2d, rules.SiteRule(kernel=lambda m: m.weight))
+    torch.manual_seed(0)
+    backbone = Backbone(OneLayer(layer(name), 8))
+    model = make_trained(backbone, gates=gates)
+    images = random_images()
+    loaded = Adapter.load(
+        Adapter.from_model(model, task="birds").save(tmp_path / "birds", dtype="float32")
+    )
+    engine = Engine(backbone, dtype="float32")
+    engine.load("birds", loaded)
+    with torch.no_grad():
+        expected = model(images)
+        assert torch.equal(fold(backbone, loaded)(images), expected)
+    assert_parity(engine.predict("birds", images), expected)
+
+
+def test_a_folded_model_is_a_backbone_like_any_other(tiny_backbone: Backbone) -> None:
+    folded = fold(tiny_backbone, Adapter.from_model(make_trained(tiny_backbone), task="birds"))
+    again = attach_gates(Backbone(folded), labels=LABELS)
+    assert again.layout.sites.keys() == make_trained(tiny_backbone).layout.sites.keys()
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, nn.Sequential, lambda net: net.layer1])
+def test_gates_are_known_wherever_they_stand(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    gated = attach_gates(make_backbone(), labels=LABELS)
+    with pytest.raises(AlreadyGatedError, match="carries gates already"):
+        attach_gates(wrap(gated.net), labels=LABELS)
+
+
+@pytest.mark.parametrize("start", [None, "layer.1"])
+@pytest.mark.parametrize(
+    "norm",
+    [parametrizations.weight_norm, parametrizations.spectral_norm, parametrizations.orthogonal],
+)
+def test_a_site_with_a_parametrized_weight_is_refused_and_one_before_the_start_is_left(
+    norm: Callable[[nn.Module], object], start: str | None
+) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(OneLayer(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)), 8))
+    norm(backbone.model.layer[0])
+    backbone = Backbone(backbone.model)
+    if start is None:
+        message = r"'layer.0' is parametrized, .*remove_parametrizations\(layer, 'weight'\)"
+        with pytest.raises(SiteError, match=message):
+            attach_gates(backbone, labels=LABELS)
+        remove_parametrizations(backbone.model.layer[0], "weight")
+        attach_gates(Backbone(backbone.model), labels=LABELS)
+        return
+    model = make_trained(backbone, start=start, norm="affine")
+    take_steps(model)
+    folded = fold(backbone, Adapter.from_model(model, task="birds"))
+    with torch.no_grad():
+        assert torch.equal(folded(random_images()), model(random_images()))
+
+
+def test_a_kernel_may_be_a_buffer() -> None:
+    layer = nn.Conv2d(3, 8, 3)
+    weight = layer.weight.detach().clone()
+    del layer.weight
+    layer.register_buffer("weight", weight)
+    backbone = Backbone(OneLayer(layer, 8))
+    model = make_trained(backbone)
+    folded = fold(backbone, Adapter.from_model(model, task="birds"))
+    with torch.no_grad():
+        assert torch.equal(folded(random_images()), model(random_images()))
+
+
+def test_a_layer_without_a_weight_to_gate_is_refused() -> None:
+    layer = nn.Conv2d(3, 8, 3)
+    weight = layer.weight.detach().clone()
+    del layer.weight
+    layer.weight = weight
+    with pytest.raises(SiteError, match=r"'layer' is a Conv2d without a parameter or buffer 'wei"):
+        attach_gates(Backbone(OneLayer(layer, 8)), labels=LABELS)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
-from gatehub.backbone.classifier import copy_structure
+from gatehub.backbone.structure import copy_structure
 from gatehub.errors import BackboneMismatchError, SiteError
 from gatehub.gates.attach import GatedModel
 from gatehub.gates.fold import fold
@@ -394,35 +394,6 @@ def test_an_adapter_is_a_copy_of_the_model_it_came_from(tiny_backbone: Backbone)
     before = fold(tiny_backbone, adapter)(images)
     take_steps(model)
     assert torch.equal(fold(tiny_backbone, adapter)(images), before)
-
-
-def test_a_shared_stem_is_the_backbones_own_by_reference(tiny_backbone: Backbone) -> None:
-    folded = fold(tiny_backbone, adapt(make_trained(tiny_backbone, norm="stats", start="layer3")))
-    theirs = tiny_backbone.model.state_dict()
-    shared = {
-        name.partition(".")[0]
-        for name, tensor in folded.state_dict().items()
-        if tensor.data_ptr() == theirs[name].data_ptr() and not name.endswith("num_batches_tracked")
-    }
-    assert shared == {"conv1", "bn1", "layer1", "layer2"}
-
-
-def test_a_task_with_frozen_norms_shares_them(tiny_backbone: Backbone) -> None:
-    folded = fold(tiny_backbone, adapt(make_trained(tiny_backbone, norm="frozen")))
-    theirs = tiny_backbone.model
-    assert folded.layer4[0].bn1.weight.data_ptr() == theirs.layer4[0].bn1.weight.data_ptr()
-    assert folded.layer4[0].conv1.weight.data_ptr() != theirs.layer4[0].conv1.weight.data_ptr()
-
-
-@pytest.mark.parametrize("merge_norm", [False, True])
-def test_a_folded_model_is_cast_without_the_backbone(
-    tiny_backbone: Backbone, merge_norm: bool
-) -> None:
-    adapter = adapt(make_trained(tiny_backbone, norm="frozen"))
-    before = snapshot(tiny_backbone)
-    fold(tiny_backbone, adapter, merge_norm=merge_norm).double()
-    assert changed(before, tiny_backbone) == set()
-    assert {p.dtype for p in tiny_backbone.parameters()} == {torch.float32}
 
 
 def test_what_is_tied_stays_tied_in_a_folded_model() -> None:
