@@ -52,20 +52,23 @@ MAX_ATTACHMENT_BYTES = 2**26
 _CODES = {str(value).removeprefix("torch."): code for code, value in DTYPES.items()}
 
 
-def verify_adapter(folder: Path) -> AdapterConfig:
-    """Read every byte of an adapter's folder and return its config.
-
-    Raises:
-        AdapterFormatError: one subclass for each way in which a folder can be unsound.
-    """
-    return read_adapter(folder)[0]
+def verify_adapter(folder: Path, *, proven: Mapping[str, str] | None = None) -> AdapterConfig:
+    """Read every byte of an adapter's folder and return its config; see `read_adapter`."""
+    return read_adapter(folder, proven=proven)[0]
 
 
-def read_adapter(folder: Path) -> tuple[AdapterConfig, dict[str, Tensor]]:
+def read_adapter(
+    folder: Path, *, proven: Mapping[str, str] | None = None
+) -> tuple[AdapterConfig, dict[str, Tensor]]:
     """Read and check an adapter's folder: its config, and its tensors as float32.
 
     Files that are not the adapter's are left alone, see `list_files`. The card may be edited by
     hand, so it must be there but has no digest.
+
+    Args:
+        folder: where it lies.
+        proven: the SHA-256 of files by name, from who has just hashed them: they are compared with
+            the config and not computed again.
 
     Raises:
         AdapterFormatError: one subclass for each way in which a folder can be unsound.
@@ -77,11 +80,13 @@ def read_adapter(folder: Path) -> tuple[AdapterConfig, dict[str, Tensor]]:
         config = _read_config(text, str(config_path))
         _check_attachments(config, present, folder)
         data = _read_tensor_file(tensors_path, config)
-        _check_digest(tensors_path, data, config)  # first: what it promises is what is judged
+        _check_digest(
+            tensors_path, data, config, proven or {}
+        )  # what it promises is what is judged
         tensors = load_tensors(data, config.tensors, where=str(tensors_path))
         for name in sorted(config.files.keys() - {TENSORS_FILE}):
             content = _read_file(folder / name, MAX_ATTACHMENT_BYTES, UnexpectedFileError)
-            _check_digest(folder / name, content, config)
+            _check_digest(folder / name, content, config, proven or {})
     except GatehubError:  # some of them are OSErrors too
         raise
     except OSError as error:
@@ -241,8 +246,11 @@ def _read_tensor_file(path: Path, config: AdapterConfig) -> bytes:
         return prefix + header + file.read(expected)
 
 
-def _check_digest(path: Path, data: bytes, config: AdapterConfig) -> None:
-    found, expected = hashlib.sha256(data).hexdigest(), config.files[path.name]
+def _check_digest(
+    path: Path, data: bytes, config: AdapterConfig, proven: Mapping[str, str]
+) -> None:
+    found = proven.get(path.name) or hashlib.sha256(data).hexdigest()
+    expected = config.files[path.name]
     if found != expected:
         raise DigestMismatchError(
             f"'{path}' has SHA-256 {found[:12]}…, but its config names {expected[:12]}….",

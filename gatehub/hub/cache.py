@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gatehub._disk import write_whole
-from gatehub.hub.files import StoredFile, digest_file, is_digest
+from gatehub.hub.files import StoredFile, is_digest
 from gatehub.hub.names import is_commit, is_component
 
 _KNOWN, _SEEN = ".known", ".seen"
@@ -43,16 +43,10 @@ class Cache:
         """Where a commit's adapter lies, or would."""
         return self.root / repo / commit
 
-    def remember(self, repo: str, commit: str, folder: Path) -> dict[str, StoredFile]:
-        """Keep the digests of a folder that was just proven, and return them."""
-        files = {
-            path.name: digest_file(path)
-            for path in sorted(folder.iterdir())
-            if not path.name.startswith(".")
-        }
-        record = {name: asdict(file) for name, file in files.items()}
+    def remember(self, repo: str, commit: str, files: Mapping[str, StoredFile]) -> None:
+        """Keep the digests of a folder that was just proven."""
+        record = {name: asdict(files[name]) for name in sorted(files)}
         write_whole(self.root / repo / _KNOWN / f"{commit}.json", json.dumps(record).encode())
-        return files
 
     def files(self, repo: str, commit: str) -> Mapping[str, StoredFile] | None:
         """The digests of a commit that was pulled before, None if it was not."""

@@ -62,33 +62,59 @@ def digest_file(path: Path) -> StoredFile:
     return StoredFile(bytes=size, sha256=digest.hexdigest())
 
 
-def is_same(path: Path, known: KnownFile) -> bool:
-    """Whether a file has exactly the bytes that are known of it."""
+def is_same(path: Path, known: KnownFile, digest: StoredFile | None = None) -> bool:
+    """Whether a file has exactly the bytes that are known of it.
+
+    Args:
+        path: the file.
+        known: what is known.
+        digest: the file's own size and SHA-256, where somebody has just read it.
+    """
     size = path.stat().st_size
     if size != known.bytes:
         return False
     if isinstance(known, StoredFile):
-        return digest_file(path) == known
-    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    digest.update(path.read_bytes())
-    return digest.hexdigest() == known.oid
+        return (digest or digest_file(path)) == known
+    sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    sha1.update(path.read_bytes())
+    return sha1.hexdigest() == known.oid
 
 
-def holds(folder: Path, files: Mapping[str, KnownFile]) -> bool:
-    """Whether a folder holds exactly these files, each with exactly these bytes.
+def looks_like(folder: Path, files: Mapping[str, KnownFile]) -> bool:
+    """Whether a folder holds exactly these files, by their names and sizes.
 
     Names that begin with a dot do not count: desktops leave such files wherever they look.
     """
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
             return False
-        present = {name for name in os.listdir(folder) if not name.startswith(".")}
-        return present == files.keys() and all(
-            stat.S_ISREG((folder / name).lstat().st_mode) and is_same(folder / name, known)
-            for name, known in files.items()
-        )
+        names = {name for name in os.listdir(folder) if not name.startswith(".")}
+        found = {name: (folder / name).lstat() for name in names}
     except FileNotFoundError:
         return False
+    return found.keys() == files.keys() and all(
+        stat.S_ISREG(found[name].st_mode) and found[name].st_size == known.bytes
+        for name, known in files.items()
+    )
+
+
+def prove(folder: Path, files: Mapping[str, KnownFile]) -> dict[str, StoredFile] | None:
+    """Read a folder that should hold exactly these files, each with exactly these bytes.
+
+    Returns:
+        The size and SHA-256 of each file; None if the folder holds anything else.
+    """
+    if not looks_like(folder, files):
+        return None
+    proven = {}
+    try:
+        for name, known in files.items():
+            proven[name] = digest_file(folder / name)
+            if not is_same(folder / name, known, proven[name]):
+                return None
+    except FileNotFoundError:
+        return None
+    return proven
 
 
 def select_files(

@@ -24,7 +24,9 @@ from gatehub.hub.files import (
     StoredFile,
     describe_others,
     digest_file,
-    holds,
+    is_same,
+    looks_like,
+    prove,
     select_files,
 )
 from gatehub.hub.lock import Pin, add_pin, read_lock
@@ -137,20 +139,18 @@ class _Pull:
 
     def run(self, out: Path | None) -> tuple[Pulled, Mapping[str, StoredFile]]:
         commit, stale = self._find()
-        cached = self._cache.folder(self._repo, commit)
         files = self._known(commit)
-        if out is not None and is_taken(out) and not holds(out, files):
+        folder = self._cache.folder(self._repo, commit) if out is None else out
+        proven = prove(folder, files)
+        if proven is not None:
+            _verify(folder, proven)
+        elif out is not None and is_taken(out):
             raise self._exists(out)
-        folder = cached if out is None else out
-        if holds(folder, files):
-            _verify(folder)
         else:
-            source = cached if out is not None and holds(cached, files) else None
-            self._bring(folder, commit, files, source)
+            proven = self._bring(folder, commit, files)
         if out is None:
-            proven = self._cache.files(self._repo, commit)
-            if proven is None:
-                proven = self._cache.remember(self._repo, commit, folder)
+            if self._cache.files(self._repo, commit) is None:
+                self._cache.remember(self._repo, commit, proven)
             if not stale:
                 self._cache.see(self._repo, self._revision, commit)
         pulled = Pulled(
@@ -161,7 +161,7 @@ class _Pull:
             folder=folder,
             stale=stale,
         )
-        return pulled, {name: digest_file(folder / name) for name in files}
+        return pulled, proven
 
     def _find(self) -> tuple[str, bool]:
         """The commit, and whether it may be an old one."""
@@ -204,28 +204,22 @@ class _Pull:
         return known
 
     def _bring(
-        self, folder: Path, commit: str, files: Mapping[str, KnownFile], source: Path | None
-    ) -> None:
-        # A Hub lists what it likes, and a lock file may have been edited.
-        if source is None and files.keys() - self._store.files(self._repo, commit).keys():
-            raise self._changed(commit)
+        self, folder: Path, commit: str, files: Mapping[str, KnownFile]
+    ) -> dict[str, StoredFile]:
+        """Make the folder, and return what was proven of its files."""
+        cached = self._cache.folder(self._repo, commit)
         with staged(folder) as stage:
-            for name in files:
-                if source is not None:
-                    shutil.copyfile(source / name, stage / name)
-                    sync_file(stage / name)
-                else:
-                    self._store.fetch(self._repo, commit, name, stage / name)
-            if not holds(stage, files):
-                raise self._changed(commit)
+            proven = None if folder == cached else _copy(cached, stage, files)
+            if proven is None:
+                proven = self._fetch(stage, commit, files)
             sync_folder(stage)
             try:
-                _verify(stage)
+                _verify(stage, proven)
             except AdapterError as error:  # it names the stage, which is gone when it is read
                 error.message = error.message.replace(str(stage), self._name)
                 raise
-            in_cache = folder == self._cache.folder(self._repo, commit)
-            if in_cache and not holds(folder, files):  # another pull may use a sound one
+            # Another pull may use a sound one.
+            if folder == cached and prove(folder, files) is None:
                 with suppress(FileNotFoundError):
                     os.rename(folder, stage.with_name(f"{stage.name}.old"))
             try:
@@ -234,9 +228,30 @@ class _Pull:
                 # Something is there now; another pull may have brought the same.
                 if not is_taken(folder):
                     raise
-                if not holds(folder, files):
+                if prove(folder, files) is None:
                     raise self._exists(folder) from None
             sync_folder(folder.parent)
+        return proven
+
+    def _fetch(
+        self, stage: Path, commit: str, files: Mapping[str, KnownFile]
+    ) -> dict[str, StoredFile]:
+        """Fetch every file, and return what was proven of it on the way."""
+        # A Hub lists what it likes, and a lock file may have been edited.
+        listed = self._store.files(self._repo, commit)
+        if files.keys() - listed.keys():
+            raise self._changed(commit)
+        proven = {}
+        for name, known in files.items():
+            there = listed[name]
+            if there.bytes != known.bytes:
+                raise self._changed(commit)
+            self._store.fetch(self._repo, commit, name, stage / name)
+            # What arrived is what is listed, or `fetch` has refused it.
+            proven[name] = there if isinstance(there, StoredFile) else digest_file(stage / name)
+            if known != there and not is_same(stage / name, known, proven[name]):
+                raise self._changed(commit)
+        return proven
 
     def _changed(self, commit: str) -> HubIntegrityError:
         before = "were pulled before" if self._pin is None else "the lock file pins"
@@ -253,8 +268,27 @@ class _Pull:
         )
 
 
-def _verify(folder: Path) -> None:
+def _copy(
+    cached: Path, stage: Path, files: Mapping[str, KnownFile]
+) -> dict[str, StoredFile] | None:
+    """Copy what was pulled before, and prove the copy; None, and nothing, if that is not sound."""
+    if not looks_like(cached, files):
+        return None
+    try:
+        for name in files:
+            shutil.copyfile(cached / name, stage / name)
+            sync_file(stage / name)
+        proven = prove(stage, files)
+    except FileNotFoundError:  # another pull puts a sound one there
+        proven = None
+    if proven is None:
+        for name in files:
+            (stage / name).unlink(missing_ok=True)
+    return proven
+
+
+def _verify(folder: Path, proven: Mapping[str, StoredFile]) -> None:
     # Loads torch, which nothing else in this package needs.
     from gatehub.adapter.files import verify_adapter
 
-    verify_adapter(folder)
+    verify_adapter(folder, proven={name: file.sha256 for name, file in proven.items()})

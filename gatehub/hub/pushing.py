@@ -149,7 +149,9 @@ def plan_push(
         refs, parent, there = _look(store, repo, revision)
         check_branch(repo, revision, tagged=refs.tags.get(revision))
         same = {
-            name for name, known in there.items() if name in files and is_same(ready / name, known)
+            name
+            for name, known in there.items()
+            if name in files and is_same(ready / name, known, files[name])
         }
         added = tuple(sorted(files.keys() - there.keys()))
         changed = tuple(sorted((files.keys() & there.keys()) - same))
@@ -189,12 +191,13 @@ def _ready(
     """The folder as it is to be pushed, the digests of its files, and its config, all verified."""
     # Loads torch, which nothing else in this package needs.
     from gatehub.adapter.files import verify_adapter
+    from gatehub.adapter.folder import TENSORS_FILE
     from gatehub.adapter.privacy import without_paths
 
     folder = Path(folder)
     # Digests before verification: what the hub then takes is what was verified.
     files = _digest(folder)
-    config = verify_adapter(folder)
+    config = verify_adapter(folder, proven=_sums(files))
     for name, file in files.items():
         if file.bytes > MAX_FILE_BYTES[name]:
             raise AdapterFormatError(
@@ -202,8 +205,8 @@ def _ready(
             )
     with without_paths(folder, config) as (ready, config, cut):
         if cut:
-            files = _digest(ready)
-            verify_adapter(ready)
+            files = {**files, **_digest(ready, but=TENSORS_FILE)}
+            verify_adapter(ready, proven=_sums(files))
             listed = " and ".join(quote(path) for path in cut[:5])
             more = f" and {len(cut) - 5} more paths" if len(cut) > 5 else ""
             report(
@@ -213,9 +216,13 @@ def _ready(
         yield ready, files, config
 
 
-def _digest(folder: Path) -> dict[str, StoredFile]:
-    paths = {name: folder / name for name in sorted(MAX_FILE_BYTES)}
+def _digest(folder: Path, but: str = "") -> dict[str, StoredFile]:
+    paths = {name: folder / name for name in sorted(MAX_FILE_BYTES) if name != but}
     return {name: digest_file(path) for name, path in paths.items() if path.is_file()}
+
+
+def _sums(files: Mapping[str, StoredFile]) -> dict[str, str]:
+    return {name: file.sha256 for name, file in files.items()}
 
 
 def _look(store: Hub, repo: str, revision: str) -> tuple[Refs, str | None, Mapping[str, KnownFile]]:

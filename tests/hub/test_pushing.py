@@ -134,8 +134,8 @@ def test_an_adapter_that_changes_meanwhile_is_not_pushed(
 ) -> None:
     verify = gatehub.adapter.files.verify_adapter
 
-    def verify_and_change(folder: Path) -> Any:
-        config = verify(folder)
+    def verify_and_change(folder: Path, **proven: Any) -> Any:
+        config = verify(folder, **proven)
         (folder / "README.md").write_text("something else")
         return config
 

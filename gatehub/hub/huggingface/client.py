@@ -144,8 +144,7 @@ class HubClient:
         """Whether a commit holds exactly these files of an adapter, whatever else it holds."""
         there = {n: known for n, known in self.files(repo, commit).items() if n in MAX_FILE_BYTES}
         return there.keys() == files.keys() and all(
-            known == files[name] if isinstance(known, StoredFile) else is_same(folder / name, known)
-            for name, known in there.items()
+            is_same(folder / name, known, files[name]) for name, known in there.items()
         )
 
 
