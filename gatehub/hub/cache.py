@@ -3,6 +3,7 @@
     HUB/ORG/NAME/COMMIT/                 an adapter's folder
     HUB/ORG/NAME/.known/COMMIT.json      size and SHA-256 of each of its files
     HUB/ORG/NAME/.seen/REVISION          the commit that a branch or tag named last
+    HUB/ORG/.NAME.guard                  locked while a folder is put in its place
 
 Two hubs never share a folder: what a strange one calls a commit proves nothing of another's.
 """
@@ -16,8 +17,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from gatehub._disk import write_whole
-from gatehub.hub.files import StoredFile, is_digest
+from gatehub._disk import sync_folder, write_whole
+from gatehub.hub.files import StoredFile, is_digest, prove
+from gatehub.hub.guard import guarded
 from gatehub.hub.names import is_commit, is_component
 
 _KNOWN, _SEEN = ".known", ".seen"
@@ -42,6 +44,25 @@ class Cache:
     def folder(self, repo: str, commit: str) -> Path:
         """Where a commit's adapter lies, or would."""
         return self.root / repo / commit
+
+    def place(self, repo: str, commit: str, stage: Path, files: Mapping[str, StoredFile]) -> None:
+        """Give a proven folder its place in the cache, in place of a damaged one.
+
+        What is there already stays if it is sound: another pull may be using it.
+
+        Args:
+            repo: `org/name`.
+            commit: which commit of it.
+            stage: the folder, beside which is room for the damaged one.
+            files: what was proven of it.
+        """
+        folder = self.folder(repo, commit)
+        with guarded(self.root / repo):  # or two would both see a damaged one, and take it away
+            if prove(folder, files) is None:
+                with suppress(FileNotFoundError):
+                    os.rename(folder, stage.with_name(f"{stage.name}.old"))
+                os.rename(stage, folder)
+                sync_folder(folder.parent)
 
     def remember(self, repo: str, commit: str, files: Mapping[str, StoredFile]) -> None:
         """Keep the digests of a folder that was just proven."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -218,20 +217,22 @@ class _Pull:
             except AdapterError as error:  # it names the stage, which is gone when it is read
                 error.message = error.message.replace(str(stage), self._name)
                 raise
-            # Another pull may use a sound one.
-            if folder == cached and prove(folder, files) is None:
-                with suppress(FileNotFoundError):
-                    os.rename(folder, stage.with_name(f"{stage.name}.old"))
-            try:
-                os.rename(stage, folder)
-            except OSError:
-                # Something is there now; another pull may have brought the same.
-                if not is_taken(folder):
-                    raise
-                if prove(folder, files) is None:
-                    raise self._exists(folder) from None
-            sync_folder(folder.parent)
+            if folder == cached:
+                self._cache.place(self._repo, commit, stage, proven)
+            else:
+                self._place(folder, stage, proven)
         return proven
+
+    def _place(self, folder: Path, stage: Path, proven: Mapping[str, StoredFile]) -> None:
+        try:
+            os.rename(stage, folder)
+        except OSError:
+            # Something is there now; another pull may have brought the same.
+            if not is_taken(folder):
+                raise
+            if prove(folder, proven) is None:
+                raise self._exists(folder) from None
+        sync_folder(folder.parent)
 
     def _fetch(
         self, stage: Path, commit: str, files: Mapping[str, KnownFile]

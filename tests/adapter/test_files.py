@@ -509,3 +509,12 @@ def test_config_that_could_not_be_read_again_is_not_saved(
     with pytest.raises(ConfigError, match=r"The config for .* has .* bytes; at most 1,000"):
         make_sample().save(tmp_path / "fruit")
     assert not os.listdir(tmp_path)
+
+
+def test_a_proven_digest_is_held_against_the_config(tmp_path: Path) -> None:
+    folder = copy_golden(tmp_path / "sample")
+    own = verify_adapter(folder).files
+    assert verify_adapter(folder, proven=own).files == own
+    assert verify_adapter(folder, proven={CONFIG: "0" * 64}).files == own  # it names the others
+    with pytest.raises(DigestMismatchError, match="SHA-256 000000000000…, but its config names"):
+        verify_adapter(folder, proven={TENSORS: "0" * 64})
