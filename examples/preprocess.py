@@ -42,7 +42,6 @@ def flatten(image: Image.Image, rules: dict[str, Any] | None) -> Image.Image:
         flat = Image.new("RGB", layer.size, tuple(rules["background"]))
         flat.paste(layer, mask=layer)
     flat = flat.convert("RGB")
-    flat.info.clear()
     flat.getexif()[0x0112] = image.getexif().get(0x0112, 1)
     return ImageOps.exif_transpose(flat)
 

@@ -69,25 +69,46 @@ def announce_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + struct.pack(">I", 0) + b"IDAT\0\0\0\0"
 
 
-def tiff(data: bytes, tags: dict[int, int | Sequence[int]], *, order: str = "<") -> bytes:
-    """A TIFF of one piece of data, where a tag's value is given or is 'the data's place' (-1)."""
-    place = 8 + 2 + 12 * len(tags) + 4
-    longer, entries = b"", b""
-    start = place + sum(2 * len(v) for v in tags.values() if not isinstance(v, int) and len(v) > 2)
-    for tag, value in sorted(tags.items()):
-        values = [value] if isinstance(value, int) else [*value]
+def tiff(
+    pieces: Sequence[bytes],
+    tags: dict[int, int | Sequence[int]],
+    *,
+    places: tuple[int, int] = (273, 279),
+    order: str = "<",
+) -> bytes:
+    """A TIFF of one page.
+
+    Args:
+        pieces: its data, which follow the tags.
+        tags: a whole number is stored in 32 bits, a sequence of them in 16 bits each.
+        places: the tags of where the pieces begin, and of how long they are.
+        order: "<" or ">", as struct calls it.
+    """
+
+    def pack(value: int | Sequence[int]) -> tuple[int, int, bytes]:
         short = not isinstance(value, int)
-        packed = struct.pack(f"{order}{len(values)}{'H' if short else 'i'}", *values)
-        if value == -1:
-            packed = struct.pack(f"{order}I", start)
-        if len(packed) > 4:
-            where = place + len(longer)
-            longer += packed
-            packed = struct.pack(f"{order}I", where)
-        entries += struct.pack(f"{order}HHI", tag, 3 if short else 4, len(values))
-        entries += packed.ljust(4, b"\0")
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
-    return head + struct.pack(f"{order}H", len(tags)) + entries + b"\0" * 4 + longer + data
+        values = [*value] if short else [value]
+        return (
+            (3 if short else 4),
+            len(values),
+            struct.pack(f"{order}{len(values)}{'HI'[not short]}", *values),
+        )
+
+    packed = {tag: pack(value) for tag, value in tags.items()}
+    lengths = [len(piece) for piece in pieces]
+    packed[places[1]] = 4, len(pieces), struct.pack(f"{order}{len(pieces)}I", *lengths)
+    packed[places[0]] = 4, len(pieces), bytes(4 * len(pieces))
+    longer = 8 + 2 + 12 * len(packed) + 4
+    start = longer + sum(len(data) for _, _, data in packed.values() if len(data) > 4)
+    starts = [start + sum(lengths[:i]) for i in range(len(pieces))]
+    packed[places[0]] = 4, len(pieces), struct.pack(f"{order}{len(pieces)}I", *starts)
+    entries = behind = b""
+    for tag, (kind, count, data) in sorted(packed.items()):
+        if len(data) > 4:
+            behind, data = behind + data, struct.pack(f"{order}I", longer + len(behind))
+        entries += struct.pack(f"{order}HHI", tag, kind, count) + data.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(packed))
+    return head + entries + bytes(4) + behind + b"".join(pieces)
 
 
 def tiff_of(
@@ -96,23 +117,22 @@ def tiff_of(
     *,
     order: str = "<",
     compressed: bool = False,
+    planes: bool = False,
     **more: Sequence[int],
 ) -> bytes:
-    """A TIFF of (H, W, C) 16-bit values; `more` are tags as `t284=(2,)`."""
+    """A TIFF of (H, W, C) 16-bit values; `more` are tags as `t339=(2,)`."""
     height, width, channels = pixels.shape
-    data = pixels.astype(f"{order}u2").tobytes()
-    if compressed:
-        data = zlib.compress(data)
+    stored = [pixels[..., i] for i in range(channels)] if planes else [pixels]
+    data = [values.astype(f"{order}u2").tobytes() for values in stored]
     tags: dict[int, int | Sequence[int]] = {
         256: width,
         257: height,
         258: (16,) * channels,
         259: (8 if compressed else 1,),
         262: (photometric,),
-        273: -1,
         277: (channels,),
         278: height,
-        279: len(data),
+        284: (2 if planes else 1,),
     }
     tags |= {int(name[1:]): value for name, value in more.items()}
-    return tiff(data, tags, order=order)
+    return tiff([zlib.compress(d) if compressed else d for d in data], tags, order=order)

@@ -84,12 +84,21 @@ def test_a_file_on_disk_is_read_twice(tmp_path: Path) -> None:
 
 
 def test_a_large_image_is_scaled_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_depth, "_STRIP_PIXELS", 20)
-    for colour_type, channels in CHANNELS.items():
-        values = draw(channels, shape=(11, 7))
-        assert np.array_equal(read(png(values, colour_type))[1], scaled(values))
-    monkeypatch.setattr(_depth, "_STRIP_PIXELS", 1)
-    assert np.array_equal(read(png(draw(3), RGB))[1], scaled(draw(3)))
+    sizes = []
+
+    def watch(image: Image.Image, box: tuple[int, int, int, int]) -> NDArray[np.generic]:
+        sizes.append((box[2] - box[0], box[3] - box[1]))
+        return original(image, box)
+
+    original = _depth._read
+    monkeypatch.setattr(_depth, "_read", watch)
+    for limit, rows in ((28, 2), (1, 1)):
+        monkeypatch.setattr(_depth, "_STRIP_PIXELS", limit)
+        for colour_type, channels in CHANNELS.items():
+            values = draw(channels, shape=(5, 13))
+            assert np.array_equal(read(png(values, colour_type))[1], scaled(values))
+        assert set(sizes) == {(13, rows), (13, 1)}
+        sizes.clear()
 
 
 @pytest.mark.parametrize(
@@ -154,10 +163,11 @@ def test_a_bitmap_of_5_bits_a_channel_is_not_taken_for_one_of_16() -> None:
         (tiff_of(draw(1), 1, t339=(2,)), "pixels of mode I, whose range is not known"),
         (tiff_of(draw(1), 0), "16 bits of grey of which 0 is white"),
         (tiff_of(draw(4), 2, t338=(1,)), "16 bits per channel in a form of which only 8"),
-        (tiff_of(draw(3), 2, t284=(2,)), "16 bits per channel in a form of which only 8"),
+        (tiff_of(draw(3), 2, planes=True), "16 bits per channel in a form of which only 8"),
+        (tiff_of(draw(3), 2, planes=True, compressed=True), "16 bits per channel in a form of"),
         (b"Pf 1 1 -1.0\n\0\0\0\0", "pixels of mode F, whose range is not known"),
     ],
-    ids=["32", "float", "signed", "white is zero", "premultiplied", "planes", "pfm"],
+    ids=["32", "float", "signed", "white is zero", "premultiplied", "planes", "packed", "pfm"],
 )  # fmt: skip
 def test_what_would_be_cut_is_refused(encoded: bytes, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):

@@ -82,6 +82,12 @@ def test_an_orientation_that_cannot_be_read_is_none(exif: bytes) -> None:
     assert open_image(encode(gradient(), "JPEG", exif=exif)).size == (40, 30)
 
 
+@pytest.mark.parametrize("exif", [b"nonsense", b"MM", b"MM\0*", b"II*\0\xff\xff\xff\xff"])
+def test_metadata_of_a_png_that_cannot_be_read_says_nothing(exif: bytes) -> None:
+    values = np.zeros((3, 4, 3), np.uint16)
+    assert open_image(png(values, 2, chunks=chunk(b"eXIf", exif))).size == (4, 3)
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_does_not_exist_is_none(orientation: int) -> None:
     assert open_image(encode(gradient(), exif=turned(orientation))).size == (40, 30)
@@ -340,3 +346,15 @@ def test_an_image_is_left_as_it_was() -> None:
     assert (image.mode, image.size) == ("RGBA", (2, 1))
     assert image.getexif()[0x0112] == 6
     assert struct.unpack("4B4B", image.tobytes()) == (*RED, 255, *GREEN, 0)
+    image = Image.open(io.BytesIO(palette(transparency=b"\0\0\0")))
+    open_image(image, rules=None)
+    assert image.info["transparency"] == b"\0\0\0"
+
+
+def test_a_file_that_somebody_else_opened_stays_open(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "a.gif") as image:
+        assert pixels(open_image(image))[0] == RED
+        image.seek(1)
+        assert pixels(open_image(image))[0] == BLUE
