@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gatehub.backbone import Backbone, BackboneIdentity
 from gatehub.backbone.classifier import replace_classifier
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.backbone.structure import own_memory
 from gatehub.errors import BackboneMismatchError, SiteError
 from gatehub.gates.heads import find_head_places, name_head
@@ -17,6 +18,9 @@ from gatehub.gates.layout import GateLayout, SiteGate
 from gatehub.gates.norm_folding import merge_norms
 from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
 from gatehub.gates.sites import copy_plain
+
+# Fine-tuning on larger images is common: at 448 pixels a side, or 1024, what was trained at 224.
+MAX_INPUT_GROWTH = 32
 
 
 class GateState(Protocol):
@@ -30,6 +34,8 @@ class GateState(Protocol):
     def backbone(self) -> BackboneIdentity: ...
     @property
     def layout(self) -> GateLayout: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
     @property
     def tensors(self) -> Mapping[str, Tensor]: ...
 
@@ -224,16 +230,27 @@ def _widen(tensor: Tensor, kernel: Tensor) -> Tensor:
 
 
 def check_backbone(backbone: Backbone, adapter: GateState) -> None:
-    """Refuse a backbone whose weights are not those that the adapter was trained on.
+    """Refuse a backbone that the adapter was not trained on, or that its images are too large for.
 
     Raises:
-        BackboneMismatchError: the digests differ.
+        BackboneMismatchError: the digests differ, or the adapter's images have more than
+            `MAX_INPUT_GROWTH` times as many pixels as the backbone's own: its probe alone would
+            take minutes.
     """
     if backbone.digest != adapter.backbone.digest:
         raise BackboneMismatchError(
             f"Adapter '{adapter.task}' was trained on {adapter.backbone}, but the backbone at "
             f"hand is {backbone.identity}.",
             hint=f"Use it on {adapter.backbone.name} with exactly those weights.",
+        )
+    _, height, width = adapter.preprocessing.input_size
+    _, own_height, own_width = backbone.preprocessing.input_size
+    if height * width > MAX_INPUT_GROWTH * own_height * own_width:
+        raise BackboneMismatchError(
+            f"Adapter '{adapter.task}' takes images of {height} x {width} pixels, more than "
+            f"{MAX_INPUT_GROWTH} times as many as {backbone.identity.name} does "
+            f"({own_height} x {own_width}).",
+            hint="Train it on smaller images.",
         )
 
 

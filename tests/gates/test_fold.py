@@ -482,6 +482,25 @@ def test_one_changed_weight_makes_another_backbone(tiny_backbone: Backbone) -> N
         fold(Backbone(model), adapter)
 
 
+def wanting(adapter: Adapter, *size: int) -> Adapter:
+    """The same adapter, for images of this height and width."""
+    preprocessing = replace(adapter.preprocessing, input_size=(3, *size))
+    return replace(adapter, config=replace(adapter.config, preprocessing=preprocessing))
+
+
+def test_images_of_very_many_more_pixels_than_the_backbones_are_refused(
+    tiny_backbone: Backbone,
+) -> None:
+    adapter = adapt(make_trained(tiny_backbone))
+    fold(tiny_backbone, wanting(adapter, 64, 512))
+    expected = (
+        "Adapter 'birds' takes images of 64 x 513 pixels, more than 32 times as many as "
+        r"resnet18 does \(32 x 32\)"
+    )
+    with pytest.raises(BackboneMismatchError, match=expected):
+        fold(tiny_backbone, wanting(adapter, 64, 513))
+
+
 def test_a_gate_of_another_shape_does_not_fit(tiny_backbone: Backbone) -> None:
     adapter = adapt(make_trained(tiny_backbone, gates="full"))
     gate = adapter.layout.sites["layer2.0.conv1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,10 @@ def test_a_failed_load_leaves_what_was_there(
     foreign = Adapter.from_model(make_trained(stranger), task="birds")
     with pytest.raises(BackboneMismatchError, match="digest"):
         engine.load("birds", foreign)
+    huge = replace(adapters[0].preprocessing, input_size=(3, 4096, 4096))
+    slow = replace(adapters[0], config=replace(adapters[0].config, preprocessing=huge))
+    with pytest.raises(BackboneMismatchError, match="takes images of 4096 x 4096 pixels"):
+        engine.load("birds", slow)
     with pytest.raises(MissingFileError):
         engine.load("birds", tmp_path / "nowhere")
     with pytest.raises(UnsafeNameError):
