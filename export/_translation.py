@@ -72,6 +72,7 @@ def translate(
         )
     _remove_traces(proto.graph)
     _guard_zero_pads(proto.graph)
+    _lower_ir_version(proto, opset)
     return proto
 
 
@@ -101,6 +102,18 @@ def _remove_traces(graph: onnx.GraphProto) -> None:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
         del part.metadata_props[:]
         part.ClearField("doc_string")
+
+
+def _lower_ir_version(proto: onnx.ModelProto, opset: int) -> None:
+    """Write the oldest file format that has the opset: a runtime refuses what is newer than itself.
+
+    The exporter writes version 10 always. Runtimes of opset 18's time read up to 8, and nothing in
+    the file needs more.
+    """
+    from onnx.helper import OP_SET_ID_VERSION_MAP
+
+    # An older onnx does not know the latest opsets.
+    proto.ir_version = OP_SET_ID_VERSION_MAP.get(("ai.onnx", opset), proto.ir_version)
 
 
 def _guard_zero_pads(graph: onnx.GraphProto) -> None:
