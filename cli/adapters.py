@@ -8,6 +8,7 @@ gatehub verify birds.onnx
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -58,23 +59,33 @@ def inspect(
 
 @reports_errors
 def verify(
-    path: Annotated[str, typer.Argument(metavar="PATH", help=f"A FILE.onnx. {ADAPTER_HELP}")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help=f"An exported file. {ADAPTER_HELP}")],
     hub: HubOption = None,
     format: FormatOption = Format.human,
 ) -> None:
-    """Check every byte of an adapter, or the answers of an exported file; exit with 0 or 1."""
+    """Check every byte of an adapter, or an exported file and its answers; exit with 0 or 1.
+
+    An exported file is "as exported"; or has the "same answers, file changed", by an optimiser
+    say; or is wrong, and the error names what was edited. Its digests are checksums, not a
+    signature.
+    """
     output = Output(format)
+    value: dict[str, object] = {"path": path, "sound": True}
     if _is_model(path):
         from gatehub.export import verify_onnx
 
         report = verify_onnx(Path(path))
-        found = f"its answers differ by at most {report.max_abs_diff:.2g} from those it promises"
+        value["state"] = report.state.value
+        found = (
+            f"its answers differ by at most {report.max_abs_diff:.2g} from those it promises "
+            f"({report.state.value})"
+        )
     else:
         from gatehub.adapter.files import verify_adapter
 
         config = verify_adapter(find_adapter(output, path, hub))
         found = f"task '{config.task}', {len(config.tensors)} tensors as declared"
-    output.result({"path": path, "sound": True}, human=f"{path} is sound: {found}.", quiet=path)
+    output.result(value, human=f"{path} is sound: {found}.", quiet=path)
 
 
 def _is_model(path: str) -> bool:
@@ -82,4 +93,4 @@ def _is_model(path: str) -> bool:
     try:
         return describe_file(Path(path)) == ONNX
     except (OSError, ValueError):
-        return path.endswith(".onnx")
+        return path.endswith(".onnx") or os.path.isfile(path)

@@ -2,7 +2,7 @@
 
 | key | value |
 |---|---|
-| format_version | 1 |
+| format_version | 2; files of version 1 have no digests |
 | version | of the gatehub that wrote it |
 | task | name |
 | labels | JSON list of class names, in the order of the logits |
@@ -12,7 +12,8 @@
 | probe | JSON object: seed, shape [3, C, H, W], logits (3, classes) |
 
 The probe's images are `numpy.random.RandomState(seed).uniform(-2, 2, shape)` as float32: a stream
-that numpy froze, so that a file can be checked in years and without gatehub.
+that numpy froze, so that a file can be checked in years and without gatehub. Three more entries
+show whether it was changed; see `gatehub.export._digests`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gatehub import __version__
+from gatehub._text import quote
 from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
 from gatehub.adapter.probe import PROBE_IMAGES, PROBE_SEED, draw_images
@@ -35,11 +38,12 @@ from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ExportFormatError
 from gatehub.export.parity import first_line
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PREFIX = "gatehub."
 
 T = TypeVar("T")
 
+_READ_VERSIONS = {"1": 1, "2": 2}
 _DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -56,6 +60,7 @@ class Record:
         adapter_digest: of the adapter's tensors.
         probe_seed: of the images by which the file can be checked on its own.
         probe_logits: (3, len(labels)) float32, its answers to them.
+        format_version: of the metadata.
     """
 
     task: str
@@ -66,6 +71,7 @@ class Record:
     adapter_digest: str
     probe_seed: int
     probe_logits: npt.NDArray[np.float32]
+    format_version: int = FORMAT_VERSION
 
     @classmethod
     def of(cls, adapter: Adapter, logits: npt.NDArray[np.float32]) -> Record:
@@ -90,7 +96,7 @@ class Record:
         # Nine digits carry a float32 exactly.
         logits = [[float(f"{value:.9g}") for value in row] for row in self.probe_logits]
         values: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "version": __version__,
             "task": self.task,
             "labels": self.labels,
@@ -126,23 +132,13 @@ class Record:
                 f"'{PREFIX}format_version' in its metadata.",
                 hint="Export it with gatehub.",
             )
-        if version != str(FORMAT_VERSION):
+        if version not in _READ_VERSIONS:
             raise ExportFormatError(
-                f"{subject} is of format version {version[:20]!r}; this gatehub reads version "
-                f"{FORMAT_VERSION}.",
+                f"{subject} is of format version {quote(version, 20)}; this gatehub reads versions "
+                f"{', '.join(_READ_VERSIONS)}.",
                 hint="Upgrade gatehub (pip install -U gatehub).",
             )
-
-        def take(key: str, read: Callable[[str], T]) -> T:
-            try:
-                return read(metadata[f"{PREFIX}{key}"])
-            except (KeyError, TypeError, ValueError, RecursionError) as error:
-                raise ExportFormatError(
-                    f"{subject} has no '{PREFIX}{key}' in its metadata as gatehub writes it "
-                    f"({first_line(error)}).",
-                    hint="Export it again.",
-                ) from error
-
+        take = partial(read_entry, metadata, subject=subject)
         take("version", str)
         preprocessing = take("preprocessing", _read_preprocessing)
         backbone_name, backbone_digest = take("backbone", _read_backbone)
@@ -163,7 +159,32 @@ class Record:
             adapter_digest=take("adapter_digest", _read_digest),
             probe_seed=seed,
             probe_logits=logits,
+            format_version=_READ_VERSIONS[version],
         )
+
+
+def read_entry(
+    metadata: Mapping[str, str], key: str, read: Callable[[str], T], *, subject: str
+) -> T:
+    """Read an entry of gatehub's from a file's metadata.
+
+    Args:
+        metadata: the file's.
+        key: without "gatehub.".
+        read: from its text; raises a KeyError, TypeError or ValueError.
+        subject: the file, for the error.
+
+    Raises:
+        ExportFormatError: it is not there, or cannot be read.
+    """
+    try:
+        return read(metadata[f"{PREFIX}{key}"])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ExportFormatError(
+            f"{subject} has no '{PREFIX}{key}' in its metadata as gatehub writes it "
+            f"({first_line(error)}).",
+            hint="Export it again.",
+        ) from error
 
 
 def _read_task(text: str) -> str:

@@ -8,7 +8,6 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -18,36 +17,16 @@ import torch
 from gatehub.adapter import Adapter
 from gatehub.adapter.probe import PROBE_SEED, PROBE_TOLERANCE, check_probe, draw_images
 from gatehub.backbone import Backbone
-from gatehub.errors import ExportError, ExportFormatError
+from gatehub.errors import ExportError
+from gatehub.export._digests import seal
 from gatehub.export._record import Record
 from gatehub.export._translation import MAX_OPSET, MIN_OPSET, translate
-from gatehub.export.parity import DEFAULT_TOLERANCE, check_parity, first_line
+from gatehub.export.parity import DEFAULT_TOLERANCE
+from gatehub.export.verification import MAX_FILE_BYTES, ExportReport, examine
 from gatehub.gates.fold import fold
 
 if TYPE_CHECKING:
     import onnx
-
-# What protobuf can hold.
-_MAX_FILE_BYTES = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportReport:
-    """What an exported file is, and how close its answers are.
-
-    Args:
-        path: the file.
-        opset: version of ONNX's operators in it.
-        bytes: its size.
-        max_abs_diff: largest absolute difference of a logit to the folded PyTorch model.
-        max_rel_diff: that, divided by the largest logit.
-    """
-
-    path: Path
-    opset: int
-    bytes: int
-    max_abs_diff: float
-    max_rel_diff: float
 
 
 def export_onnx(
@@ -104,38 +83,12 @@ def export_onnx(
         )
         for key, value in Record.of(adapter, logits).to_metadata().items():
             proto.metadata_props.add(key=key, value=value)
-        data = _serialise(proto, adapter.task)
+        _check_size(proto, adapter.task)
+        data = seal(proto)
         subject = f"The export of task '{adapter.task}' on {backbone.identity}"
-        report = _examine(data, target, subject=subject, tolerance=tolerance)
+        report = examine(data, target, subject=subject, tolerance=tolerance)
         file.write(data)
     return report
-
-
-def verify_onnx(path: str | Path, *, tolerance: float = DEFAULT_TOLERANCE) -> ExportReport:
-    """Check an exported file on its own: sound ONNX, whole metadata, and the answers it promises.
-
-    Args:
-        path: from `export_onnx`.
-        tolerance: as there.
-
-    Raises:
-        ExportFormatError: not ONNX, not one of gatehub's, or nothing that can be run.
-        ParityError: it gives other answers than when it was exported.
-        ExportError: it cannot be read.
-    """
-    file = Path(path)
-    try:
-        size = file.stat().st_size
-        if size > _MAX_FILE_BYTES:
-            raise ExportFormatError(
-                f"'{file}' has {size:,} bytes; an ONNX model has at most {_MAX_FILE_BYTES:,}."
-            )
-        data = file.read_bytes()
-    except OSError as error:
-        raise ExportError(
-            f"'{file}' cannot be read ({error.strerror}).", hint="Check the path."
-        ) from error
-    return _examine(data, file, subject=f"'{file}'", tolerance=tolerance)
 
 
 def _check_settings(opset: int, tolerance: float) -> None:
@@ -172,41 +125,10 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def _serialise(proto: onnx.ModelProto, task: str) -> bytes:
+def _check_size(proto: onnx.ModelProto, task: str) -> None:
     size = proto.ByteSize()
-    if size > _MAX_FILE_BYTES:
+    if size > MAX_FILE_BYTES:
         raise ExportError(
             f"Task '{task}' takes {size:,} bytes as ONNX; one file holds at most "
-            f"{_MAX_FILE_BYTES:,}."
+            f"{MAX_FILE_BYTES:,}."
         )
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
-
-
-def _examine(data: bytes, path: Path, *, subject: str, tolerance: float) -> ExportReport:
-    """Check the bytes of a file against what they say of themselves."""
-    import onnx
-
-    try:
-        proto = onnx.load_model_from_string(data)
-        metadata = {entry.key: entry.value for entry in proto.metadata_props}
-        # Before the checker, which would look for the other file.
-        if any(v.data_location == onnx.TensorProto.EXTERNAL for v in proto.graph.initializer):
-            raise ValueError("weights in another file")
-        onnx.checker.check_model(proto)
-    except Exception as error:  # protobuf's, the checker's, and text that is not UTF-8
-        raise ExportFormatError(
-            f"{subject} is no sound ONNX model ({first_line(error)}).",
-            hint="Fetch or export it again.",
-        ) from error
-    record = Record.from_metadata(metadata, subject=subject)
-    difference = check_parity(
-        data, record.probe_images(), record.probe_logits, tolerance=tolerance, subject=subject
-    )
-    return ExportReport(
-        path=path,
-        opset={entry.domain: entry.version for entry in proto.opset_import}[""],
-        bytes=len(data),
-        max_abs_diff=difference.max_abs,
-        max_rel_diff=difference.max_rel,
-    )

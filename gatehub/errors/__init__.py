@@ -68,6 +68,7 @@ already catch it.
     │   └── ServerBusyError                 as many requests wait as may
     └── ExportError
         ├── ExportFormatError               a file that is no sound export
+        ├── ExportIntegrityError            an exported file that was edited
         └── ParityError                     the exported model answers differently
 
     UserWarning
@@ -105,6 +106,7 @@ from gatehub.errors._adapter import (
 from gatehub.errors._export import (
     ExportError,
     ExportFormatError,
+    ExportIntegrityError,
     ParityError,
 )
 from gatehub.errors._hub import (
@@ -183,6 +185,7 @@ __all__ = [
     "ExecutionError",
     "ExportError",
     "ExportFormatError",
+    "ExportIntegrityError",
     "ExtraFilesWarning",
     "FormatVersionError",
     "GateError",

@@ -15,6 +15,10 @@ class ExportFormatError(ExportError, ValueError):
     """A file that is not ONNX, not one of gatehub's, or that ONNX Runtime cannot run."""
 
 
+class ExportIntegrityError(ExportError):
+    """An exported file that was edited: what it says of itself, a weight, or a node."""
+
+
 class ParityError(ExportError):
     """The exported model answers differently from the folded one.
 

@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import onnx
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -196,8 +197,25 @@ def test_export_writes_a_checked_file(gatehub: Gatehub, digits: Path, tmp_path: 
     assert ran["path"] == str(out)
     assert 0 <= ran["max_abs_diff"] < 1e-4
     assert "is sound: its answers differ" in gatehub("verify", out).out
-    out.write_bytes(out.read_bytes()[:-100])
-    assert gatehub("verify", out).status == 1
+    moved = out.rename(tmp_path / "a model")  # the content decides, not the name
+    verified = gatehub("verify", moved, "--format", "json").json
+    assert verified == {"path": str(moved), "sound": True, "state": "as exported"}
+    model = onnx.load(moved)
+    model.doc_string = "Handwritten digits."
+    onnx.save(model, moved)
+    state = gatehub("verify", moved, "--format", "json").json["state"]
+    assert state == "same answers, file changed"
+    model.metadata_props[2].value = "letters"
+    onnx.save(model, moved)
+    edited = gatehub("verify", moved)
+    assert (edited.status, edited.out) == (1, "")
+    assert f"Error: '{moved}' was edited after its export: 'task'." in edited.err
+    moved.write_bytes(moved.read_bytes()[:-100])
+    assert "is no sound ONNX model" in gatehub("verify", moved).err
+    for path, sentence in (("none.onnx", "cannot be read"), (digits / "config.json", "is JSON")):
+        refused = gatehub("verify", path)
+        assert (refused.status, refused.out) == (1, "")
+        assert sentence in refused.err
 
 
 def test_ctrl_c_leaves_a_run_to_continue(digits: Path, gatehub: Gatehub, tmp_path: Path) -> None:

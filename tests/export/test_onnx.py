@@ -107,8 +107,10 @@ def test_the_metadata_says_what_it_is_and_how_to_use_it(exported: Exported) -> N
     assert json.loads(metadata.pop("preprocessing")) == json.loads(
         json.dumps(asdict(adapter.preprocessing))
     )
+    digests = {metadata.pop(key) for key in ("digests", "digests_digest", "file_digest")}
+    assert len(digests) == 3
     assert metadata == {
-        "format_version": "1",
+        "format_version": "2",
         "version": gatehub.__version__,
         "task": "birds",
         "adapter_digest": adapter.digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from gatehub.errors import ExportError, ExportFormatError, GatehubError, ParityError
+from gatehub.errors import ExportError, ExportFormatError, ParityError
 from gatehub.export import verify_onnx
 from tests.export.exports import Exported
 
+GOLDEN = Path(__file__).parent / "golden"
 KEYS = [
     "version",
     "task",
@@ -24,6 +25,9 @@ KEYS = [
     "backbone",
     "adapter_digest",
     "probe",
+    "file_digest",
+    "digests",
+    "digests_digest",
 ]
 
 
@@ -37,15 +41,33 @@ def edit(exported: Exported, path: Path, change: Callable[[onnx.ModelProto], obj
 
 def edit_metadata(exported: Exported, path: Path, key: str, value: str | None) -> Path:
     """Write a copy of an export with one entry exchanged, or without it."""
+    return edit(exported, path, lambda model: set_entry(model, key, value))
 
-    def change(model: onnx.ModelProto) -> None:
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
-        del metadata[f"gatehub.{key}"]
-        if value is not None:
-            metadata[f"gatehub.{key}"] = value
-        helper.set_model_props(model, metadata)
 
-    return edit(exported, path, change)
+def set_entry(model: onnx.ModelProto, key: str, value: str | None) -> None:
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    del metadata[f"gatehub.{key}"]
+    if value is not None:
+        metadata[f"gatehub.{key}"] = value
+    helper.set_model_props(model, metadata)
+
+
+def forget_digests(model: onnx.ModelProto) -> None:
+    """Make an export one of format version 1."""
+    set_entry(model, "format_version", "1")
+    for key in ("file_digest", "digests", "digests_digest"):
+        set_entry(model, key, None)
+
+
+def find_weight(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
+    (found,) = (value for value in model.graph.initializer if value.name == name)
+    return found
+
+
+def scale_weight(model: onnx.ModelProto, name: str, factor: float) -> None:
+    weight = find_weight(model, name)
+    values = numpy_helper.to_array(weight) * np.float32(factor)
+    weight.CopyFrom(numpy_helper.from_array(values, name))
 
 
 def read_metadata(exported: Exported, key: str) -> str:
@@ -60,10 +82,10 @@ def test_an_export_passes_with_the_figures_of_its_making(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_changed_weight_is_found(exported: Exported, tmp_path: Path) -> None:
+def test_other_answers_are_found_without_digests(exported: Exported, tmp_path: Path) -> None:
     def change(model: onnx.ModelProto) -> None:
-        weight = model.graph.initializer[0]
-        weight.CopyFrom(numpy_helper.from_array(1.01 * numpy_helper.to_array(weight), weight.name))
+        forget_digests(model)
+        scale_weight(model, model.graph.initializer[0].name, 1.01)
 
     path = edit(exported, tmp_path / "birds.onnx", change)
     with pytest.raises(
@@ -80,8 +102,9 @@ def test_an_optimisation_that_changes_the_answers_is_named(
     """The export is made so that Pad_Fusion leaves it alone; with plain zeros it would not."""
 
     def change(model: onnx.ModelProto) -> None:
+        forget_digests(model)
         (pad,) = (node for node in model.graph.node if node.op_type == "Pad")
-        (value,) = (v for v in model.graph.initializer if v.name == pad.input[2])
+        value = find_weight(model, pad.input[2])
         assert 0 < numpy_helper.to_array(value) < 1e-37
         value.CopyFrom(numpy_helper.from_array(np.float32(0), value.name))
 
@@ -113,28 +136,6 @@ def test_a_truncated_file_is_refused(exported: Exported, tmp_path: Path, share: 
         verify_onnx(path)
 
 
-def test_a_flipped_byte_never_leads_to_anything_but_an_error_of_ours(
-    exported: Exported, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    data = exported.report.path.read_bytes()
-    draw = random.Random(0)
-    # Weights are most of the file; its structure and its metadata lie in the rest.
-    places = [i for i in range(len(data)) if i < 4000 or i > len(data) - 4000]
-    refused = 0
-    for place in draw.sample(places, 60):
-        flipped = bytearray(data)
-        flipped[place] ^= 1 << draw.randrange(8)
-        path = tmp_path / "birds.onnx"
-        path.write_bytes(flipped)
-        try:
-            verify_onnx(path)
-        except GatehubError:
-            refused += 1
-
-    assert refused > 20
-    assert capfd.readouterr() == ("", "")
-
-
 def test_onnx_of_another_origin_is_refused(tmp_path: Path) -> None:
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
@@ -148,9 +149,9 @@ def test_onnx_of_another_origin_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(exported: Exported, tmp_path: Path) -> None:
-    path = edit_metadata(exported, tmp_path / "birds.onnx", "format_version", "2")
+    path = edit_metadata(exported, tmp_path / "birds.onnx", "format_version", "3")
 
-    with pytest.raises(ExportFormatError, match=r"is of format version '2'; .* reads version 1"):
+    with pytest.raises(ExportFormatError, match=r"is of format version '3'; .* versions 1, 2\."):
         verify_onnx(path)
 
 
@@ -259,6 +260,7 @@ def test_other_answers_than_the_promised_ones_are_refused(
     probe["logits"] = [row[:3] for row in probe["logits"]]
     path = edit_metadata(exported, tmp_path / "birds.onnx", "labels", labels)
     model = onnx.load(path)
+    forget_digests(model)
     next(v for v in model.metadata_props if v.key == "gatehub.probe").value = json.dumps(probe)
     onnx.save(model, path)
 
@@ -314,4 +316,27 @@ def test_a_file_beyond_what_onnx_can_hold_is_refused_unread(tmp_path: Path) -> N
         file.truncate(2**31)  # takes no room on the disk
 
     with pytest.raises(ExportFormatError, match="has 2,147,483,648 bytes; an ONNX model has at"):
+        verify_onnx(path)
+
+
+def test_a_model_without_onnx_operators_is_refused(tmp_path: Path) -> None:
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
+    node = helper.make_node("Gelu", ["images"], ["logits"], domain="com.microsoft")
+    graph = helper.make_graph([node], "gelu", [images], [logits])
+    imports = [helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=imports), tmp_path / "gelu.onnx")
+
+    with pytest.raises(ExportFormatError, match=r"is no sound ONNX model"):
+        verify_onnx(tmp_path / "gelu.onnx")
+
+
+def test_a_pipe_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "birds.onnx"
+    try:
+        os.mkfifo(path)
+    except (AttributeError, OSError):
+        pytest.skip("no pipes in the file system")
+
+    with pytest.raises(ExportFormatError, match=r"birds.onnx' is no regular file"):
         verify_onnx(path)
