@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def export(
     folder: AdapterArgument,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .onnx file to write.")],
-    opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset, 18 or later.")] = None,
+    opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset, 18 to 24.")] = None,
     hub: HubOption = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
@@ -39,13 +39,14 @@ def export(
 ) -> None:
     """Fold an adapter into a plain ONNX model, checked against ONNX Runtime."""
     from gatehub.adapter import Adapter
-    from gatehub.export import export_onnx
+    from gatehub.export.onnx import check_settings, export_onnx
 
     output = Output(format)
+    options = {} if opset is None else {"opset": opset}
+    check_settings(out, **options)
     adapter = Adapter.load(find_adapter(output, folder, hub))
     loaded = open_backbone(adapter, backbone, weights, "cpu")
     output.note(f"Exporting '{adapter.task}' on {adapter.backbone.name}; this takes seconds.")
-    options = {} if opset is None else {"opset": opset}
     report = export_onnx(loaded, adapter, out, **options)
     output.result(
         {"path": str(report.path), "max_abs_diff": report.max_abs_diff, "opset": report.opset},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import torch
 
+from gatehub._disk import replacing
+from gatehub._text import shorten
 from gatehub.adapter import Adapter
+from gatehub.adapter.folder import ADAPTER_FILES, CONFIG_FILE
 from gatehub.adapter.probe import PROBE_SEED, PROBE_TOLERANCE, check_probe, draw_images
 from gatehub.backbone import Backbone
 from gatehub.errors import ExportError
@@ -27,6 +29,8 @@ from gatehub.gates.fold import fold
 
 if TYPE_CHECKING:
     import onnx
+
+_PLACE_HINT = "Name a file in a folder that exists and that you may write to."
 
 
 def export_onnx(
@@ -57,9 +61,11 @@ def export_onnx(
         ParityError: ONNX Runtime's answers are further away than that.
         ExportError: the model cannot be translated or run, or the file cannot be written.
     """
-    _check_settings(opset, tolerance)
-    target = Path(path)
-    with _replacing(target) as file:  # first of all, since what follows takes its time
+    check_settings(path, opset=opset, tolerance=tolerance)
+    _check_type(backbone, Backbone, "backbone", hint="gatehub.load_backbone(NAME) returns one.")
+    _check_type(adapter, Adapter, "adapter", hint="gatehub.Adapter.load(FOLDER) returns one.")
+    # What takes seconds begins once the place is known to be writable.
+    with _writing(path) as file:
         # Folding shares tensors with the backbone, which stays where and as it is.
         model = copy.deepcopy(fold(backbone, adapter)).to("cpu", torch.float32)
         images = draw_images(PROBE_SEED, adapter.preprocessing)
@@ -86,43 +92,76 @@ def export_onnx(
         _check_size(proto, adapter.task)
         data = seal(proto)
         subject = f"The export of task '{adapter.task}' on {backbone.identity}"
-        report = examine(data, target, subject=subject, tolerance=tolerance)
+        report = examine(data, Path(path), subject=subject, tolerance=tolerance)
         file.write(data)
     return report
 
 
-def _check_settings(opset: int, tolerance: float) -> None:
-    if opset not in range(MIN_OPSET, MAX_OPSET + 1):
+def check_settings(
+    path: str | Path, *, opset: int = MIN_OPSET, tolerance: float = DEFAULT_TOLERANCE
+) -> None:
+    """Refuse what `export_onnx` would refuse, before anything is loaded for it.
+
+    Raises:
+        ExportError: no such opset, a tolerance that checks nothing, or a place where a file would
+            replace something else.
+    """
+    if type(opset) is not int or not MIN_OPSET <= opset <= MAX_OPSET:
         raise ExportError(
-            f"ONNX opset {opset} was asked for; expected {MIN_OPSET} to {MAX_OPSET}.",
+            f"ONNX opset {shorten(str(opset))} was asked for; expected {MIN_OPSET} to {MAX_OPSET}.",
             hint=f"{MIN_OPSET} is the one that most runtimes read.",
         )
-    if not 0 <= tolerance < math.inf:
-        raise ExportError(f"The tolerance is {tolerance}; expected a number from 0 on.")
+    if not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
+        raise ExportError(
+            f"The tolerance is {shorten(str(tolerance))}; expected a number from 0 on."
+        )
+    _find_place(path)
+
+
+def _find_place(path: str | Path) -> Path:
+    """Return where a file will be written: a link stays, and what it leads to is replaced.
+
+    Raises:
+        ExportError: something would be lost there.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ExportError(f"The path is of type {type(path).__name__}; expected a str or a Path.")
+    path = Path(path)
+    try:
+        place = Path(os.path.realpath(path))
+        taken = os.path.lexists(place)
+    except (OSError, ValueError) as error:  # a null character
+        raise ExportError(f"'{path}' cannot be written ({error}).", hint=_PLACE_HINT) from error
+    if os.path.isdir(place):
+        raise ExportError(f"'{path}' is a folder; expected a file.", hint=_PLACE_HINT)
+    if taken and not os.path.isfile(place):
+        raise ExportError(f"'{path}' is no regular file, and is left as it is.", hint=_PLACE_HINT)
+    if place.name in ADAPTER_FILES and os.path.isfile(place.with_name(CONFIG_FILE)):
+        raise ExportError(
+            f"'{path}' is a file of the adapter in '{place.parent}', and is left as it is.",
+            hint="Choose another name.",
+        )
+    return place
+
+
+def _check_type(value: object, expected: type, name: str, *, hint: str) -> None:
+    if not isinstance(value, expected):
+        raise ExportError(
+            f"The {name} is of type {type(value).__name__}; expected gatehub.{expected.__name__}.",
+            hint=hint,
+        )
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def _writing(path: str | Path) -> Iterator[BinaryIO]:
     """Yield a new file that takes its place once it is whole; after an error it is gone."""
-    temporary = path.parent / f".gatehub-{secrets.token_hex(8)}.tmp"
-    hint = "Name a file in a folder that exists and that you may write to."
     try:
-        if path.is_dir():
-            raise ExportError(f"'{path}' is a folder; expected a file.", hint=hint)
-        # Not the tempfile module: its files are readable by their owner alone.
-        file = temporary.open("xb")
-    except OSError as error:
-        raise ExportError(f"'{path}' cannot be written ({error.strerror}).", hint=hint) from error
-    try:
-        with file:
+        with replacing(_find_place(path)) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
-        raise ExportError(f"'{path}' cannot be written ({error.strerror}).", hint=hint) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise ExportError(
+            f"'{path}' cannot be written ({error.strerror}).", hint=_PLACE_HINT
+        ) from error
 
 
 def _check_size(proto: onnx.ModelProto, task: str) -> None:

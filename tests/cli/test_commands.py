@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,8 +192,10 @@ def test_serve_announces_answers_and_stops(
 
 
 def test_export_writes_a_checked_file(gatehub: Gatehub, digits: Path, tmp_path: Path) -> None:
-    out = tmp_path / "digits.onnx"
-    ran = gatehub("export", digits, "--out", out, "--format", "json").json
+    own = Path(shutil.copytree(digits, tmp_path / "digits"))
+    out = own / "digits.onnx"
+    ran = gatehub("export", own, "--out", out, "--format", "json").json
+    assert gatehub("inspect", own).status == 0  # an export in its folder does it no harm
     assert ran.keys() == {"path", "max_abs_diff", "opset"}
     assert ran["path"] == str(out)
     assert 0 <= ran["max_abs_diff"] < 1e-4
@@ -260,6 +263,10 @@ def test_ctrl_c_leaves_a_run_to_continue(digits: Path, gatehub: Gatehub, tmp_pat
             "resnet81",
             "Did you",
         ),
+        # What can be refused before anything is loaded, is.
+        (("export", "nowhere", "--out", "x.onnx", "--opset", "17"), "opset 17", "18 is the one"),
+        (("export", "nowhere", "--out", "."), "'.' is a folder", "Name a file"),
+        (("export", "nowhere", "--out", "{digits}/config.json"), "a file of the adapter", "Choose"),
         (("serve", "{digits}", "--dtype", "int8"), "dtype is 'int8'", "expected one of auto"),
         (("serve", "{digits}", "{digits}"), "Two of the folders", "another name"),
         (("inspect", "{digits}", "--weights"), None, None),

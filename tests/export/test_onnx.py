@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 import gatehub
 from gatehub.adapter import Adapter
+from gatehub.adapter.folder import ADAPTER_FILES
 from gatehub.adapter.probe import Probe
 from gatehub.backbone import Backbone, digest_tensors
 from gatehub.backbone.classifier import replace_classifier
@@ -197,18 +200,21 @@ def test_a_model_that_cannot_be_translated_is_refused(
     assert capfd.readouterr().out == ""  # torch shows on stderr how far it came
 
 
-@pytest.mark.parametrize("opset", [17, 25, -1])
+@pytest.mark.parametrize("opset", [17, 25, -1, 18.0, True, "18", None, "1" * 999])
 def test_an_opset_that_would_not_be_honoured_is_refused(
-    exported: Exported, tmp_path: Path, opset: int
+    exported: Exported, tmp_path: Path, opset: Any
 ) -> None:
-    with pytest.raises(ExportError, match=f"ONNX opset {opset} was asked for; expected 18 to 24"):
+    asked = str(opset)[:9]
+    with pytest.raises(
+        ExportError, match=rf"ONNX opset {asked}.* was asked for; expected 18 to 24"
+    ):
         export_onnx(exported.backbone, exported.adapter, tmp_path / "task.onnx", opset=opset)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("tolerance", [-1e-9, float("nan"), float("inf")])
+@pytest.mark.parametrize("tolerance", [-1e-9, float("nan"), float("inf"), None, "tight"])
 def test_a_tolerance_that_checks_nothing_is_refused(
-    exported: Exported, tmp_path: Path, tolerance: float
+    exported: Exported, tmp_path: Path, tolerance: Any
 ) -> None:
     with pytest.raises(ExportError, match=f"The tolerance is {tolerance}; expected a number"):
         export_onnx(
@@ -236,6 +242,77 @@ def test_a_place_that_cannot_be_written_is_refused(
 
     assert caught.value.hint == "Name a file in a folder that exists and that you may write to."
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(exported: Exported, tmp_path: Path) -> None:
+    """What a killed export left beside that is removed; what only looks like it stays."""
+    link, store = tmp_path / "current.onnx", tmp_path / "store"
+    store.mkdir()
+    (store / f".gatehub-{'0' * 16}.tmp").write_bytes(b"half")
+    (store / ".gatehub-notes.tmp").write_bytes(b"mine")
+    (store / "birds.onnx").write_bytes(b"an older one")
+    link.symlink_to(store / "birds.onnx")
+
+    report = export_onnx(exported.backbone, exported.adapter, link)
+
+    assert report.path == link
+    assert link.readlink() == store / "birds.onnx"
+    assert link.read_bytes() == exported.report.path.read_bytes()
+    assert sorted(path.name for path in store.iterdir()) == [".gatehub-notes.tmp", "birds.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current.onnx", "store"]
+
+
+def test_a_link_that_leads_in_a_circle_is_refused(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+
+    with pytest.raises(ExportError, match="one' is no regular file, and is left as it is"):
+        export_onnx(exported.backbone, exported.adapter, tmp_path / "one")
+    assert (tmp_path / "one").is_symlink()
+
+
+def test_nothing_that_is_no_file_is_replaced(exported: Exported, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    try:
+        os.mkfifo(pipe)
+    except (AttributeError, OSError):
+        pytest.skip("no pipes in the file system")
+
+    with pytest.raises(ExportError, match="pipe' is no regular file, and is left as it is"):
+        export_onnx(exported.backbone, exported.adapter, pipe)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("name", ADAPTER_FILES)
+def test_the_files_of_an_adapter_are_not_replaced(
+    exported: Exported, adapter_folder: Path, name: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in adapter_folder.iterdir()}
+
+    with pytest.raises(ExportError, match=f"{name}' is a file of the adapter in '.*birds'"):
+        export_onnx(exported.backbone, exported.adapter, adapter_folder / name)
+    assert {path.name: path.read_bytes() for path in adapter_folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("backbone", "adapter", "path", "sentence"),
+    [
+        (None, None, "x.onnx", "The backbone is of type NoneType; expected gatehub.Backbone"),
+        ("resnet18", None, "x.onnx", "The backbone is of type str; expected gatehub.Backbone"),
+        ("{backbone}", "birds", "x.onnx", "The adapter is of type str; expected gatehub.Adapter"),
+        ("{backbone}", "{adapter}", None, "The path is of type NoneType; expected a str or"),
+        ("{backbone}", "{adapter}", b"x", "The path is of type bytes; expected a str or a Path"),
+        ("{backbone}", "{adapter}", "x\0.onnx", "cannot be written (embedded null"),
+        ("{backbone}", "{adapter}", "", "'.' is a folder; expected a file"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(
+    exported: Exported, backbone: Any, adapter: Any, path: Any, sentence: str
+) -> None:
+    given = {"{backbone}": exported.backbone, "{adapter}": exported.adapter}
+
+    with pytest.raises(ExportError, match=re.escape(sentence)):
+        export_onnx(given.get(backbone, backbone), given.get(adapter, adapter), path)
 
 
 def test_another_backbone_is_refused(exported: Exported, tmp_path: Path) -> None:
