@@ -19,6 +19,7 @@ from gatehub.adapter import Adapter
 from gatehub.adapter.folder import ADAPTER_FILES, CONFIG_FILE
 from gatehub.adapter.probe import PROBE_SEED, PROBE_TOLERANCE, check_probe, draw_images
 from gatehub.backbone import Backbone
+from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import ExportError
 from gatehub.export._digests import seal
 from gatehub.export._record import Record
@@ -65,7 +66,7 @@ def export_onnx(
     _check_type(backbone, Backbone, "backbone", hint="gatehub.load_backbone(NAME) returns one.")
     _check_type(adapter, Adapter, "adapter", hint="gatehub.Adapter.load(FOLDER) returns one.")
     # What takes seconds begins once the place is known to be writable.
-    with _writing(path) as file:
+    with _writing(path) as file, pin_settings():
         # Folding shares tensors with the backbone, which stays where and as it is.
         model = copy.deepcopy(fold(backbone, adapter)).to("cpu", torch.float32)
         images = draw_images(PROBE_SEED, adapter.preprocessing)

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from gatehub.backbone.classifier import replace_classifier
 from gatehub.errors import BackboneMismatchError, ExportError, ParityError, SelfCheckError
 from gatehub.export import export_onnx
 from gatehub.export._translation import translate
+from tests.backbone.test_torch_settings import ALL as HOST_SETTINGS
 from tests.export.exports import LABELS, Exported, export, make_depthwise, make_resnet
 from tests.parity import Tolerance, assert_parity
 from tests.tiny import make_backbone, make_trained
@@ -313,6 +315,15 @@ def test_arguments_of_another_type_are_refused(
 
     with pytest.raises(ExportError, match=re.escape(sentence)):
         export_onnx(given.get(backbone, backbone), given.get(adapter, adapter), path)
+
+
+def test_the_hosts_settings_change_no_byte(exported: Exported, tmp_path: Path) -> None:
+    with ExitStack() as settings:
+        for enter in HOST_SETTINGS.values():
+            settings.enter_context(enter())
+        report = export_onnx(exported.backbone, exported.adapter, tmp_path / "birds.onnx")
+
+    assert report.path.read_bytes() == exported.report.path.read_bytes()
 
 
 def test_another_backbone_is_refused(exported: Exported, tmp_path: Path) -> None:
