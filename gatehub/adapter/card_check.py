@@ -80,6 +80,8 @@ def write_card(
 
     Raises:
         AdapterFormatError: the folder is not a sound adapter.
+        AdapterExistsError: its card is a link, as in the cache of the Hub's client, where what it
+            leads to belongs to others too.
         HubError: a license or data set that is not a name.
     """
     from gatehub.adapter.card import GATES_FILE, render_card
@@ -92,6 +94,11 @@ def write_card(
             raise HubError(f"{quote(name)} is no name of a license or data set on the Hub.")
     folder = Path(folder)
     config, tensors = read_adapter(folder)
+    if (folder / CARD_FILE).is_symlink():
+        raise AdapterExistsError(
+            f"'{folder / CARD_FILE}' is a link, and is left as it is.",
+            hint="Copy the folder with the files themselves (cp -rL), and write the card there.",
+        )
     if GATES_FILE not in config.files and config.layout.sites:
         picture = draw_gates(config.layout, tensors, title=f"Gates of {config.task}")
         with suppress(AdapterExistsError):

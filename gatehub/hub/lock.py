@@ -14,6 +14,8 @@ beside it is nothing to keep; see `gatehub.hub.guard`.
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -54,7 +56,10 @@ def read_lock(path: Path) -> dict[str, Pin]:
         HubError: the file is not a lock file.
     """
     try:
-        if path.stat().st_size > _MAX_LOCK_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise ValueError("it is no regular file")
+        if found.st_size > _MAX_LOCK_BYTES:
             raise ValueError(f"it has more than {_MAX_LOCK_BYTES:,} bytes")
         record = json.loads(path.read_bytes())
         if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -72,9 +77,12 @@ def read_lock(path: Path) -> dict[str, Pin]:
 def add_pin(path: Path, name: str, pin: Pin) -> None:
     """Pin a name in a lock file, whole or not at all, beside what others pin there meanwhile.
 
+    A link to a lock file stays, and what it leads to is written.
+
     Raises:
         HubError: the file is not a lock file, or another process does not let go of it.
     """
+    path = Path(os.path.realpath(path))
     with guarded(path):
         pins = {**read_lock(path), name: pin}
         record = {"format": FORMAT, "adapters": {name: asdict(pins[name]) for name in sorted(pins)}}

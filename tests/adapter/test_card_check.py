@@ -8,7 +8,7 @@ import pytest
 
 from gatehub.adapter.card_check import MAX_CARD_BYTES, check_card, write_card
 from gatehub.adapter.files import verify_adapter
-from gatehub.errors import HubError
+from gatehub.errors import AdapterExistsError, HubError
 from gatehub.hub.files import MAX_FILE_BYTES
 from tests.hub.plain import contents
 
@@ -58,6 +58,21 @@ def test_hidden_files_are_not_lost_for_a_picture(adapter_folder: Path) -> None:
     assert (adapter_folder / ".git").is_dir()
     assert not (adapter_folder / "gates.png").exists()
     assert check_card(adapter_folder).metadata["license"] == "mit"
+
+
+def test_a_card_that_is_a_link_is_not_replaced(adapter_folder: Path, tmp_path: Path) -> None:
+    """As in the cache of the Hub's client, whose files several folders share."""
+    card, shared = adapter_folder / "README.md", tmp_path / "blob"
+    shared.write_bytes(card.read_bytes())
+    card.unlink()
+    card.symlink_to(shared)
+    before = contents(adapter_folder)
+
+    with pytest.raises(AdapterExistsError, match=r"README\.md' is a link, and is left as it is"):
+        write_card(adapter_folder, license="mit")
+
+    assert card.readlink() == shared
+    assert contents(adapter_folder) == before
 
 
 def test_prose_may_be_edited(adapter_folder: Path) -> None:

@@ -196,6 +196,17 @@ def test_an_optional_input_that_is_left_out_or_written_empty_is_the_same() -> No
     assert Digests.of(make("images", "low")) != Digests.of(make("images", "", "low"))
 
 
+def test_operators_that_no_node_has_hide_no_edit(exported: Exported, tmp_path: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        list_operators(model)
+        node = model.graph.node[0]
+        node.attribute.remove(next(a for a in node.attribute if a.name == "auto_pad"))
+
+    path = edit(exported, tmp_path / "birds.onnx", change)
+    with pytest.raises(ExportIntegrityError, match="export: the Conv node of"):
+        verify_onnx(path)
+
+
 def rename_values(model: onnx.ModelProto) -> None:
     """Name weights and what flows between nodes otherwise, as optimisers do."""
     kept = {"images", "logits", ""}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,3 +91,22 @@ def test_a_file_system_without_locks_is_a_sentence(
     monkeypatch.setattr(FileLock, "acquire", refuse)
     with pytest.raises(HubError, match=r"file system does not lock files\..*on another"):
         add_pin(tmp_path / "gatehub.lock", "acme/bees", make_pin("acme/bees"))
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    real, link = tmp_path / "deployment" / "gatehub.lock", tmp_path / "gatehub.lock"
+    add_pin(real, "acme/bees", make_pin("acme/bees"))
+    link.symlink_to(real)
+
+    add_pin(link, "acme/birds", make_pin("acme/birds"))
+
+    assert link.readlink() == real
+    assert read_lock(real).keys() == {"acme/bees", "acme/birds"}
+    assert not (tmp_path / ".gatehub.lock.guard").exists()  # one file, one guard
+
+
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", os.mkdir)])
+def test_what_is_no_regular_file_is_refused(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "gatehub.lock")
+    with pytest.raises(HubError, match="is not a lock file of gatehub: it is no regular file"):
+        read_lock(tmp_path / "gatehub.lock")
