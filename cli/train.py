@@ -94,6 +94,10 @@ def train(
     train_images: Annotated[
         int | None, typer.Option("--train-images", min=1, help="Train on so many only.")
     ] = None,
+    background: Annotated[
+        str,
+        typer.Option("--background", help="Colour behind transparent pixels, kept in the adapter."),
+    ] = "white",
     skip_bad: SkipBadOption = False,
     dtype: Annotated[
         str, typer.Option("--dtype", help="Gates are stored as float16, bfloat16 or float32.")
@@ -112,6 +116,7 @@ def train(
     """Train an adapter on labelled images; writes the adapter, its log and its curve."""
     from gatehub.backbone import check_backbone, load_backbone
     from gatehub.backbone.device import find_device
+    from gatehub.backbone.images import ImageRules, parse_colour
     from gatehub.errors import UngatedLayerWarning
     from gatehub.training.data import list_data
     from gatehub.training.destination import claim_destination
@@ -133,6 +138,7 @@ def train(
     check_settings(
         task=task, gates=gates, norm=norm, start=start, dtype=dtype, workers=workers or 0
     )
+    rules = ImageRules(background=parse_colour(background))
     recipe = Recipe(seed=seed, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     check_split(seed=seed, val_fraction=val_fraction, train_images=train_images)
     where = find_device(device)
@@ -160,6 +166,7 @@ def train(
                 norm=norm,
                 start=start,
                 dtype=dtype,
+                image_rules=rules,
                 resume=resume,
                 force=force,
                 workers=choose_workers(workers, images),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import gatehub.export as export
     from gatehub.adapter import Adapter
     from gatehub.backbone import Backbone, load_backbone
+    from gatehub.backbone.images import ImageRules
     from gatehub.backbone.preprocessing import Preprocessing
     from gatehub.errors import GatehubError
     from gatehub.gates.attach import attach_gates
@@ -44,6 +45,7 @@ __all__ = [
     "Backbone",
     "Engine",
     "GatehubError",
+    "ImageRules",
     "Preprocessing",
     "SiteRule",
     "__version__",
@@ -67,6 +69,7 @@ _HOMES = {
     "Backbone": "gatehub.backbone",
     "Engine": "gatehub.runtime.engine",
     "GatehubError": "gatehub.errors",
+    "ImageRules": "gatehub.backbone.images",
     "Preprocessing": "gatehub.backbone.preprocessing",
     "SiteRule": "gatehub.gates.rules",
     "attach_gates": "gatehub.gates.attach",

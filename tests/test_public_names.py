@@ -14,6 +14,7 @@ NAMES = [
     "Backbone",
     "Engine",
     "GatehubError",
+    "ImageRules",
     "Preprocessing",
     "SiteRule",
     "__version__",

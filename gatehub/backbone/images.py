@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import io
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
 from gatehub.backbone._depth import scale_depth
 from gatehub.backbone._headers import check_header
@@ -74,6 +74,22 @@ class ImageRules:
 
 
 NEWEST_RULES = ImageRules()
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """Read a colour, as "#ffffff", "white" or "rgb(255, 255, 255)".
+
+    Raises:
+        InputError: there is no such colour, or it is transparent itself.
+    """
+    colour: tuple[int, ...] = ()
+    with suppress(ValueError):
+        colour = ImageColor.getrgb(text)
+    if len(colour) != 3:
+        raise InputError(
+            f"{text[:80]!r} is not an opaque colour.", hint="Write it as '#ffffff' or 'white'."
+        )
+    return colour[0], colour[1], colour[2]
 
 
 def open_image(

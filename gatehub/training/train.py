@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gatehub.adapter import Adapter
 from gatehub.adapter.gate_map import draw_gates
 from gatehub.backbone import Backbone
+from gatehub.backbone.images import ImageRules
 from gatehub.gates.attach import attach_gates
 from gatehub.gates.fold import fold
 from gatehub.training.batches import evaluation_batches, seed_everything
@@ -85,6 +86,7 @@ def train_adapter(
     norm: str = "affine",
     start: str | None = None,
     dtype: str = "float16",
+    image_rules: ImageRules | None = None,
     resume: bool = False,
     force: bool = False,
     workers: int = 0,
@@ -106,6 +108,7 @@ def train_adapter(
         norm: see `attach_gates`.
         start: see `attach_gates`.
         dtype: how gates are stored; see `Adapter.save`.
+        image_rules: how files become pictures, recorded in the adapter; None for the backbone's.
         resume: continue an interrupted run; without one, begin.
         force: replace an adapter of another task, too.
         workers: processes that decode images beside this one.
@@ -125,6 +128,8 @@ def train_adapter(
     with claim as place:
         seed_everything(recipe.seed)
         model = attach_gates(backbone, labels=data.labels, gates=gates, norm=norm, start=start)
+        if image_rules is not None:
+            model.preprocessing = replace(model.preprocessing, image_rules=image_rules)
         settings = {
             **recorded_settings(data),
             "norm": norm,
@@ -142,6 +147,7 @@ def train_adapter(
                 "task": task,
                 "labels": list(data.labels),
                 "start": start,
+                "image_rules": model.preprocessing.to_json().get("image_rules"),
                 "backbone_digest": backbone.digest,
             },
             resume=resume,

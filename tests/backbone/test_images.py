@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, ImageOps
 
-from gatehub.backbone.images import IMAGE_FORMATS, ImageRules, open_image
+from gatehub.backbone.images import IMAGE_FORMATS, ImageRules, open_image, parse_colour
 from gatehub.errors import ImageTooLargeError, InputError
 from tests.backbone.files import announce_png, chunk, encode, gradient, png, turned
 
@@ -338,6 +338,19 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 def test_rules_out_of_range_are_refused(fields: dict[str, object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         ImageRules(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["#0a141e", "rgb(10, 20, 30)"])
+def test_a_colour_is_read(text: str) -> None:
+    assert parse_colour(text) == (10, 20, 30)
+    assert parse_colour("White") == WHITE
+
+
+@pytest.mark.parametrize("text", ["", "whitish", "#ff", "#ff000080", "10, 20, 30", "x" * 1000])
+def test_a_colour_that_does_not_exist_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is not an opaque colour") as refusal:
+        parse_colour(text)
+    assert len(refusal.value.message) < 120
 
 
 def test_an_image_is_left_as_it_was() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import load_backbone
+from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.attach import attach_gates
 from tests.backbone.files import gradient, turned
@@ -165,3 +166,21 @@ def test_predict_holds_one_image_at_a_time(
     monkeypatch.setattr(Preprocessing, "open", watch)
     gatehub("predict", adapter, *files)
     assert (len(seen), most) == (8, 1)
+
+
+def test_train_records_the_background(gatehub: Gatehub, pictures: Path, tmp_path: Path) -> None:
+    for side in ("train", "val"):
+        for name in "ab":
+            (pictures / side / name).mkdir(parents=True)
+            gradient().save(pictures / side / name / "0.png")
+    options = ("--backbone", "demo", "--data", pictures, "--task", "t", "--epochs", 1)
+    folder = tmp_path / "made"
+    ran = gatehub("train", *options, "--out", folder, "--background", "#0a141e")
+    assert ran.status == 0, ran.err
+    rules = Adapter.load(folder).preprocessing.image_rules
+    assert rules == ImageRules(background=(10, 20, 30))
+    ran = gatehub("train", *options, "--out", tmp_path / "b", "--background", "whitish")
+    assert (ran.status, ran.err) == (
+        1,
+        "Error: 'whitish' is not an opaque colour.\nHint: Write it as '#ffffff' or 'white'.\n",
+    )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,13 @@ from PIL import Image
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
+from gatehub.backbone.images import ImageRules
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import AdapterExistsError, ResumeError, TrainingError, UnsafeNameError
 from gatehub.gates.fold import fold
 from gatehub.training.batches import evaluation_batches
 from gatehub.training.checkpoint import EpochRecord, work_folder
+from gatehub.training.data import load_data
 from gatehub.training.evaluation import evaluate
 from gatehub.training.recipe import Recipe
 from gatehub.training.train import TrainReport, train_adapter
@@ -74,6 +78,36 @@ def test_learns_and_saves(tiny_backbone: Backbone, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [report.folder]
 
 
+def test_images_are_seen_by_the_rules_that_were_asked_for(
+    tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label, alpha in (("seen", 255), ("hidden", 0)):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(4):
+            picture = Image.new("RGBA", (4, 4), (0, 0, 0, alpha))
+            picture.save(tmp_path / "data" / label / f"{number}.png")
+    data = load_data(tmp_path / "data", val_fraction=0.5)
+    seen: set[bytes] = set()
+
+    def watch(self: Preprocessing, *source: Any, **options: Any) -> Image.Image:
+        image = original(self, *source, **options)
+        seen.add(image.tobytes())
+        return image
+
+    original = Preprocessing.open
+    monkeypatch.setattr(Preprocessing, "open", watch)
+    black, white = b"\0" * 48, b"\xff" * 48
+    for name, rules, expected in (
+        ("own", None, {black, white}),
+        ("black", ImageRules(background=(0, 0, 0)), {black}),
+    ):
+        options = {"recipe": Recipe(epochs=1), "image_rules": rules}
+        train_adapter(tiny_backbone, data, tmp_path / name, task="t", **options)
+        assert seen == expected
+        assert Adapter.load(tmp_path / name).preprocessing.image_rules == (rules or ImageRules())
+        seen.clear()
+
+
 def test_accuracy_is_that_of_the_stored_values(tiny_backbone: Backbone, tmp_path: Path) -> None:
     report = run(tiny_backbone, tmp_path / "colours")
     stored = fold(tiny_backbone, Adapter.load(report.folder))
@@ -116,6 +150,8 @@ def test_an_interrupted_run_is_not_overwritten(tiny_backbone: Backbone, tmp_path
         run(tiny_backbone, out, resume=True, recipe=Recipe(epochs=4, batch_size=16, seed=6))
     with pytest.raises(ResumeError, match="has backbone_digest"):
         run(make_backbone(seed=9), out, resume=True)
+    with pytest.raises(ResumeError, match="has image_rules"):
+        run(tiny_backbone, out, resume=True, image_rules=ImageRules(background=(0, 0, 0)))
 
 
 def test_resume_without_a_run_begins(tiny_backbone: Backbone, tmp_path: Path) -> None:
