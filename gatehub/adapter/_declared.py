@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gatehub._text import quote
 from gatehub.adapter._sections import TensorSpec
 from gatehub.adapter._tensors import DTYPES, count_bytes
 from gatehub.adapter.config import AdapterConfig
@@ -45,14 +46,16 @@ def check_declared(config: AdapterConfig, where: str) -> None:
     for name, shape in config.layout.gate_shapes().items():
         spec = left.pop(name, None)
         if spec is None:
-            raise MissingTensorError(f"{where} declares a gate but no tensor '{name}'.")
+            raise MissingTensorError(f"{where} declares a gate but no tensor {quote(name)}.")
         if probed is not None and str(DTYPES[spec.dtype]) != f"torch.{probed}":
             raise TensorDtypeError(
-                f"{where} declares '{name}' as {spec.dtype}; its probe was computed with {probed}."
+                f"{where} declares {quote(name)} as {spec.dtype}; its probe was computed with "
+                f"{probed}."
             )
         if spec.shape != shape:
             raise TensorShapeError(
-                f"{where} declares '{name}' as {list(spec.shape)}; its gate needs {list(shape)}."
+                f"{where} declares {quote(name)} as {list(spec.shape)}; its gate needs "
+                f"{list(shape)}."
             )
     rows: dict[str, tuple[int, ...]] = {}
     for name, spec in left.items():
@@ -60,23 +63,23 @@ def check_declared(config: AdapterConfig, where: str) -> None:
         is_head = name.startswith("head.")
         if not is_head and not _can_be_norm(config, name, spec):
             raise UnknownTensorError(
-                f"{where} declares '{name}', which is neither a gate, a head tensor nor a "
+                f"{where} declares {quote(name)}, which is neither a gate, a head tensor nor a "
                 f"normalisation value of mode '{config.layout.norm}'."
             )
         if spec.dtype != "F32":
-            raise TensorDtypeError(f"{where} declares '{name}' as {spec.dtype}; expected F32.")
+            raise TensorDtypeError(f"{where} declares {quote(name)} as {spec.dtype}; expected F32.")
         if not is_head and not is_vector(spec.shape):
             raise TensorShapeError(
-                f"{where} declares '{name}' as {list(spec.shape)}; a normalisation value has one "
-                "dimension longer than 1 at most."
+                f"{where} declares {quote(name)} as {list(spec.shape)}; a normalisation value has "
+                "one dimension longer than 1 at most."
             )
         if (
             part in ("weight", "bias", *STATISTICS)
             and rows.setdefault(layer, spec.shape[:1]) != spec.shape[:1]
         ):
             raise TensorShapeError(
-                f"{where} declares '{name}' as {list(spec.shape)}, but another tensor of "
-                f"'{layer}' begins with {list(rows[layer])}."
+                f"{where} declares {quote(name)} as {list(spec.shape)}, but another tensor of "
+                f"{quote(layer)} begins with {list(rows[layer])}."
             )
     head = [spec for name, spec in left.items() if name.startswith("head.")]
     if not any(spec.shape[:1] == (len(config.labels),) for spec in head):

@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any, NoReturn, TypeVar
 
+from gatehub._text import first_line, shorten
 from gatehub.errors import ConfigError, DuplicateKeyError
 
 T = TypeVar("T")
@@ -48,12 +49,12 @@ def parse_json(data: bytes, *, where: str) -> Any:
             parse_constant=refuse_constant,
         )
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"{where} is not JSON in UTF-8: {error}.") from error
+        raise ConfigError(f"{where} is not JSON in UTF-8: {first_line(error)}.") from error
     except ValueError as error:
         if isinstance(error, ConfigError | DuplicateKeyError):
             raise
         # An integer of more digits than Python converts.
-        raise ConfigError(f"{where} holds a number out of range: {error}.") from error
+        raise ConfigError(f"{where} holds a number out of range: {first_line(error)}.") from error
 
 
 class Fields:
@@ -103,7 +104,7 @@ class Fields:
         """
         value = self._left.pop(name)
         if isinstance(value, list | dict):
-            raise ConfigError(f"{self.where}.{name} is {describe(value)}; expected a single value.")
+            raise ConfigError(f"{self._place(name)} is {describe(value)}; expected a single value.")
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
@@ -112,7 +113,7 @@ class Fields:
 
     def take_fields(self, name: str) -> Fields:
         """Take a field that is itself an object."""
-        return Fields(self.take(name, dict), where=f"{self.where}.{name}")
+        return Fields(self.take(name, dict), where=self._place(name))
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the fields that are left, for objects whose keys are names."""
@@ -129,17 +130,27 @@ class Fields:
             more = f" and {len(self._left) - 5} more" if len(self._left) > 5 else ""
             raise ConfigError(f"{self.where} has unknown fields: {names}{more}.")
 
+    def _place(self, name: str) -> str:
+        return f"{self.where}.{shorten(name, 80)}"
+
     def _check(self, name: str, value: Any, kind: type[T]) -> T:
         if kind is float and type(value) is int:
-            value = float(value) if abs(value) < 2**63 else math.inf
+            value = float(value) if is_number(value) else math.inf
         if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
-            raise ConfigError(f"{self.where}.{name} is {describe(value)}; expected {_NAMES[kind]}.")
+            raise ConfigError(f"{self._place(name)} is {describe(value)}; expected {_NAMES[kind]}.")
         if isinstance(value, str) and value and not is_text(value):
             raise ConfigError(
-                f"{self.where}.{name} is {describe(value)}; expected a line of text, at most "
+                f"{self._place(name)} is {describe(value)}; expected a line of text, at most "
                 f"{MAX_TEXT} characters."
             )
         return value
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number that readers of JSON hold: finite, and whole up to 64 bits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**64
 
 
 def is_text(value: str) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from gatehub.adapter._fields import Fields, describe, is_text
 from gatehub.adapter.names import check_file_name, check_tensor_name
@@ -102,7 +100,7 @@ def read_image_rules(fields: Fields) -> ImageRules:
     version = fields.take("version", int)
     if version > IMAGE_RULES_VERSION:
         raise FormatVersionError(
-            f"{fields.where} is of version {version}; this gatehub knows up to "
+            f"{fields.where} is of version {describe(version)}; this gatehub knows up to "
             f"{IMAGE_RULES_VERSION}.",
             hint="Upgrade gatehub (pip install -U gatehub).",
         )
@@ -172,7 +170,3 @@ def _read_shape(fields: Fields) -> tuple[int, ...]:
 def _check_digest(digest: str, where: str) -> None:
     if _DIGEST_PATTERN.fullmatch(digest) is None:
         raise ConfigError(f"{where} is {describe(digest)}; expected 64 hex digits.")
-
-
-def is_finite(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from gatehub._text import first_line, quote
 from gatehub.adapter._fields import Fields, describe, parse_json
 from gatehub.adapter._sections import TensorSpec
 from gatehub.adapter.config import FORMAT_VERSION
@@ -66,7 +67,7 @@ def round_tensor(tensor: Tensor, spec: TensorSpec, name: str) -> Tensor:
         beyond = all(map(math.isfinite, _find_extremes(tensor)))
         reason = f"values beyond the range of {spec.dtype}" if beyond else "NaN or infinity"
         raise NonFiniteTensorError(
-            f"Tensor '{name}' holds {reason}, so it cannot be stored.",
+            f"Tensor {quote(name)} holds {reason}, so it cannot be stored.",
             hint="Save with dtype='float32'." if beyond else _DIVERGED,
         )
     return stored
@@ -89,20 +90,23 @@ def check_values(tensors: Mapping[str, Tensor], where: str) -> None:
         found = _describe_kind(tensor)
         if found is not None:
             raise TensorDtypeError(
-                f"Tensor '{name}' in {where} is {found}; expected a dense tensor of float32."
+                f"Tensor {quote(name)} in {where} is {found}; expected a dense tensor of float32."
             )
         if tensor.numel() == 0:
-            raise TensorShapeError(f"Tensor '{name}' in {where} is {list(tensor.shape)}: no value.")
+            raise TensorShapeError(
+                f"Tensor {quote(name)} in {where} is {list(tensor.shape)}: no value."
+            )
         smallest, largest = _find_extremes(tensor)
         if not max(-smallest, largest) <= _FLOAT32_MAX:
             beyond = math.isfinite(smallest) and math.isfinite(largest)
             reason = "values beyond the range of float32" if beyond else "NaN or infinity"
             raise NonFiniteTensorError(
-                f"Tensor '{name}' in {where} holds {reason}.", hint=_DIVERGED
+                f"Tensor {quote(name)} in {where} holds {reason}.", hint=_DIVERGED
             )
         if name.endswith(".running_var") and smallest < 0:
             raise NegativeVarianceError(
-                f"Tensor '{name}' in {where} holds {smallest:.3g}; a variance is never below 0.",
+                f"Tensor {quote(name)} in {where} holds {smallest:.3g}; a variance is never below "
+                "0.",
                 hint="Measure the statistics again, or keep the backbone's.",
             )
 
@@ -172,7 +176,8 @@ def load_tensors(data: bytes, specs: Mapping[str, TensorSpec], *, where: str) ->
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError) as error:
         raise CorruptTensorsError(
-            f"'{where}' is no sound safetensors file: {error}.", hint="Fetch or save it again."
+            f"'{where}' is no sound safetensors file: {first_line(error)}.",
+            hint="Fetch or save it again.",
         ) from error
     check_values(tensors, f"'{where}'")
     return {name: tensors[name].float() for name in specs}
@@ -244,13 +249,13 @@ def _check_names(names: set[str], specs: Mapping[str, TensorSpec], where: str) -
     unknown = sorted(names - specs.keys())
     if unknown:
         raise UnknownTensorError(
-            f"'{where}' holds '{unknown[0]}', which its config does not declare "
+            f"'{where}' holds {quote(unknown[0])}, which its config does not declare "
             f"({len(unknown)} such)."
         )
     missing = sorted(specs.keys() - names)
     if missing:
         raise MissingTensorError(
-            f"'{where}' lacks '{missing[0]}', which its config declares ({len(missing)} such)."
+            f"'{where}' lacks {quote(missing[0])}, which its config declares ({len(missing)} such)."
         )
 
 
@@ -260,10 +265,11 @@ def _check_entry(fields: Fields, name: str, spec: TensorSpec, where: str) -> Non
     fields.done()
     if dtype != spec.dtype:
         raise TensorDtypeError(
-            f"Tensor '{name}' in '{where}' is {describe(dtype)}; its config declares {spec.dtype}."
+            f"Tensor {quote(name)} in '{where}' is {describe(dtype)}; its config declares "
+            f"{spec.dtype}."
         )
     if shape != spec.shape:
         raise TensorShapeError(
-            f"Tensor '{name}' in '{where}' is [{', '.join(map(describe, shape[:5]))}]; its config "
-            f"declares {list(spec.shape)}."
+            f"Tensor {quote(name)} in '{where}' is [{', '.join(map(describe, shape[:5]))}]; its "
+            f"config declares {list(spec.shape)}."
         )

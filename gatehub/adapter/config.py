@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gatehub.adapter._fields import Fields, parse_json
+from gatehub._text import quote, shorten
+from gatehub.adapter._fields import Fields, describe, is_number, is_text, parse_json
 from gatehub.adapter._sections import (
     TensorSpec,
     check_setting_names,
-    is_finite,
     read_backbone,
     read_files,
     read_layout,
@@ -80,20 +80,18 @@ class AdapterConfig:
             )
         check_setting_names((*self.metrics, *self.training), f"Adapter '{self.task}'")
         for name, value in self.metrics.items():
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not is_finite(value)
-            ):
+            if not is_number(value):
                 raise ConfigError(
-                    f"Adapter '{self.task}' has the metric '{name}' {value!r}; expected a finite "
-                    "number."
+                    f"Adapter '{self.task}' has the metric {quote(name, 80)} {_show(value)}; "
+                    "expected a finite number."
                 )
         for name, setting in self.training.items():
-            if not isinstance(setting, str | int | float | None) or not is_finite(setting):
+            told = isinstance(setting, str) and (not setting or is_text(setting))
+            if not (told or isinstance(setting, bool | None) or is_number(setting)):
                 raise ConfigError(
-                    f"Adapter '{self.task}' has the training setting '{name}' {setting!r}; "
-                    "expected a string, a finite number, true, false or None."
+                    f"Adapter '{self.task}' has the training setting {quote(name, 80)} "
+                    f"{_show(setting)}; expected a line of text, a finite number, true, false or "
+                    "None."
                 )
 
     def to_json(self) -> bytes:
@@ -152,12 +150,14 @@ class AdapterConfig:
         version = fields.take("format_version", int)
         if version > FORMAT_VERSION:
             raise FormatVersionError(
-                f"{where} is of format version {version}; this gatehub reads up to "
+                f"{where} is of format version {describe(version)}; this gatehub reads up to "
                 f"{FORMAT_VERSION}.",
                 hint="Upgrade gatehub (pip install -U gatehub).",
             )
         if version < 1:
-            raise ConfigError(f"{where} is of format version {version}; there is none below 1.")
+            raise ConfigError(
+                f"{where} is of format version {describe(version)}; there is none below 1."
+            )
         try:
             config = cls(
                 task=fields.take("task", str),
@@ -185,6 +185,13 @@ class AdapterConfig:
     ) -> AdapterConfig:
         """Return the config of an adapter that is stored in these tensors and files."""
         return replace(self, tensors=tensors, files=files)
+
+
+def _show(value: object) -> str:
+    """Show what somebody took for a figure or a setting."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return describe(value) if is_number(value) else "beyond 64 bits"
+    return shorten(repr(value), 80)
 
 
 def _render(value: Any, depth: int = 0) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gatehub._disk import publish_folder
+from gatehub._text import quote, shorten
 from gatehub.adapter._declared import check_declared
 from gatehub.adapter._sections import TensorSpec
 from gatehub.adapter._tensors import (
@@ -80,9 +81,8 @@ def read_adapter(
         config = _read_config(text, str(config_path))
         _check_attachments(config, present, folder)
         data = _read_tensor_file(tensors_path, config)
-        _check_digest(
-            tensors_path, data, config, proven or {}
-        )  # what it promises is what is judged
+        # First of all: what the config promises is what is judged.
+        _check_digest(tensors_path, data, config, proven or {})
         tensors = load_tensors(data, config.tensors, where=str(tensors_path))
         for name in sorted(config.files.keys() - {TENSORS_FILE}):
             content = _read_file(folder / name, MAX_ATTACHMENT_BYTES, UnexpectedFileError)
@@ -159,7 +159,7 @@ def check_dtype(dtype: str) -> None:
     """
     if dtype not in _CODES:
         raise TensorDtypeError(
-            f"Gates are stored as {', '.join(sorted(_CODES))}, not as {str(dtype)[:100]!r}."
+            f"Gates are stored as {', '.join(sorted(_CODES))}, not as {shorten(repr(dtype))}."
         )
 
 
@@ -184,7 +184,7 @@ def stored_dtypes(config: AdapterConfig) -> dict[str, torch.dtype]:
 def _check_attachment(name: str, content: bytes) -> None:
     if name not in OPTIONAL_FILES or len(content) > MAX_ATTACHMENT_BYTES:
         raise UnexpectedFileError(
-            f"'{name}' of {len(content):,} bytes is no attachment; expected one of "
+            f"{quote(name)} of {len(content):,} bytes is no attachment; expected one of "
             f"{', '.join(OPTIONAL_FILES)}, at most {MAX_ATTACHMENT_BYTES:,} bytes."
         )
 
@@ -213,7 +213,7 @@ def _check_attachments(config: AdapterConfig, present: set[str], folder: Path) -
     for name in config.files:
         if name not in (TENSORS_FILE, *OPTIONAL_FILES):
             raise ConfigError(
-                f"'{folder / CONFIG_FILE}' lists a digest of '{name}', which has none."
+                f"'{folder / CONFIG_FILE}' lists a digest of {quote(name)}, which has none."
             )
         if name not in present:
             raise MissingFileError(f"'{folder}' lacks '{name}', which its config lists.")

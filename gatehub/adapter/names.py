@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from gatehub._text import quote
 from gatehub.adapter._fields import describe, is_text
 from gatehub.errors import ConfigError, UnsafeNameError
 
@@ -19,7 +20,7 @@ def check_task_name(name: str) -> None:
     """
     if _TASK_PATTERN.fullmatch(name) is None:
         raise UnsafeNameError(
-            f"{name[:100]!r} is no task name; expected letters, digits, '.', '_' and '-', "
+            f"{quote(name, 100)} is no task name; expected letters, digits, '.', '_' and '-', "
             "at most 96, the first a letter or a digit."
         )
 
@@ -46,7 +47,7 @@ def check_tensor_name(name: str, where: str) -> None:
     """
     if _TENSOR_PATTERN.fullmatch(name) is None or len(name) > 256:
         raise UnsafeNameError(
-            f"{where} names a tensor {name[:100]!r}; expected dotted identifiers, "
+            f"{where} names a tensor {quote(name, 100)}; expected dotted identifiers, "
             "such as 'layer1.0.conv1.gate'."
         )
 
@@ -59,5 +60,5 @@ def check_file_name(name: str, where: str) -> None:
     """
     if _TASK_PATTERN.fullmatch(name) is None:
         raise UnsafeNameError(
-            f"{where} names a file {name[:100]!r}; expected a plain name without a folder."
+            f"{where} names a file {quote(name, 100)}; expected a plain name without a folder."
         )

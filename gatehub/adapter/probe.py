@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gatehub.adapter._fields import Fields
+from gatehub._text import quote
+from gatehub.adapter._fields import Fields, describe
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ConfigError, SelfCheckError
 
@@ -43,10 +44,12 @@ class Probe:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"A probe has the seed {self.seed}; expected 0 to {2**32 - 1}.")
+            raise ConfigError(
+                f"A probe has the seed {describe(self.seed)}; expected 0 to {2**32 - 1}."
+            )
         if self.dtype not in _DTYPES:
             raise ConfigError(
-                f"A probe has the dtype '{self.dtype[:40]}'; expected {', '.join(_DTYPES)}."
+                f"A probe has the dtype {quote(self.dtype, 40)}; expected {', '.join(_DTYPES)}."
             )
         if len(self.logits) != PROBE_IMAGES or len({len(row) for row in self.logits}) != 1:
             raise ConfigError(

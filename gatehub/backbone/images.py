@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
+from gatehub._text import shorten
 from gatehub.backbone._depth import scale_depth
 from gatehub.backbone._headers import check_header
 from gatehub.errors import ImageTooLargeError, InputError
@@ -61,8 +62,8 @@ class ImageRules:
     def __post_init__(self) -> None:
         if self.version != IMAGE_RULES_VERSION:
             raise InputError(
-                f"The image rules are of version {self.version}; this gatehub knows version "
-                f"{IMAGE_RULES_VERSION}.",
+                f"The image rules are of version {shorten(str(self.version), 40)}; this gatehub "
+                f"knows version {IMAGE_RULES_VERSION}.",
                 hint="Upgrade gatehub (pip install -U gatehub).",
             )
         colour = self.background

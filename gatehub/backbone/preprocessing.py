@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from timm.data import resolve_data_config
 
+from gatehub._text import quote, shorten
 from gatehub.backbone.images import (
     DEFAULT_MAX_PIXELS,
     NEWEST_RULES,
@@ -74,8 +75,8 @@ class Preprocessing:
         channels, height, width = self.input_size
         if channels != 3 or not 1 <= min(height, width) <= max(height, width) <= MAX_INPUT_SIDE:
             raise InputError(
-                f"Preprocessing input_size is {self.input_size}; expected 3 channels "
-                f"and sides of 1 to {MAX_INPUT_SIDE} pixels."
+                f"Preprocessing input_size is {shorten(str(self.input_size), 80)}; expected 3 "
+                f"channels and sides of 1 to {MAX_INPUT_SIDE} pixels."
             )
         finite = all(map(math.isfinite, (*self.mean, *self.std)))
         sized = len(self.mean) == len(self.std) == channels
@@ -92,13 +93,13 @@ class Preprocessing:
             )
         if self.interpolation not in _FILTERS:
             raise InputError(
-                f"Preprocessing interpolation is {self.interpolation!r}; "
+                f"Preprocessing interpolation is {quote(self.interpolation, 40)}; "
                 f"expected one of {', '.join(sorted(_FILTERS))}."
             )
         if not 0 < self.crop_pct <= 1 or self.crop_mode not in _CROP_MODES:
             raise InputError(
-                f"Preprocessing crop is {self.crop_pct} {self.crop_mode!r}; expected a share in "
-                f"(0, 1] and one of {', '.join(sorted(_CROP_MODES))}."
+                f"Preprocessing crop is {self.crop_pct} {quote(self.crop_mode, 40)}; expected a "
+                f"share in (0, 1] and one of {', '.join(sorted(_CROP_MODES))}."
             )
         if height / self.crop_pct * (width / self.crop_pct) > MAX_RESIZED_PIXELS:
             raise InputError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gatehub._text import quote
 from gatehub.errors import GateKindError
 
 MAX_RANK = 4096
@@ -101,6 +102,6 @@ def parse_kind(text: str) -> GateKind:
 
 def _unknown_kind(text: str) -> GateKindError:
     return GateKindError(
-        f"'{text}' is no gate kind; expected auto, full, lowrank:R (R from 1 to {MAX_RANK}) "
-        "or scale."
+        f"{quote(text, 80)} is no gate kind; expected auto, full, lowrank:R (R from 1 to "
+        f"{MAX_RANK}) or scale."
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from gatehub._text import quote
 from gatehub.backbone.classifier import is_inside
 from gatehub.errors import GateError
 from gatehub.gates.kinds import GateKind
@@ -114,4 +115,6 @@ def check_norm(norm: str) -> None:
         GateError: no such mode.
     """
     if norm not in NORMS:
-        raise GateError(f"Normalisation mode is {norm!r}; expected one of {', '.join(NORMS)}.")
+        raise GateError(
+            f"Normalisation mode is {quote(norm, 80)}; expected one of {', '.join(NORMS)}."
+        )

@@ -105,7 +105,7 @@ def test_the_gates_are_shown_where_they_were_drawn() -> None:
 
 
 def test_a_hostile_setting_does_not_leave_the_command() -> None:
-    text = render(training={"data": "a`b\n```\n# x", "epochs": 1})
+    text = render(training={"data": "a`b ``` # x", "epochs": 1})
     assert "```sh\ngatehub train" not in text
 
 

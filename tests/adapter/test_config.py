@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatehub.adapter import AdapterConfig
+from gatehub.adapter._declared import check_declared
+from gatehub.adapter.files import MAX_CONFIG_BYTES
 from gatehub.backbone.images import ImageRules
 from gatehub.errors import (
     AdapterFormatError,
@@ -30,9 +36,14 @@ from tests.adapter.breaking import (
     in_turn,
     put,
 )
-from tests.adapter.sample import CONFIG, GOLDEN, SAMPLE_CONFIG, TENSORS, make_sample
+from tests.adapter.sample import CONFIG, GOLDEN, PROBE, SAMPLE_CONFIG, TENSORS, make_sample
 
 GOLDEN_TEXT = (GOLDEN / CONFIG).read_bytes()
+WHOLE_TEXT = replace(
+    AdapterConfig.from_json(GOLDEN_TEXT),
+    probe=PROBE,
+    preprocessing=replace(SAMPLE_CONFIG.preprocessing, image_rules=ImageRules()),
+).to_json()
 
 BROKEN_TEXTS = [
     Broken("nothing", put(CONFIG, b""), ConfigError, "is not JSON"),
@@ -350,6 +361,72 @@ def test_image_rules_are_stored_and_read() -> None:
     assert AdapterConfig.from_json(data).preprocessing == preprocessing
 
 
+LABELS = {
+    "one": ("apple",),
+    "twenty thousand": tuple(f"label {number}" for number in range(20_000)),
+    "as long as they may be": tuple(str(number) + 4_090 * "\u68a8" for number in range(3)),
+    # Two ways to write one letter, and two letters that are written alike: classes of a script.
+    "alike to the eye": ("\u00e9", "e\u0301", "\u00c5", "\u212b", "a\u202eb", "ab"),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_labels_come_back_as_they_were(labels: tuple[str, ...]) -> None:
+    logits = tuple(tuple(float(number) for number in range(len(labels))) for _ in range(3))
+    config = replace(SAMPLE_CONFIG, labels=labels, probe=replace(PROBE, logits=logits))
+    data = config.to_json()
+    assert AdapterConfig.from_json(data) == config
+    assert len(data) < MAX_CONFIG_BYTES
+
+
+# What a stranger may put in any place of a config: long, commanding, huge, or of another kind.
+HOSTILE: list[Any] = [
+    *("x" * 5_000, "x" * 4_000, "\x1b[2J", "\u202e" * 300, "\ud83c", "a\nb", "", "\u00e9" * 300),
+    *(10**4_000, -(10**30), 1e308, None, True, [], {}, ["x" * 4_000] * 9, {"\u202e" * 90: 1}),
+]
+
+
+def test_whatever_a_stranger_wrote_the_sentence_is_short_and_shows_anywhere() -> None:
+    told = [(path, _read(found)) for path, found in _spoil(WHOLE_TEXT)]
+    assert sum(sentence is not None for _, sentence in told) > 1_000
+    for path, sentence in told:
+        if sentence is not None:
+            assert sentence.isprintable(), path
+            assert len(sentence) < 500, (path, sentence)
+
+
+def _read(found: Any) -> str | None:
+    """What is said about a config, None if it is sound."""
+    try:
+        check_declared(AdapterConfig.from_json(json.dumps(found).encode()), "config.json")
+    except AdapterFormatError as error:
+        return str(error)
+    return None
+
+
+def _spoil(text: bytes) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Every config with something hostile in one place, or in the place of one name."""
+    for path in _places(json.loads(text)):
+        for value in HOSTILE:
+            for as_name in (False, True):
+                found = json.loads(text)
+                inner = reduce(getitem, path[:-1], found)
+                if not as_name:
+                    inner[path[-1]] = value
+                elif isinstance(inner, dict) and isinstance(value, str):
+                    inner[value] = inner.pop(path[-1])
+                yield path, found
+
+
+def _places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of each value in parsed JSON."""
+    steps: Any = value.items() if isinstance(value, dict) else ()
+    steps = enumerate(value) if isinstance(value, list) else steps
+    return [path] * bool(path) + [
+        place for step, item in steps for place in _places(item, (*path, step))
+    ]
+
+
 def test_each_site_and_tensor_has_one_line() -> None:
     lines = GOLDEN_TEXT.decode().splitlines()
     assert '      "conv1": {"kind": "full", "shape": [2, 3]},' in lines
@@ -378,9 +455,14 @@ def test_whole_numbers_among_the_metrics_are_stored_as_numbers() -> None:
         ({"metrics": {"accuracy": True}}, "metric 'accuracy' True; expected"),
         ({"metrics": {"accuracy": "0.5"}}, "metric 'accuracy' '0.5'; expected"),
         ({"metrics": {"": 0.5}}, 'has the name ""'),
-        ({"training": {"rate": float("nan")}}, "setting 'rate' nan; expected a string"),
-        ({"training": {"rates": [1, 2]}}, r"setting 'rates' \[1, 2\]; expected a string"),
+        ({"metrics": {"accuracy": 10**5_000}}, "metric 'accuracy' beyond 64 bits; expected"),
+        ({"metrics": {"accuracy": torch.ones(9)}}, "metric 'accuracy' tensor.*; expected"),
+        ({"training": {"rate": float("nan")}}, "setting 'rate' nan; expected a line of text"),
+        ({"training": {"rates": [1, 2]}}, r"setting 'rates' \[1, 2\]; expected a line of text"),
         ({"training": {"folder": Path("x")}}, "setting 'folder' .*Path"),
+        ({"training": {"seed": 10**5_000}}, "setting 'seed' beyond 64 bits; expected"),
+        ({"training": {"note": "a\nb"}}, r"setting 'note' 'a\\nb'; expected a line of text"),
+        ({"training": {"note": "x" * 5_000}}, "setting 'note' 'xxx.*…; expected a line of text"),
     ],
 )
 def test_config_that_could_not_be_stored_is_never_made(changes: dict[str, Any], match: str) -> None:
