@@ -188,14 +188,18 @@ def _flatten(image: Image.Image, rules: ImageRules, name: str) -> Image.Image:
 
 
 def _scale_key(image: Image.Image) -> Image.Image:
-    """Scale the transparent grey of a PNG of 2 or 4 bits as Pillow scales its pixels."""
+    """Scale the transparent grey of a PNG of 1, 2 or 4 bits as Pillow scales its pixels."""
     key = image.info.get("transparency")
     tiles = getattr(image, "tile", ())
-    scale = {"L;2": 85, "L;4": 17}.get(tiles[0][3]) if tiles and image.format == "PNG" else None
+    scale = (
+        {"1": 255, "L;2": 85, "L;4": 17}.get(tiles[0][3])
+        if tiles and image.format == "PNG"
+        else None
+    )
     if scale is None or not isinstance(key, int):
         return image
     scaled = image.copy()
-    scaled.info["transparency"] = key * scale
+    scaled.info["transparency"] = min(key * scale, 255)  # some versions scale that of 1 bit
     return scaled
 
 

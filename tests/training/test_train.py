@@ -81,10 +81,10 @@ def test_learns_and_saves(tiny_backbone: Backbone, tmp_path: Path) -> None:
 def test_images_are_seen_by_the_rules_that_were_asked_for(
     tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for label, alpha in (("seen", 255), ("hidden", 0)):
+    for label, colour in (("seen", (0, 0, 0, 255)), ("hidden", (9, 9, 9, 0))):
         (tmp_path / "data" / label).mkdir(parents=True)
         for number in range(4):
-            picture = Image.new("RGBA", (4, 4), (0, 0, 0, alpha))
+            picture = Image.new("RGBA", (4, 4), colour)
             picture.save(tmp_path / "data" / label / f"{number}.png")
     data = load_data(tmp_path / "data", val_fraction=0.5)
     seen: set[bytes] = set()
