@@ -3,7 +3,6 @@
     HUB/ORG/NAME/COMMIT/                 an adapter's folder
     HUB/ORG/NAME/.known/COMMIT.json      size and SHA-256 of each of its files
     HUB/ORG/NAME/.seen/REVISION          the commit that a branch or tag named last
-    HUB/ORG/.NAME.guard                  locked while a folder is put in its place
 
 Two hubs never share a folder: what a strange one calls a commit proves nothing of another's.
 """

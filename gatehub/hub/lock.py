@@ -7,8 +7,7 @@
                                     "files": {"config.json": {"bytes": 1234, "sha256": "…"}, …}}}}
 
 Kept beside a deployment's code, it makes every pull of that name bring the same bytes, wherever
-the branch or the tag has gone since, whatever the hub serves. The hidden file that appears
-beside it is nothing to keep; see `gatehub.hub.guard`.
+the branch or the tag has gone since, whatever the hub serves.
 """
 
 from __future__ import annotations

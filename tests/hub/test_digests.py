@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gatehub.adapter import Adapter
 from gatehub.hub import plan_push, pull, push
 from tests.hub.plain import REPO
 from tests.hub_server.serve import TestHub
@@ -82,3 +84,13 @@ def test_gates_are_hashed_once_on_each_way(
     assert hashed() == 1
     pull(REPO, hub=hub, out=tmp_path / "out")
     assert hashed() == 1
+
+
+def test_gates_are_hashed_once_where_paths_are_cut(
+    tiny_adapter: Adapter, adapter_folder: Path, tmp_path: Path, hashed: Callable[[], int]
+) -> None:
+    config = replace(tiny_adapter.config, training={"data": "/home/ada/eyes"})
+    folder = replace(tiny_adapter, config=config).save(tmp_path / "eyes", dtype="float32")
+    assert hashed() == 1
+    push(folder, REPO, hub=tmp_path / "hub", report=lambda sentence: None)
+    assert hashed() == 2

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 
 import pytest
-from filelock import FileLock
 
 import gatehub.hub.guard
 from gatehub.errors import HubError
@@ -30,26 +27,6 @@ def make_pin(repo: str) -> Pin:
     return Pin(hub="/hub", repo=repo, commit="3f" * 32, files=files)
 
 
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Another thread holds the guard."""
-    holds, done = Event(), Event()
-
-    def hold() -> None:
-        with guarded(path):
-            holds.set()
-            done.wait()
-
-    with ThreadPoolExecutor(1) as thread:
-        holder = thread.submit(hold)
-        holds.wait()
-        try:
-            yield
-        finally:
-            done.set()
-            holder.result()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts processes as POSIX does")
 def test_parallel_pulls_with_one_lock_file_lose_no_pin(
@@ -63,6 +40,7 @@ def test_parallel_pulls_with_one_lock_file_lose_no_pin(
     subprocess.run(command, cwd=ROOT, check=True)
 
     assert {name: pin.commit for name, pin in read_lock(lock).items()} == commits
+    assert {path.name for path in tmp_path.iterdir() if "lock" in path.name} == {"gatehub.lock"}
 
 
 def test_threads_lose_no_pin(tmp_path: Path) -> None:
@@ -72,28 +50,9 @@ def test_threads_lose_no_pin(tmp_path: Path) -> None:
     assert read_lock(lock) == {name: make_pin(name) for name in NAMES}
 
 
-def test_a_process_that_does_not_let_go_is_waited_for_only_so_long(
+def test_a_link_stays_and_what_it_leads_to_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gatehub.hub.guard, "PATIENCE_S", 0.01)
-    lock = tmp_path / "gatehub.lock"
-    with held(lock), pytest.raises(HubError, match=r"gatehub\.lock' was busy for .*that process"):
-        add_pin(lock, "acme/bees", make_pin("acme/bees"))
-    add_pin(lock, "acme/bees", make_pin("acme/bees"))
-
-
-def test_a_file_system_without_locks_is_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(self: FileLock) -> None:
-        raise NotImplementedError
-
-    monkeypatch.setattr(FileLock, "acquire", refuse)
-    with pytest.raises(HubError, match=r"file system does not lock files\..*on another"):
-        add_pin(tmp_path / "gatehub.lock", "acme/bees", make_pin("acme/bees"))
-
-
-def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
     real, link = tmp_path / "deployment" / "gatehub.lock", tmp_path / "gatehub.lock"
     add_pin(real, "acme/bees", make_pin("acme/bees"))
     link.symlink_to(real)
@@ -102,7 +61,9 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
 
     assert link.readlink() == real
     assert read_lock(real).keys() == {"acme/bees", "acme/birds"}
-    assert not (tmp_path / ".gatehub.lock.guard").exists()  # one file, one guard
+    monkeypatch.setattr(gatehub.hub.guard, "PATIENCE_S", 0.01)
+    with guarded(real), pytest.raises(HubError, match="was busy"):  # one file, one guard
+        add_pin(link, "acme/birds", make_pin("acme/birds"))
 
 
 @pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", os.mkdir)])
