@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -40,6 +41,13 @@ FormatOption = Annotated[
 ]
 
 
+def write_anywhere() -> None:
+    """Let the process print every character, as an escape where the terminal does not have it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 class Output:
     """Where a command's results and notes go.
 
@@ -63,7 +71,8 @@ class Output:
             quiet: for a shell: the bare value.
         """
         if self.format is Format.json:
-            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+            wide = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+            sys.stdout.write(json.dumps(value, ensure_ascii=not wide) + "\n")
         elif self.format is Format.quiet:
             sys.stdout.write(quiet + "\n" if quiet else "")
         elif isinstance(human, str):

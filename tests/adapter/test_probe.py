@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gatehub.adapter import Adapter, AdapterConfig
 from gatehub.adapter.probe import (
     PROBE_SEED,
+    PROBE_TOLERANCE,
     Probe,
     check_probe,
     draw_images,
@@ -32,6 +33,7 @@ from gatehub.errors import (
     TensorDtypeError,
 )
 from gatehub.gates.fold import fold
+from gatehub.runtime.engine import Engine
 from tests.adapter.breaking import assign
 from tests.adapter.sample import GOLDEN, PROBE, SAMPLE_CONFIG, make_sample
 from tests.tiny import make_backbone, make_trained
@@ -235,6 +237,28 @@ def test_a_probe_is_what_the_stored_values_answer(
         logits = fold(tiny_backbone, loaded)(images)
     assert torch.equal(torch.tensor(loaded.probe.logits), logits)
     assert loaded.probe.drift(logits.numpy()) < 1e-6
+
+
+def test_a_fresh_object_is_served_as_its_folder_is(
+    tiny_adapter: Adapter, tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    """bfloat16 takes 0.18 % of every gate, and the unrounded ones answer something else."""
+    wide = {
+        name: tensor.bfloat16().float() * 1.0018
+        if name in tiny_adapter.layout.gate_shapes()
+        else tensor
+        for name, tensor in tiny_adapter.tensors.items()
+    }
+    probed = replace(tiny_adapter, tensors=wide).with_probe(tiny_backbone, dtype="bfloat16")
+    assert probed.probe is not None
+    with torch.inference_mode():
+        images = torch.from_numpy(draw_images(probed.probe.seed, probed.preprocessing))
+        unrounded = fold(tiny_backbone, replace(tiny_adapter, tensors=wide))(images)
+    assert probed.probe.drift(unrounded.numpy()) > PROBE_TOLERANCE
+    engine = Engine(tiny_backbone, dtype="float32")
+    engine.load("object", probed)
+    engine.load("folder", probed.save(tmp_path / "birds", dtype="bfloat16"))
+    assert torch.equal(engine.predict("object", images), engine.predict("folder", images))
 
 
 def test_a_probe_of_other_values_than_are_saved_is_refused(
