@@ -14,6 +14,7 @@ from gatehub.backbone import Backbone
 from gatehub.backbone.classifier import is_inside, replace_classifier
 from gatehub.backbone.seal import Seal
 from gatehub.backbone.structure import own_memory
+from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import AlreadyGatedError, GateError, UngatedLayerWarning
 from gatehub.gates.gated_layer import GatedLayer, Pass, gate_layer, place_of
 from gatehub.gates.heads import find_head_places, name_head
@@ -243,4 +244,5 @@ def attach_gates(
             UngatedLayerWarning,
             stacklevel=2,
         )
-    return GatedModel(backbone, layout, names)
+    with pin_settings():
+        return GatedModel(backbone, layout, names)

@@ -12,6 +12,7 @@ from gatehub.backbone import Backbone, BackboneIdentity
 from gatehub.backbone.classifier import replace_classifier
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.backbone.structure import own_memory
+from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import BackboneMismatchError, SiteError
 from gatehub.gates.heads import find_head_places, name_head
 from gatehub.gates.layout import GateLayout, SiteGate
@@ -66,17 +67,15 @@ def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) ->
     """
     check_backbone(backbone, adapter)
     backbone.check_unchanged()
-    model = copy_plain(backbone.model, exclude=backbone.heads)
-    with torch.random.fork_rng(devices=[]):
-        replace_classifier(model, len(adapter.labels))
-    with torch.no_grad():
-        weights = fold_weights(backbone, model, adapter)
-        install_tensors(model, weights)
+    theirs, given = backbone.model, adapter.tensors.values()
+    with pin_settings(), torch.no_grad():
+        model = copy_plain(theirs, exclude=backbone.heads)
+        with torch.random.fork_rng(devices=[]):
+            replace_classifier(model, len(adapter.labels))
+        install_tensors(model, fold_weights(backbone, model, adapter))
         if merge_norm:
             merge_norms(model, input_size=backbone.preprocessing.input_size)
-    theirs = backbone.model
-    lenders = (*theirs.parameters(), *theirs.buffers(), *adapter.tensors.values())
-    own_memory(model, lenders=lenders)
+        own_memory(model, lenders=(*theirs.parameters(), *theirs.buffers(), *given))
     return model.eval().requires_grad_(False)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -462,3 +463,42 @@ def test_a_layer_without_a_weight_to_gate_is_refused() -> None:
     layer.weight = weight
     with pytest.raises(SiteError, match=r"'layer' is a Conv2d without a parameter or buffer 'wei"):
         attach_gates(Backbone(OneLayer(layer, 8)), labels=LABELS)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: torch.device("meta"),
+        lambda: torch.inference_mode(),
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        lambda: default_dtype(torch.float64),
+    ],
+    ids=["device", "inference", "autocast", "dtype"],
+)
+def test_the_hosts_torch_settings_change_no_model(
+    setting: Callable[[], AbstractContextManager[object]],
+) -> None:
+    backbone = make_backbone()
+    adapter = Adapter.from_model(make_trained(backbone, norm="stats"), task="birds")
+    expected = fold(backbone, adapter).state_dict()
+    torch.manual_seed(0)
+    start = attach_gates(backbone, labels=LABELS, gates="lowrank:2").state_dict()
+    with setting():
+        folded = fold(backbone, adapter)
+        torch.manual_seed(0)
+        model = attach_gates(backbone, labels=LABELS, gates="lowrank:2")
+    for found, known in ((folded.state_dict(), expected), (model.state_dict(), start)):
+        assert all(torch.equal(found[name], tensor) for name, tensor in known.items())
+    take_steps(model)
+    train = folded.requires_grad_(True)
+    train(random_images()).sum().backward()
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
