@@ -179,8 +179,3 @@ def test_train_records_the_background(gatehub: Gatehub, pictures: Path, tmp_path
     assert ran.status == 0, ran.err
     rules = Adapter.load(folder).preprocessing.image_rules
     assert rules == ImageRules(background=(10, 20, 30))
-    ran = gatehub("train", *options, "--out", tmp_path / "b", "--background", "whitish")
-    assert (ran.status, ran.err) == (
-        1,
-        "Error: 'whitish' is not an opaque colour.\nHint: Write it as '#ffffff' or 'white'.\n",
-    )

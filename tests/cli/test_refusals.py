@@ -47,6 +47,7 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("val_fraction", 1, "share of images to validate on is 1"),
     ("val_fraction", "nan", "share of images to validate on is nan"),
     ("train_images", 0, "Invalid value for '--train-images'"),
+    ("background", "whitish", "'whitish' is not an opaque colour"),
     ("dtype", "int8", "Gates are stored as bfloat16, float16, float32, not as 'int8'"),
     ("device", "nowhere", "Device 'nowhere' cannot be used here"),
     ("device", "cuda:77", "Device 'cuda:77' cannot be used here"),
@@ -130,7 +131,11 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         return reached
 
     def forbid(*names: str) -> None:
-        for name in (*names, "gatehub.backbone.load_backbone", "gatehub.training.data.open_image"):
+        for name in (
+            *names,
+            "gatehub.backbone.load_backbone",
+            "gatehub.backbone.preprocessing.open_image",
+        ):
             monkeypatch.setattr(name, reach(name))
 
     return forbid
