@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from gatehub._pickles import is_pickle
-from gatehub.errors import HubIntegrityError
+from gatehub.errors import HubError, HubIntegrityError
 
 # The adapter format's own limits, known here without loading torch; a test compares them.
 MAX_FILE_BYTES: Mapping[str, int] = {
@@ -53,13 +55,33 @@ def is_digest(text: str) -> bool:
 
 def digest_file(path: Path) -> StoredFile:
     """Read a file once, for its size and digest."""
+    with path.open("rb") as stream:
+        return digest_stream(stream)
+
+
+def digest_stream(
+    source: BinaryIO, copy: BinaryIO | None = None, *, max_bytes: float = math.inf
+) -> StoredFile:
+    """Read a stream to its end, for the size and digest of what was read.
+
+    Args:
+        source: the stream.
+        copy: what is read is written there.
+        max_bytes: of more than these, one chunk more is read and nothing after it.
+    """
     digest = hashlib.sha256()
     size = 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
+    while size <= max_bytes and (chunk := source.read(_CHUNK_BYTES)):
+        digest.update(chunk)
+        size += len(chunk)
+        if copy is not None:
+            copy.write(chunk)
     return StoredFile(bytes=size, sha256=digest.hexdigest())
+
+
+def changed_meanwhile(path: Path) -> HubError:
+    """Return the refusal of a file that is no longer what was verified."""
+    return HubError(f"{path} changed while it was pushed.", hint="Push it once more.")
 
 
 def is_same(path: Path, known: KnownFile, digest: StoredFile | None = None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -154,6 +155,11 @@ class Query:
             and (self.task or "").casefold() in row.task.casefold()
             and self.author in (None, row.repo.partition("/")[0])
         )
+
+
+def format_time(moment: datetime) -> str:
+    """Return a moment in UTC as listings and manifests write it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _plain(backbone: str) -> str:

@@ -8,7 +8,6 @@ a temporary file at most.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import time
@@ -18,10 +17,10 @@ from typing import BinaryIO
 
 from gatehub._disk import create_whole, remove_abandoned, replacing, sync_folder
 from gatehub.errors import HubError, HubIntegrityError
-from gatehub.hub.files import StoredFile
+from gatehub.hub.files import StoredFile, changed_meanwhile, digest_stream
+from gatehub.hub.folder.storage import check_bytes, check_key, check_length, missing
 from gatehub.hub.names import is_component
 
-_CHUNK_BYTES = 1 << 20
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
@@ -54,10 +53,8 @@ class Disk:
         Raises:
             HubIntegrityError: a component is not a plain name, or a link stands in the way.
         """
-        parts = key.split("/")
-        if not all(map(is_component, parts)):
-            raise HubIntegrityError(f"{key!r} could lead out of the hub {self.root}.")
-        path = self.root.joinpath(*parts)
+        check_key(key, self.where)
+        path = self.root.joinpath(*key.split("/"))
         if os.path.realpath(path) != str(path):
             raise HubIntegrityError(
                 f"{path} leads through a symbolic link, and a hub holds none.",
@@ -84,9 +81,7 @@ class Disk:
                 data = stream.read(max_bytes + 1)
         except FileNotFoundError:
             return None
-        if len(data) > max_bytes:
-            raise HubIntegrityError(f"{self.path(key)} is over its limit of {max_bytes} bytes.")
-        return data
+        return check_length(data, self.path(key), max_bytes)
 
     def create(self, key: str, data: bytes) -> bool:
         """Give a key its bytes if it has none. Of many callers at once exactly one succeeds.
@@ -120,10 +115,8 @@ class Disk:
                 os.utime(self.path(key))  # it is in use: no garbage
         else:
             with replacing(self._make_folder(key)) as stream, source.open("rb") as origin:
-                if _copy(origin, stream, max_bytes=expected.bytes) != expected:
-                    raise HubError(
-                        f"{source} changed while it was pushed.", hint="Push it once more."
-                    )
+                if digest_stream(origin, stream, max_bytes=expected.bytes) != expected:
+                    raise changed_meanwhile(source)
         self._sync_folders(key)
 
     def get(self, key: str, target: Path, expected: StoredFile) -> None:
@@ -135,25 +128,17 @@ class Disk:
         try:
             stream = self._open(key)
         except FileNotFoundError as error:
-            raise HubIntegrityError(
-                f"{self.path(key)} is missing from the hub.",
-                hint="Push the same adapter again to put it there.",
-            ) from error
+            raise missing(self.path(key)) from error
         with stream, target.open("xb") as copy:
-            found = _copy(stream, copy, max_bytes=expected.bytes)
+            found = digest_stream(stream, copy, max_bytes=expected.bytes)
             _sync(copy)
-        if found != expected:
-            raise HubIntegrityError(
-                f"{self.path(key)} does not hold the bytes that were pushed: SHA-256 "
-                f"{found.sha256[:12]}…, expected {expected.sha256[:12]}….",
-                hint="Push the same adapter again to put sound bytes there.",
-            )
+        check_bytes(found, expected, self.path(key))
 
     def is_sound(self, key: str, expected: StoredFile) -> bool:
         """Whether a key has the expected bytes."""
         try:
             with self._open(key) as stream:
-                return _copy(stream, None, max_bytes=expected.bytes) == expected
+                return digest_stream(stream, max_bytes=expected.bytes) == expected
         except FileNotFoundError:
             return False
 
@@ -221,15 +206,3 @@ class Disk:
 def _sync(stream: BinaryIO) -> None:
     stream.flush()
     os.fsync(stream.fileno())
-
-
-def _copy(source: BinaryIO, target: BinaryIO | None, *, max_bytes: int) -> StoredFile:
-    """Size and digest of what was read; more than `max_bytes` is read no further."""
-    digest = hashlib.sha256()
-    size = 0
-    while size <= max_bytes and (chunk := source.read(_CHUNK_BYTES)):
-        digest.update(chunk)
-        size += len(chunk)
-        if target is not None:
-            target.write(chunk)
-    return StoredFile(bytes=size, sha256=digest.hexdigest())

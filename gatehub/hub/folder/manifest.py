@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from gatehub.hub.files import StoredFile, is_digest
 from gatehub.hub.names import check_file_name
-from gatehub.hub.protocol import MAX_FIELD_CHARACTERS, AdapterSummary
+from gatehub.hub.protocol import MAX_FIELD_CHARACTERS, AdapterSummary, format_time
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 1_000_000
@@ -66,7 +66,7 @@ class Manifest:
 
 def now() -> str:
     """The present time in the form of `Manifest.created`."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return format_time(datetime.now(timezone.utc))
 
 
 def parse_manifest(data: bytes) -> Manifest:

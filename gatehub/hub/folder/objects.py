@@ -7,25 +7,25 @@ has only that is refused for pushes.
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import secrets
 import threading
 from contextlib import suppress
 from datetime import datetime, timezone
 from inspect import signature
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from fsspec import AbstractFileSystem
 
 from gatehub._huggingface.refusals import first_line, redact
-from gatehub.errors import HubError, HubIntegrityError
-from gatehub.hub.files import MAX_FILE_BYTES, StoredFile
+from gatehub.errors import HubError
+from gatehub.hub.files import MAX_FILE_BYTES, StoredFile, changed_meanwhile, digest_stream
 from gatehub.hub.folder.outages import ask_twice, open_store, reaching
+from gatehub.hub.folder.storage import check_bytes, check_key, check_length, missing
 from gatehub.hub.names import is_component, not_a_hub
 
-_CHUNK_BYTES = 1 << 20
 _PROBE = ".probe-"
 # The file system in memory looks whether a file is there and then creates it.
 _MEMORY = threading.Lock()
@@ -72,8 +72,7 @@ class Objects:
 
     def path(self, key: str) -> str:
         """Where a key lies, in the form that the store takes."""
-        if not all(map(is_component, key.split("/"))):
-            raise HubIntegrityError(f"{key!r} could lead out of the hub {self.where}.")
+        check_key(key, self.where)
         return f"{self._root}/{key}"
 
     def names(self, key: str) -> list[str]:
@@ -100,9 +99,7 @@ class Objects:
             )
         except FileNotFoundError:
             return None
-        if len(data) > max_bytes:
-            raise HubIntegrityError(f"{self.url(key)} is over its limit of {max_bytes} bytes.")
-        return data
+        return check_length(data, self.url(key), max_bytes)
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Storage.create`."""
@@ -119,8 +116,8 @@ class Objects:
             return  # else it is written anew, so that no collection takes it for garbage
         with source.open("rb") as file:
             data = file.read(expected.bytes + 1)
-        if _measure(data) != expected:
-            raise HubError(f"{source} changed while it was pushed.", hint="Push it once more.")
+        if digest_stream(BytesIO(data)) != expected:
+            raise changed_meanwhile(source)
         with reaching(self.where, writing=True):
             self._fs.pipe_file(self.path(key), data)
 
@@ -128,16 +125,8 @@ class Objects:
         """See `Storage.get`."""
         data = self.read(key, max_bytes=min(expected.bytes, max(MAX_FILE_BYTES.values())))
         if data is None:
-            raise HubIntegrityError(
-                f"{self.url(key)} is missing from the hub.",
-                hint="Push the same adapter again to put it there.",
-            )
-        if (found := _measure(data)) != expected:
-            raise HubIntegrityError(
-                f"{self.url(key)} does not hold the bytes that were pushed: SHA-256 "
-                f"{found.sha256[:12]}…, expected {expected.sha256[:12]}….",
-                hint="Push the same adapter again to put sound bytes there.",
-            )
+            raise missing(self.url(key))
+        check_bytes(digest_stream(BytesIO(data)), expected, self.url(key))
         with target.open("xb") as file:
             file.write(data)
 
@@ -146,12 +135,8 @@ class Objects:
         path = self.path(key)
 
         def ask() -> StoredFile:
-            digest, size = hashlib.sha256(), 0
             with self._fs.open(path, "rb") as file:
-                while size <= expected.bytes and (chunk := file.read(_CHUNK_BYTES)):
-                    digest.update(chunk)
-                    size += len(chunk)
-            return StoredFile(bytes=size, sha256=digest.hexdigest())
+                return digest_stream(file, max_bytes=expected.bytes)
 
         try:
             return ask_twice(self.where, ask) == expected
@@ -272,7 +257,3 @@ def _seconds_since(moment: datetime) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return max(0.0, (datetime.now(timezone.utc) - moment).total_seconds())
-
-
-def _measure(data: bytes) -> StoredFile:
-    return StoredFile(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())

@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from gatehub.errors import HubIntegrityError
 from gatehub.hub.files import StoredFile
+from gatehub.hub.names import is_component
 
 
 class Storage(Protocol):
@@ -84,3 +86,46 @@ class Storage(Protocol):
         Returns:
             How many files, and their bytes.
         """
+
+
+def check_key(key: str, where: str) -> None:
+    """Refuse a key that could lead out of a hub.
+
+    Raises:
+        HubIntegrityError: a component is not a plain name.
+    """
+    if not all(map(is_component, key.split("/"))):
+        raise HubIntegrityError(f"{key!r} could lead out of the hub {where}.")
+
+
+def check_length(data: bytes, place: object, max_bytes: int) -> bytes:
+    """Return what was read at a place, of which one byte more than allowed was asked for.
+
+    Raises:
+        HubIntegrityError: there is more.
+    """
+    if len(data) > max_bytes:
+        raise HubIntegrityError(f"{place} is over its limit of {max_bytes} bytes.")
+    return data
+
+
+def check_bytes(found: StoredFile, expected: StoredFile, place: object) -> None:
+    """Refuse what was read at a place if it is not what was pushed.
+
+    Raises:
+        HubIntegrityError: it is something else.
+    """
+    if found != expected:
+        raise HubIntegrityError(
+            f"{place} does not hold the bytes that were pushed: SHA-256 {found.sha256[:12]}…, "
+            f"expected {expected.sha256[:12]}….",
+            hint="Push the same adapter again to put sound bytes there.",
+        )
+
+
+def missing(place: object) -> HubIntegrityError:
+    """Return the refusal of a place where nothing is."""
+    return HubIntegrityError(
+        f"{place} is missing from the hub.",
+        hint="Push the same adapter again to put it there.",
+    )

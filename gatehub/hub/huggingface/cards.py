@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatehub.hub.huggingface.client import HubClient
 from gatehub.hub.names import DEFAULT_BRANCH, check_repository, is_commit
-from gatehub.hub.protocol import MAX_FIELD_CHARACTERS, ListedAdapter, Query
+from gatehub.hub.protocol import MAX_FIELD_CHARACTERS, ListedAdapter, Query, format_time
 from gatehub.hub.reports import Report
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def read_card(model: ModelInfo) -> ListedAdapter:
         gates=_text(block, "gates"),
         bytes=_count(block, "bytes"),
         accuracy=_accuracy(card),
-        updated="" if updated is None else updated.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        updated="" if updated is None else format_time(updated),
     )
 
 

@@ -23,7 +23,7 @@ from gatehub.hub.names import (
     is_commit,
     is_commit_prefix,
 )
-from gatehub.hub.protocol import ListedRevision, Refs
+from gatehub.hub.protocol import ListedRevision, Refs, format_time
 
 ATTEMPTS = 4
 
@@ -177,7 +177,7 @@ def arrange_history(
                     commit=commit,
                     parent=parent,
                     message=entry.title,
-                    created=entry.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                    created=format_time(entry.created_at),
                     branches=tuple(b for b, head in refs.branches.items() if head == commit),
                     tags=tuple(t for t, tagged in refs.tags.items() if tagged == commit),
                 ),

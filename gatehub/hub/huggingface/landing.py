@@ -14,7 +14,7 @@ from huggingface_hub.hf_api import GitCommitInfo
 from gatehub._huggingface.refusals import find_cause, persist
 from gatehub._retries import retry
 from gatehub.errors import HubError, HubUnreachableError
-from gatehub.hub.files import MAX_FILE_BYTES, StoredFile
+from gatehub.hub.files import MAX_FILE_BYTES, StoredFile, changed_meanwhile
 from gatehub.hub.huggingface.client import ATTEMPTS, HubClient, is_ambiguous
 from gatehub.hub.names import landed_first
 
@@ -83,13 +83,8 @@ class Landing:
         ]
         for operation, name in zip(operations, sorted(self._files), strict=False):
             info = operation.upload_info
-            if (info.size, info.sha256.hex()) != (
-                self._files[name].bytes,
-                self._files[name].sha256,
-            ):
-                raise HubError(
-                    f"{self._folder / name} changed while it was pushed.", hint="Push it once more."
-                )
+            if StoredFile(bytes=info.size, sha256=info.sha256.hex()) != self._files[name]:
+                raise changed_meanwhile(self._folder / name)
         made = self._api.create_commit(
             self._repo,
             operations,
