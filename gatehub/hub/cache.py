@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from gatehub._disk import sync_folder, write_whole
-from gatehub.hub.files import StoredFile, is_digest, prove
+from gatehub._disk import sync_file, sync_folder, write_whole
+from gatehub.hub.files import KnownFile, StoredFile, is_digest, looks_like, prove
 from gatehub.hub.guard import guarded
 from gatehub.hub.names import is_commit, is_component
 
@@ -43,6 +44,32 @@ class Cache:
     def folder(self, repo: str, commit: str) -> Path:
         """Where a commit's adapter lies, or would."""
         return self.root / repo / commit
+
+    def copy(
+        self, repo: str, commit: str, stage: Path, files: Mapping[str, KnownFile]
+    ) -> dict[str, StoredFile] | None:
+        """Copy what was pulled before, and prove the copy; None, and nothing, if it is not sound.
+
+        Args:
+            repo: `org/name`.
+            commit: which commit of it.
+            stage: an empty folder.
+            files: what is to be there.
+        """
+        folder = self.folder(repo, commit)
+        if not looks_like(folder, files):
+            return None
+        try:
+            for name in files:
+                shutil.copyfile(folder / name, stage / name)
+                sync_file(stage / name)
+            proven = prove(stage, files)
+        except FileNotFoundError:  # another pull puts a sound one there
+            proven = None
+        if proven is None:
+            for name in files:
+                (stage / name).unlink(missing_ok=True)
+        return proven
 
     def place(self, repo: str, commit: str, stage: Path, files: Mapping[str, StoredFile]) -> None:
         """Give a proven folder its place in the cache, in place of a damaged one.

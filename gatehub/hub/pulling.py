@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatehub._disk import is_taken, staged, sync_file, sync_folder
+from gatehub._disk import is_taken, staged, sync_folder
 from gatehub.errors import (
     AdapterError,
     AdapterExistsError,
@@ -24,7 +23,6 @@ from gatehub.hub.files import (
     describe_others,
     digest_file,
     is_same,
-    looks_like,
     prove,
     select_files,
 )
@@ -208,7 +206,9 @@ class _Pull:
         """Make the folder, and return what was proven of its files."""
         cached = self._cache.folder(self._repo, commit)
         with staged(folder) as stage:
-            proven = None if folder == cached else _copy(cached, stage, files)
+            proven = None
+            if folder != cached:
+                proven = self._cache.copy(self._repo, commit, stage, files)
             if proven is None:
                 proven = self._fetch(stage, commit, files)
             sync_folder(stage)
@@ -267,25 +267,6 @@ class _Pull:
             f"'{folder}' exists and is not {self._name}, and pulling overwrites nothing.",
             hint="Choose another folder, or move that one away.",
         )
-
-
-def _copy(
-    cached: Path, stage: Path, files: Mapping[str, KnownFile]
-) -> dict[str, StoredFile] | None:
-    """Copy what was pulled before, and prove the copy; None, and nothing, if that is not sound."""
-    if not looks_like(cached, files):
-        return None
-    try:
-        for name in files:
-            shutil.copyfile(cached / name, stage / name)
-            sync_file(stage / name)
-        proven = prove(stage, files)
-    except FileNotFoundError:  # another pull puts a sound one there
-        proven = None
-    if proven is None:
-        for name in files:
-            (stage / name).unlink(missing_ok=True)
-    return proven
 
 
 def _verify(folder: Path, proven: Mapping[str, StoredFile]) -> None:

@@ -252,12 +252,18 @@ def test_a_refusal_is_not_answered_from_the_cache(test_hub: TestHub, commit: str
 
 
 def test_a_damaged_cache_is_noticed_and_mended(
-    test_hub: TestHub, commit: str, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+    test_hub: TestHub,
+    commit: str,
+    adapter_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = pull(REPO, hub=test_hub.url)
     data = bytearray((folder / "README.md").read_bytes())
     data[-1] ^= 1
     (folder / "README.md").write_bytes(data)
+    out = pull(REPO, hub=test_hub.url, out=tmp_path / "out")  # a copy of it would be damaged, too
+    assert contents(out) == contents(adapter_folder)
     assert contents(pull(REPO, hub=test_hub.url)) == contents(adapter_folder)
     (folder / "README.md").write_bytes(data)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
