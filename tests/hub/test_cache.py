@@ -48,3 +48,32 @@ def test_a_damaged_folder_is_replaced_by_one_of_many(
 
     assert place.stat().st_ino == kept
     assert contents(place) == contents(write_folder(tmp_path / "again", 1))
+
+
+@pytest.mark.parametrize("damage", ["other bytes", "more", "less", "a link"])
+def test_a_copy_is_proven_or_nothing(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
+    cache, stage = Cache("hub"), tmp_path / "stage"
+    stage.mkdir()
+    folder = write_folder(cache.folder(REPO, COMMIT), 1)
+    files = digests(folder)
+    card = folder / "README.md"
+    if damage == "other bytes":
+        card.write_bytes(card.read_bytes().upper())
+    elif damage == "more":
+        (folder / "notes.txt").write_text("")
+    else:
+        content = card.read_bytes()
+        card.unlink()
+        if damage == "a link":
+            (tmp_path / "card").write_bytes(content)
+            card.symlink_to(tmp_path / "card")
+
+    assert cache.copy(REPO, COMMIT, stage, files) is None
+    assert contents(stage) == {}
+
+    sound = write_folder(cache.folder(REPO, "ab" * 32), 1)
+    assert cache.copy(REPO, "ab" * 32, stage, files) == files
+    assert contents(stage) == contents(sound)
