@@ -15,6 +15,7 @@ from gatehub.backbone import Backbone
 from gatehub.errors import MissingFileError, TaskNotFoundError, TaskUnavailableError
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.tasks.sources import PlaceSource, Reading
+from tests.threads import HANG_S
 from tests.tiny import make_trained, random_images
 
 
@@ -37,7 +38,7 @@ class SlowReads:
             with self._one_more:
                 self.began += 1
                 self._one_more.notify_all()
-            assert self.go.wait(20)
+            assert self.go.wait(HANG_S)
             return found
 
         monkeypatch.setattr(PlaceSource, "read", read_slowly)
@@ -71,7 +72,7 @@ def test_a_load_brings_what_lay_there_when_it_was_called(
     later = [start(lambda: engine.load("birds", folder).digest) for _ in range(8)]
     slow.go.set()
     for thread, _ in (*later, (first, [])):
-        thread.join(20)
+        thread.join(HANG_S)
 
     assert [digest for _, (digest,) in later] == [adapters[1].digest] * 8
     assert engine.task("birds").digest == adapters[1].digest
@@ -107,7 +108,7 @@ def test_a_registration_outlives_a_load_that_began_before_it(
     slow.wait_for(1)
     engine.register("birds", new)
     slow.go.set()
-    thread.join(20)
+    thread.join(HANG_S)
     assert engine.run("birds", random_images()).task.digest == adapters[1].digest
 
 
@@ -120,7 +121,7 @@ def test_a_task_that_was_published_meanwhile_is_not_loaded_again(
     slow.wait_for(1)
     slow.go.set()
     for thread, answers in asked:
-        thread.join(20)
+        thread.join(HANG_S)
         assert len(answers) == 1
     assert slow.began == 1
 
@@ -191,7 +192,7 @@ def test_a_leaders_own_time_out_is_told_as_it_is(
 
     def time_out(source: PlaceSource) -> Reading:
         began.set()
-        assert go.wait(20)
+        assert go.wait(HANG_S)
         raise TimeoutError("the file server does not answer")
 
     monkeypatch.setattr(PlaceSource, "read", time_out)
@@ -208,10 +209,10 @@ def test_a_leaders_own_time_out_is_told_as_it_is(
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    assert began.wait(20)
+    assert began.wait(HANG_S)
     go.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(HANG_S)
     assert {str(error) for error in errors} == {"the file server does not answer"}
     assert len(errors) == 4
 

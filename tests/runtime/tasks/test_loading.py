@@ -20,6 +20,8 @@ from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.execution import dtypes
 from gatehub.runtime.execution.execution import Execution
+from gatehub.runtime.tasks import loading
+from tests.threads import HANG_S
 from tests.tiny import make_trained, random_images
 
 
@@ -97,20 +99,26 @@ def test_ten_loads_at_once_fold_once(
     tiny_backbone: Backbone, tiny_adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folds = []
-    everybody = threading.Barrier(10)
-    original = Execution.fold
+    everybody, joined = threading.Barrier(10), threading.Semaphore(0)
+    original, join = Execution.fold, loading._join
 
     def fold(self: Execution, *arguments: object) -> object:
         folds.append(1)
-        threading.Event().wait(0.1)  # long enough for all others to come
+        for _ in range(9):  # until all others are there
+            assert joined.acquire(timeout=HANG_S)
         return original(self, *arguments)  # type: ignore[arg-type]
 
+    def tell(*arguments: object) -> object:
+        joined.release()
+        return join(*arguments)  # type: ignore[arg-type]
+
     monkeypatch.setattr(Execution, "fold", fold)
+    monkeypatch.setattr(loading, "_join", tell)
     engine = Engine(tiny_backbone)
     infos = []
 
     def load() -> None:
-        everybody.wait(10)
+        everybody.wait(HANG_S)
         infos.append(engine.load("birds", tiny_adapter))
 
     threads = [threading.Thread(target=load) for _ in range(10)]
@@ -194,7 +202,7 @@ def test_of_two_loads_under_one_name_the_later_one_stays(
     ) -> dict[str, torch.Tensor]:
         if getattr(task, "digest", None) == slow.digest:
             begun.set()
-            assert go.wait(10)
+            assert go.wait(HANG_S)
         return original(self, task, plan, **kwargs)
 
     monkeypatch.setattr(MergedBackbone, "fold", fold)
@@ -202,7 +210,7 @@ def test_of_two_loads_under_one_name_the_later_one_stays(
     told = []
     thread = threading.Thread(target=lambda: told.append(engine.load("birds", slow)))
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(HANG_S)
     later = engine.load("birds", fast)
     go.set()
     thread.join()

@@ -12,6 +12,7 @@ import pytest
 from gatehub.errors import MemoryBudgetError, TaskUnavailableError
 from gatehub.runtime.tasks.entries import Wanted
 from gatehub.runtime.tasks.residency import Tier
+from tests.threads import HANG_S
 
 
 def want(
@@ -122,7 +123,7 @@ def test_a_lease_gets_room_as_soon_as_there_is_some() -> None:
         thread = threading.Thread(target=take)
         thread.start()
         assert not taken.wait(0.05)
-    assert taken.wait(5)
+    assert taken.wait(HANG_S)
     thread.join()
 
 
@@ -141,7 +142,7 @@ def test_several_are_taken_together_or_not_at_all() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(HANG_S)
     assert sorted(done) == ["a", "b", "b", "c"]
     assert cache.report().bytes <= 20
 
@@ -154,7 +155,7 @@ def test_ten_threads_make_a_value_once() -> None:
     def make() -> str:
         begun.set()
         made.append(1)
-        assert go.wait(5)
+        assert go.wait(HANG_S)
         return "A"
 
     def take() -> None:
@@ -164,7 +165,7 @@ def test_ten_threads_make_a_value_once() -> None:
     threads = [threading.Thread(target=take) for _ in range(10)]
     for thread in threads:
         thread.start()
-    assert begun.wait(5)
+    assert begun.wait(HANG_S)
     use(cache, "b")  # making one value holds nobody up who wants another
     go.set()
     for thread in threads:
@@ -179,7 +180,7 @@ def test_a_failure_is_told_to_all_who_wait_and_leaves_nothing() -> None:
 
     def fail() -> str:
         begun.set()
-        assert go.wait(5)
+        assert go.wait(HANG_S)
         raise ValueError("half way")
 
     def take() -> None:
@@ -191,7 +192,7 @@ def test_a_failure_is_told_to_all_who_wait_and_leaves_nothing() -> None:
 
     threads = [threading.Thread(target=take) for _ in range(3)]
     threads[0].start()
-    assert begun.wait(5)
+    assert begun.wait(HANG_S)
     for thread in threads[1:]:
         thread.start()
     time.sleep(0.05)
@@ -211,12 +212,12 @@ def test_a_failure_is_not_told_to_who_comes_later() -> None:
 
     def make_fail() -> str:
         failing.set()
-        assert fail.wait(5)
+        assert fail.wait(HANG_S)
         raise ValueError("once")
 
     def make_slowly() -> str:
         busy.set()
-        assert go.wait(5)
+        assert go.wait(HANG_S)
         return "B"
 
     def take(*wanted: Wanted[str]) -> None:
@@ -225,10 +226,10 @@ def test_a_failure_is_not_told_to_who_comes_later() -> None:
 
     first = threading.Thread(target=take, args=(want("a", make=make_fail),))
     first.start()
-    assert failing.wait(5)
+    assert failing.wait(HANG_S)
     both = threading.Thread(target=take, args=(want("a"), want("b", make=make_slowly)))
     both.start()
-    assert busy.wait(5)
+    assert busy.wait(HANG_S)
     fail.set()
     first.join()
     use(cache, "a")
@@ -243,7 +244,7 @@ def test_who_waits_for_a_value_that_hangs_is_told() -> None:
 
     def hang() -> str:
         begun.set()
-        go.wait(5)
+        go.wait(HANG_S)
         return "A"
 
     def take() -> None:
@@ -252,7 +253,7 @@ def test_who_waits_for_a_value_that_hangs_is_told() -> None:
 
     thread = threading.Thread(target=take)
     thread.start()
-    assert begun.wait(5)
+    assert begun.wait(HANG_S)
     with (
         pytest.raises(TaskUnavailableError, match=r"Task 'a' was not ready within 0\.05 s"),
         cache.lease([want("a")]),
@@ -338,7 +339,7 @@ def test_nobody_waits_for_an_entry_that_a_failed_lease_had_taken(error: BaseExce
 
     def fail_once_b_is_waited_for() -> str:
         waiter.start()
-        assert waits.wait(20)
+        assert waits.wait(HANG_S)
         while cache.report().hits == 0:  # until its lease is taken
             time.sleep(0.001)
         raise error
@@ -354,7 +355,7 @@ def test_nobody_waits_for_an_entry_that_a_failed_lease_had_taken(error: BaseExce
         ),
     ):
         pass
-    waiter.join(20)
+    waiter.join(HANG_S)
     assert not waiter.is_alive()
     if isinstance(error, Exception):
         assert (answers, made) == (["B"], [1])
