@@ -1,9 +1,11 @@
-"""gatehub inspect and verify: what an adapter or a backbone holds, and whether it is sound.
+"""gatehub inspect, verify and card: what an adapter holds, whether it is sound, what is told of it.
 
 gatehub inspect birds
 gatehub inspect --backbone efficientnet_b0
 gatehub verify birds
 gatehub verify birds.onnx
+gatehub card birds
+gatehub card birds --license apache-2.0 --dataset acme/bird-photos --write
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ import typer
 from gatehub._file_kinds import ONNX, describe_file
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._inspection import show_adapter, show_backbone
-from gatehub.cli._options import ADAPTER_HELP, BACKBONE_HELP, HubOption, find_adapter
+from gatehub.cli._options import (
+    ADAPTER_HELP,
+    BACKBONE_HELP,
+    FolderArgument,
+    HubOption,
+    find_adapter,
+)
 from gatehub.cli._output import Format, FormatOption, Output
 
 
@@ -27,6 +35,7 @@ def register(app: typer.Typer) -> None:
         epilog="Examples: gatehub inspect digits; gatehub inspect --backbone resnet18.a1_in1k"
     )(inspect)
     app.command(epilog="Example: gatehub verify digits")(verify)
+    app.command(epilog="Example: gatehub card digits --license apache-2.0 --write")(card)
 
 
 @reports_errors
@@ -86,6 +95,48 @@ def verify(
         config = verify_adapter(find_adapter(output, path, hub))
         found = f"task '{config.task}', {len(config.tensors)} tensors as declared"
     output.result(value, human=f"{path} is sound: {found}.", quiet=path)
+
+
+@reports_errors
+def card(
+    folder: FolderArgument,
+    license: Annotated[
+        str | None, typer.Option("--license", help="In the Hub's spelling, such as apache-2.0.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="ORG/NAME", help="The data on the Hub; repeatable."),
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the card anew, over what was edited by hand.")
+    ] = False,
+    format: FormatOption = Format.human,
+) -> None:
+    """Show an adapter's card (README.md) and check it; exit with 0 or 1."""
+    from gatehub.adapter.card_check import check_card, write_card
+
+    if (license or dataset) and not write:
+        raise typer.BadParameter("--license and --dataset need --write.")
+    output = Output(format)
+    if write:
+        write_card(folder, license=license, datasets=dataset or [])
+    report = check_card(folder)
+    output.result(
+        {
+            "path": str(folder / "README.md"),
+            "valid": not report.problems,
+            "problems": list(report.problems),
+            "advice": list(report.advice),
+            "metadata": report.metadata,
+        },
+        human=report.text,
+        quiet="\n".join(report.problems),
+    )
+    for sentence in (*report.problems, *report.advice):
+        output.note(sentence)
+    if report.problems:
+        output.note("--write writes the card anew, over what was edited by hand.")
+        raise typer.Exit(1)
 
 
 def _is_model(path: str) -> bool:
