@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from hypothesis import HealthCheck, settings
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
@@ -16,12 +15,6 @@ from gatehub.gates.attach import GatedModel
 from tests.hub_server.serve import TestHub, serve_hub
 from tests.hub_server.state import TOKEN
 from tests.tiny import make_backbone, make_trained
-
-# By itself hypothesis fails a test that it finds slow, which on a busy machine any can be.
-settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from benchmarks.coverage_table import read_results, render_table
 from gatehub.backbone.classifier import replace_classifier
 from gatehub.compiler.dynamic_shapes import unify_shapes
 from gatehub.compiler.forward import record_pass
-from gatehub.compiler.kernels import pack
+from gatehub.compiler.kernel_forms import find_forms
 from gatehub.compiler.lowering import compile_graph
 from gatehub.compiler.program import RECORDED_BATCHES, RECORDED_LABELS
 from gatehub.compiler.tracing import named_tensors
@@ -117,10 +117,8 @@ def test_the_recorded_program_of_each_family_gives_the_modules_numbers(family: s
         passes.append(record_pass(model, images[:batch].clone(), labels=labels))
     program = verify(unify_shapes(*passes))
     run, weights = compile_graph(program.graph), dict(named_tensors(model))
-    packed = weights | {
-        name: pack(lay_out(weights[name]), is_matrix=name in program.matrices)
-        for name in program.kernels
-    }
+    forms = find_forms(program, len(images), device=images.device, dtype=images.dtype)
+    packed = weights | {name: forms.form(lay_out(weights[name]), name) for name in program.kernels}
     with torch.inference_mode():
         expected = model(images)
         found = run(images, weights, RECORDED_LABELS[1])

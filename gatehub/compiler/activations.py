@@ -30,6 +30,10 @@ _KNOWN: Mapping[object, tuple[str, tuple[float, ...]]] = {
 }
 
 
+# Those that oneDNN computes by comparing, which NaN never passes.
+_LOSE_NAN = frozenset({"hardsigmoid", "hardtanh", "relu"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
     """An activation, as torch and as oneDNN know it.
@@ -49,6 +53,11 @@ class Activation:
     name: str
     scalars: tuple[float, ...]
     algorithm: str
+
+    @property
+    def keeps_nan(self) -> bool:
+        """Whether oneDNN answers NaN to NaN, as torch does."""
+        return self.name not in _LOSE_NAN
 
     def __call__(self, value: Tensor) -> Tensor:
         """Apply it, as torch does."""

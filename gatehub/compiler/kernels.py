@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gatehub.compiler.activations import Activation
+from gatehub.compiler.layouts import ConvolutionSetting, Layout, find_layout
 
 
 class Kernel:
-    """A convolution kernel on a CPU, reordered at its first use instead of at every use.
+    """A convolution kernel on a CPU, in the order in which oneDNN reads it for some images.
 
     oneDNN computes with kernels in blocks of channels, and torch reorders a dense one on every
     call, which at a batch of one takes as long as the convolution. The answers are those of
     `torch.nn.functional.conv2d` but for rounding, and lie channels-last in memory, as its do with
-    a kernel that lies so. Any thread may be the first: all would reorder it alike.
-
-    Where images have one pixel, as in squeeze-and-excitation (arXiv 1709.01507), a kernel of one
-    row and column is a matrix. It stays dense: a product takes a quarter of the time, and what
-    oneDNN packed for one such image takes fifty times longer on two.
+    a kernel that lies so. Images that want another order get the same answer, but slowly.
 
     Args:
-        dense: (O, I/groups, kH, kW) float32 or bfloat16, channels-last. It is let go of at the
-            first use, and every use has to be with the same groups.
-        is_matrix: whether it is one.
+        dense: (O, I/groups, kH, kW) float32 or bfloat16, channels-last; not kept.
+        layout: its order.
     """
 
-    __slots__ = ("_dense", "_matrix", "_packed")
+    __slots__ = ("_packed", "nbytes")
 
-    def __init__(self, dense: Tensor, *, is_matrix: bool = False) -> None:
-        self._dense: Tensor | None = dense
-        self._packed: Tensor | None = None
-        self._matrix = dense.flatten(1) if is_matrix else None
+    def __init__(self, dense: Tensor, layout: Layout) -> None:
+        self._packed = layout.reorder(dense)
+        self.nbytes = layout.bytes
 
     def convolve(
         self,
@@ -61,18 +57,8 @@ class Kernel:
             other: (B, O, H', W') in the images' dtype, added to the answer.
             activation: applied to the sum.
         """
-        if self._matrix is not None:
-            if images.shape[2:] == (1, 1):
-                value = F.linear(images.flatten(1), self._matrix, bias)[:, :, None, None]
-            else:  # on images of another size
-                dense = self._matrix[:, :, None, None]
-                value = F.conv2d(images, dense, bias, stride, padding, dilation, groups)
-            return _finish(value, other, activation)
-        packed = self._packed
-        if packed is None:
-            packed = self._pack(images, stride, padding, dilation, groups)
         operators = torch.ops.mkldnn._convolution_pointwise
-        setting = (packed, bias, padding, stride, dilation, groups)
+        setting = (self._packed, bias, padding, stride, dilation, groups)
         after: tuple[object, ...] = (None, (), None)
         if activation is not None:
             after = (activation.name, activation.scalars, activation.algorithm)
@@ -84,34 +70,38 @@ class Kernel:
             answer = operators(images, *setting, "none", (), "")
         return cast(Tensor, answer)
 
-    def _pack(
-        self,
-        images: Tensor,
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-        groups: int,
-    ) -> Tensor:
-        dense = self._dense
-        if dense is None:  # another thread has been faster
-            return cast(Tensor, self._packed)
-        packed = torch.ops.mkldnn._reorder_convolution_weight(
-            dense, padding, stride, dilation, groups, list(images.shape)
-        )
-        self._packed = cast(Tensor, packed)
-        self._dense = None
-        return self._packed
 
+class Matrix:
+    """A kernel of one row and column that meets images of one pixel, as in squeeze-and-excitation.
 
-def pack(tensor: Tensor, *, is_matrix: bool = False) -> Tensor | Kernel:
-    """Wrap a channels-last kernel that nothing but convolutions reads, if that is faster.
+    (arXiv 1709.01507.) A product takes a quarter of the time of a convolution, and what oneDNN
+    packs for one such image takes fifty times longer on two.
 
     Args:
-        tensor: dense.
-        is_matrix: whether the images that it meets have one pixel, and it has one row and column.
+        dense: (O, I, 1, 1).
     """
-    worthwhile = tensor.ndim == 4 and tensor.device.type == "cpu" and can_pack(tensor.dtype)
-    return Kernel(tensor, is_matrix=is_matrix) if worthwhile else tensor
+
+    __slots__ = ("_matrix", "nbytes")
+
+    def __init__(self, dense: Tensor) -> None:
+        self._matrix = dense.flatten(1)
+        self.nbytes = self._matrix.nbytes
+
+    def convolve(self, images: Tensor, bias: Tensor | None, *setting: Any) -> Tensor:
+        """Convolve (B, I, H, W) → (B, O, H', W'), as `torch.nn.functional.conv2d` does.
+
+        Args:
+            images: (B, I, H, W).
+            bias: (O,).
+            setting: stride, padding, dilation and groups, for images of more than one pixel.
+        """
+        if images.shape[2:] == (1, 1):
+            return F.linear(images.flatten(1), self._matrix, bias)[:, :, None, None]
+        return F.conv2d(images, self._matrix[:, :, None, None], bias, *setting)
+
+
+# A weight in any form in which programs read it.
+Weight: TypeAlias = Tensor | Kernel | Matrix
 
 
 @functools.cache
@@ -136,9 +126,11 @@ def can_pack(
     images, kernel = (t.contiguous(memory_format=torch.channels_last) for t in (images, kernel))
     other = images.flip(1) if adds else None
     setting = ([1, 1], [1, 1], [1, 1], 1)
+    padded = ConvolutionSetting(padding=(1, 1))
     try:
         with torch.inference_mode():
-            found = Kernel(kernel).convolve(
+            layout = find_layout(tuple(kernel.shape), tuple(images.shape), padded, dtype)
+            found = Kernel(kernel, layout).convolve(
                 images, None, *setting, other=other, activation=activation
             )
             expected = convolve(images, kernel, None, *setting, other=other, activation=activation)
@@ -150,7 +142,7 @@ def can_pack(
 
 def convolve(
     images: Tensor,
-    kernel: Tensor | Kernel,
+    kernel: Weight,
     bias: Tensor | None = None,
     stride: list[int] | int = 1,
     padding: list[int] | int = 0,
@@ -160,11 +152,11 @@ def convolve(
     other: Tensor | None = None,
     activation: Activation | None = None,
 ) -> Tensor:
-    """Convolve as `torch.nn.functional.conv2d` does, with a kernel of either kind.
+    """Convolve as `torch.nn.functional.conv2d` does, with a kernel in any form.
 
     Args:
         images: (B, I, H, W).
-        kernel: (O, I/groups, kH, kW), dense or packed.
+        kernel: (O, I/groups, kH, kW), in any form.
         bias: (O,).
         stride: of both dimensions or of each, as are the next two.
         padding: zeros.
@@ -177,10 +169,12 @@ def convolve(
         (B, O, H', W').
     """
     if isinstance(kernel, Kernel):
-        setting = (_pair(stride), _pair(padding), _pair(dilation), groups)
+        setting = (pair(stride), pair(padding), pair(dilation), groups)
         if can_pack(images.dtype, activation, adds=other is not None) and not _is_pixel(other):
             return kernel.convolve(images, bias, *setting, other=other, activation=activation)
         value = kernel.convolve(images, bias, *setting)
+    elif isinstance(kernel, Matrix):
+        value = kernel.convolve(images, bias, stride, padding, dilation, groups)
     else:
         value = F.conv2d(images, kernel, bias, stride, padding, dilation, groups)
     return _finish(value, other, activation)
@@ -199,7 +193,7 @@ class FusedConvolution:
         self.__module__ = __name__
 
     def __call__(
-        self, images: Tensor, kernel: Tensor | Kernel, *setting: Any, other: Tensor | None
+        self, images: Tensor, kernel: Weight, *setting: Any, other: Tensor | None
     ) -> Tensor:
         """Return activation(convolve(images, kernel, *setting) + other)."""
         return convolve(images, kernel, *setting, other=other, activation=self._activation)
@@ -222,6 +216,7 @@ def _finish(value: Tensor, other: Tensor | None, activation: Activation | None) 
     return value if activation is None else activation(value)
 
 
-def _pair(size: list[int] | int) -> list[int]:
+def pair(size: Sequence[int] | int) -> list[int]:
+    """Return a size of both dimensions, however it was given."""
     sizes = [size] if isinstance(size, int) else list(size)
     return sizes * 2 if len(sizes) == 1 else sizes

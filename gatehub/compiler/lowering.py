@@ -6,14 +6,15 @@ long as a convolution over few channels. oneDNN computes both while it holds a c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import fx, nn
 
 from gatehub.compiler.activations import read_activation
-from gatehub.compiler.kernels import FusedConvolution, convolve
+from gatehub.compiler.kernels import FusedConvolution, convolve, is_convolution
 from gatehub.compiler.program import (
     Effect,
     describe,
@@ -28,31 +29,66 @@ Run: TypeAlias = Callable[..., Any]
 _ADD, _ADD_IN_PLACE = torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor
 
 
-def compile_graph(graph: fx.Graph) -> Run:
+def compile_graph(graph: fx.Graph, *, exact: bool = False) -> Run:
     """Return a graph as a function of its inputs.
 
     Args:
         graph: stays as it is. What nothing reads is not run, but for operations that change
             memory.
+        exact: whether NaN and infinity must go the way that they go in the module. oneDNN makes
+            numbers of NaN in some activations, which then stay apart from the convolution.
     """
     lowered = fx.Graph()
     lowered.output(lowered.graph_copy(graph, {}))
     drop_unread(lowered)
-    fuse(lowered)
+    fuse(lowered, exact=exact)
     return fx.GraphModule(nn.Module(), lowered)
 
 
-def fuse(graph: fx.Graph) -> None:
-    """Let the convolutions of a graph, in place, take in the sum and the activation behind them.
+def run_watched(run: Run, inputs: Sequence[Any]) -> tuple[Any, float]:
+    """Run a compiled graph, and say how large the values behind its convolutions become.
 
-    Only what nothing else reads is taken in.
+    Args:
+        run: from `compile_graph`.
+        inputs: of the graph, in order.
+
+    Returns:
+        Its answer, and the largest magnitude; infinity if a value is not finite.
+    """
+    watch = _Watch(run)
+    return watch.run(*inputs), watch.largest
+
+
+class _Watch(fx.Interpreter):
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self.largest = 0.0
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = super().call_function(target, args, kwargs)
+        if is_convolution(target):
+            low, high = (bound.item() for bound in torch.aminmax(value))
+            magnitude = max(-low, high)
+            # Of NaN nothing is the larger one.
+            self.largest = max(self.largest, magnitude) if magnitude < math.inf else math.inf
+        return value
+
+
+def fuse(graph: fx.Graph, *, exact: bool = False) -> None:
+    """Fuse the convolutions of a graph, in place, with the sum and the activation behind them.
+
+    Only what nothing else reads is fused.
+
+    Args:
+        graph: nodes in the order in which they run.
+        exact: see `compile_graph`.
     """
     for node in list(graph.nodes):
         if node.target is convolve:
-            _fuse_at(graph, node)
+            _fuse_at(graph, node, exact=exact)
 
 
-def _fuse_at(graph: fx.Graph, convolution: fx.Node) -> None:
+def _fuse_at(graph: fx.Graph, convolution: fx.Node, *, exact: bool) -> None:
     following, other, activation = [convolution], None, None
     user = _only_user(convolution)
     if user is not None and (other := _find_other(user, convolution)) is not None:
@@ -61,6 +97,8 @@ def _fuse_at(graph: fx.Graph, convolution: fx.Node) -> None:
     place = following[-1]  # by now all that both read is known
     if user is not None and len(user.all_input_nodes) == 1:
         activation = read_activation(user.target, user.args[1:], user.kwargs)
+        if exact and activation is not None and not activation.keeps_nan:
+            activation = None
         following += [] if activation is None else [user]
     if len(following) == 1:
         return

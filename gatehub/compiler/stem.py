@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gatehub.compiler.lowering import Run, compile_graph
 from gatehub.compiler.partition import Partition
+from gatehub.compiler.weight_use import find_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -18,6 +19,7 @@ class Stem:
 
     Args:
         stem: (images, weights) → the values that cross over.
+        weights: names of the weights that the stem reads.
         rest: (crossing values, weights, labels, batch) → logits.
         rows: for each crossing value, how many rows it has for each image; 0 for a value that
             the images play no part in.
@@ -25,6 +27,7 @@ class Stem:
     """
 
     stem: Run
+    weights: frozenset[str]
     rest: Run
     rows: tuple[int, ...]
     changed: tuple[bool, ...]
@@ -54,6 +57,7 @@ def lower(parts: Partition) -> Stem:
     """Return both parts of a program as functions."""
     return Stem(
         stem=compile_graph(parts.stem),
+        weights=find_weights(parts.stem),
         rest=compile_graph(parts.rest),
         rows=parts.rows,
         changed=parts.changed,

@@ -11,11 +11,17 @@ from gatehub.compiler.kernels import is_convolution
 from gatehub.compiler.program import read_lookup, read_value
 
 
+def find_weights(graph: fx.Graph) -> frozenset[str]:
+    """Return the names of the weights that something reads."""
+    lookups = (read_lookup(node) for node in graph.nodes if node.users)
+    return frozenset(lookup.name for lookup in lookups if lookup is not None)
+
+
 def find_kernels(graph: fx.Graph) -> frozenset[str]:
     """Return the names of the weights that nothing but convolutions of one setting reads."""
     return frozenset(
         name
-        for name, convolutions in _find_convolutions(graph).items()
+        for name, convolutions in find_convolutions(graph).items()
         if len({repr(convolution.args[3:]) for convolution in convolutions}) == 1
     )
 
@@ -25,7 +31,7 @@ def find_matrices(graph: fx.Graph) -> frozenset[str]:
 
     They have one row and column, and so have the images that they meet.
     """
-    found = _find_convolutions(graph)
+    found = find_convolutions(graph)
     products = (name for name, convolutions in found.items() if all(map(_is_product, convolutions)))
     return find_kernels(graph).intersection(products)
 
@@ -40,7 +46,7 @@ def is_read_as_kernel(weight: fx.Node) -> bool:
     )
 
 
-def _find_convolutions(graph: fx.Graph) -> Mapping[str, Sequence[fx.Node]]:
+def find_convolutions(graph: fx.Graph) -> Mapping[str, Sequence[fx.Node]]:
     """Return the convolutions of each weight that is read in no other way."""
     return {
         lookup.name: [*node.users]

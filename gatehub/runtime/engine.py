@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from gatehub.errors import EngineError, InputError
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.dtypes import AUTO, choose_dtypes
 from gatehub.runtime.execution.execution import Execution
+from gatehub.runtime.execution.programs import size_of
 from gatehub.runtime.inputs import check_images
 from gatehub.runtime.mixing import answer_all, answer_mixed
 from gatehub.runtime.tasks.catalogue import Catalogue
@@ -67,6 +69,7 @@ class Engine:
                 hint="Use load_backbone(NAME), or Backbone(model) around a timm model of your own.",
             )
         self.backbone = backbone
+        self._check = partial(check_images, channels=backbone.preprocessing.input_size[0])
         device = next(backbone.model.parameters()).device
         with pin_settings():
             merged, reader = MergedBackbone(backbone), Reader(backbone)
@@ -161,12 +164,13 @@ class Engine:
             MemoryBudgetError: it does not fit the memory that tasks may take.
             TaskUnavailableError: it had to leave memory, and cannot come back.
         """
-        self._check_images(images, f"Task {quote(task)}")
+        exact = not self._check(images, subject=f"Task {quote(task)}")
 
         def answer(found: Mapping[str, Served]) -> Answer:
             served = found[task]
-            with self._tiers.folded([served]) as (folded,):
-                logits = served.execution.run(folded, images)
+            forms = served.execution.forms(len(images), size_of(images))
+            with self._tiers.folded([served], [forms]) as (folded,):
+                logits = served.execution.run(folded, images, exact=exact)
             return Answer(logits=logits, task=served.info)
 
         return self._current.answer([task], answer)
@@ -193,14 +197,14 @@ class Engine:
             TaskNotFoundError: no task of a name is served.
             InputError: images of another shape or dtype, or another number of them.
         """
-        self._check_images(images, "A mixed batch")
+        exact = not self._check(images, subject="A mixed batch")
         if len(tasks) != len(images):
             raise InputError(
                 f"A mixed batch names {len(tasks)} tasks for {len(images)} images; expected one "
                 "for each."
             )
         return self._current.answer(
-            tasks, lambda found: answer_mixed([found[t] for t in tasks], images, self._tiers)
+            tasks, lambda found: answer_mixed([found[t] for t in tasks], images, self._tiers, exact)
         )
 
     def predict_all(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
@@ -222,10 +226,10 @@ class Engine:
             TaskNotFoundError: no task of a name is served.
             InputError: images of another shape or dtype.
         """
-        self._check_images(images, "A batch for many tasks")
+        exact = not self._check(images, subject="A batch for many tasks")
 
         def answer(found: Mapping[str, Served]) -> dict[str, Answer]:
-            answers = answer_all(list(found.values()), images, self._tiers)
+            answers = answer_all(list(found.values()), images, self._tiers, exact)
             return dict(zip(found, answers, strict=True))
 
         return self._current.answer(tasks, answer)
@@ -256,8 +260,9 @@ class Engine:
         pinned = False
         while not pinned:
             served = self._current.find(task)
-            with self._tiers.folded([served]):
-                self._tiers.pin(served)
+            forms = served.execution.forms()
+            with self._tiers.folded([served], [forms]):
+                self._tiers.pin(served, forms)
                 # A generation that was replaced before then had no pin to hand over.
                 pinned = self._catalogue.is_current(served)
 
@@ -286,13 +291,10 @@ class Engine:
     def prefetch(self, *tasks: str) -> None:
         """Fold tasks now, so that their next requests need not wait for it."""
         for task in tasks:
-            with self._tiers.folded([self._current.find(task)]):
+            served = self._current.find(task)
+            with self._tiers.folded([served], [served.execution.forms()]):
                 pass
 
     def memory(self) -> tuple[TierReport, ...]:
         """Say what is in memory: folded weights, factors of one-pass tasks, and gates."""
         return self._tiers.reports()
-
-    def _check_images(self, images: Tensor, subject: str) -> None:
-        channels = self.backbone.preprocessing.input_size[0]
-        check_images(images, channels=channels, subject=subject)

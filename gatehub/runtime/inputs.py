@@ -9,9 +9,12 @@ from gatehub.errors import InputError
 
 # A view can claim more values than any memory holds; 4 GiB of float32 is far beyond a batch.
 _MAX_VALUES = 2**30
+# Normalised images stay far below. Beyond, values could leave the range of numbers, and packed
+# kernels make numbers of NaN.
+_ORDINARY = 1e4
 
 
-def check_images(images: object, *, channels: int, subject: str) -> float:
+def check_images(images: object, *, channels: int, subject: str) -> bool:
     """Refuse images that no network could answer for.
 
     Args:
@@ -20,7 +23,7 @@ def check_images(images: object, *, channels: int, subject: str) -> float:
         subject: who got them, for the error.
 
     Returns:
-        The largest magnitude among their values.
+        Whether their values are as those of normalised images.
 
     Raises:
         InputError: they are something else, or hold NaN or infinity.
@@ -32,7 +35,7 @@ def check_images(images: object, *, channels: int, subject: str) -> float:
             f"{subject} got images of shape {tuple(tensor.shape)}; "
             f"expected (B, {channels}, H, W), none of them 0."
         )
-    return _measure(tensor, subject)
+    return _measure(tensor, subject) <= _ORDINARY
 
 
 def check_image(image: object, *, channels: int, subject: str) -> None:

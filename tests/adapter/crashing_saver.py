@@ -74,7 +74,7 @@ def kill_at_random(old: Path, root: Path, trials: int) -> list[str]:
     moments, outcomes = random.Random(0), []
     for number in range(trials):
         child = run(old, root / f"{number + 1:03d}")
-        # The first at once; a slow machine may still save first.
+        # The first at once, so that some trial is in time however fast the machine is.
         time.sleep(moments.uniform(0, 0.04) * number / trials)
         os.kill(child, signal.SIGKILL)
         outcomes.append(wait(child))

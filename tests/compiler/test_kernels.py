@@ -9,7 +9,8 @@ from torch import Tensor
 
 from gatehub.compiler import kernels
 from gatehub.compiler.activations import Activation, read_activation
-from gatehub.compiler.kernels import Kernel, can_pack, convolve, pack
+from gatehub.compiler.kernels import Kernel, Matrix, can_pack, convolve, pair
+from gatehub.compiler.layouts import ConvolutionSetting, find_layout
 from gatehub.gates.kernel_memory import lay_out
 from tests.parity import Tolerance, assert_parity
 from tests.threads import call_at_once
@@ -23,6 +24,25 @@ ROUNDED = {
 needs_packing = pytest.mark.skipif(
     not can_pack(torch.float32), reason="this torch has no packed kernels on this processor"
 )
+
+
+def pack(
+    kernel: Tensor,
+    images: Tensor,
+    stride: list[int] | int = 1,
+    padding: list[int] | int = 0,
+    dilation: list[int] | int = 1,
+    groups: int = 1,
+) -> Kernel:
+    """Pack a kernel for images of one shape."""
+    setting = ConvolutionSetting(
+        stride=tuple(pair(stride)),
+        padding=tuple(pair(padding)),
+        dilation=tuple(pair(dilation)),
+        groups=groups,
+    )
+    layout = find_layout(tuple(kernel.shape), tuple(images.shape), setting, kernel.dtype)
+    return Kernel(kernel, layout)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -58,7 +78,7 @@ def test_a_packed_kernel_convolves_as_torch_does(
     }[order]
     for bias in (None, draw(shape[0], seed=2).to(dtype)):
         expected = F.conv2d(images, kernel, bias, *setting, groups)
-        packed = Kernel(kernel)
+        packed = pack(kernel, images, *setting, groups)
         for _ in range(2):
             found = convolve(images, packed, bias, *setting, groups)
             assert found.stride() == expected.stride()
@@ -69,7 +89,7 @@ def test_a_packed_kernel_convolves_as_torch_does(
 @needs_packing
 def test_a_kernel_packed_for_one_size_serves_every_other() -> None:
     kernel = lay_out(draw(64, 64, 3, 3))
-    packed = Kernel(kernel)
+    packed = pack(kernel, lay_out(draw(2, 64, 30, 30)), padding=1)
     for batch, side in ((1, 3), (20, 7), (2, 30)):
         images = lay_out(draw(batch, 64, side, side))
         expected = F.conv2d(images, kernel, padding=1)
@@ -77,14 +97,12 @@ def test_a_kernel_packed_for_one_size_serves_every_other() -> None:
 
 
 @needs_packing
-def test_the_dense_kernel_is_let_go_and_threads_agree() -> None:
+def test_threads_agree() -> None:
     kernel = lay_out(draw(64, 64, 3, 3))
     images = lay_out(draw(2, 64, 8, 8))
-    packed = Kernel(kernel)
+    packed = pack(kernel, images, padding=1)
     answers = call_at_once(lambda: convolve(images, packed, None, 1, 1))
     assert all(torch.equal(answer, answers[0]) for answer in answers)
-    assert packed._dense is None
-    assert packed._packed is not None
 
 
 @needs_packing
@@ -93,8 +111,7 @@ def test_a_matrix_multiplies_one_pixel_and_convolves_more(dtype: torch.dtype) ->
     if not can_pack(dtype):
         pytest.skip("this processor has no such kernels")
     kernel = lay_out(draw(24, 16, 1, 1).to(dtype) / 4)
-    matrix = pack(kernel, is_matrix=True)
-    assert isinstance(matrix, Kernel)
+    matrix = Matrix(kernel)
     for batch, side in ((1, 1), (3, 1), (2, 5), (1, 1)):
         images = lay_out(draw(batch, 16, side, side).to(dtype))
         other = lay_out(draw(batch, 24, side, side, seed=1).to(dtype))
@@ -103,14 +120,6 @@ def test_a_matrix_multiplies_one_pixel_and_convolves_more(dtype: torch.dtype) ->
             found = convolve(images, matrix, bias, **after)
             expected = torch.sigmoid(F.conv2d(images, kernel, bias) + other)
             assert_parity(found.float(), expected.float(), ROUNDED[dtype])
-    assert matrix._packed is None  # what it answers does not depend on what it met before
-
-
-def test_only_kernels_of_a_cpu_are_packed() -> None:
-    kernel = torch.zeros(4, 1, 3, 3)
-    assert isinstance(pack(kernel), Kernel) == can_pack(torch.float32)
-    for tensor in (kernel.flatten(), kernel.double(), kernel.half(), kernel.to("meta")):
-        assert pack(tensor) is tensor
 
 
 ACTIVATIONS = {
@@ -149,7 +158,7 @@ def test_a_sum_and_an_activation_are_what_torch_makes_of_them(
     expected = F.conv2d(images.double(), kernel.double(), padding=1)
     expected = read(name)(expected + other.double() if adds else expected)
     before = other.clone()
-    for given in (kernel, Kernel(kernel)):
+    for given in (kernel, pack(kernel, images, padding=1)):
         found = convolve(images, given, None, 1, 1, **after)
         assert found.is_contiguous(memory_format=torch.channels_last)
         assert_parity(found.double(), expected, ROUNDED[dtype])
@@ -168,7 +177,7 @@ def test_both_ways_of_gelu_are_told_apart() -> None:
     kernel, images = lay_out(draw(16, 16, 1, 1)), lay_out(draw(1, 16, 5, 5))
     answers = {}
     for way in ("none", "tanh"):
-        found = convolve(images, Kernel(kernel), activation=read("gelu", approximate=way))
+        found = convolve(images, pack(kernel, images), activation=read("gelu", approximate=way))
         answers[way] = F.gelu(F.conv2d(images, kernel), approximate=way)
         assert_parity(found, answers[way], ROUNDED[torch.float32])
     assert not torch.allclose(answers["none"], answers["tanh"], atol=1e-5)
@@ -201,7 +210,7 @@ def test_what_is_added_may_lie_in_any_order(order: str) -> None:
         "row": wide[:, :16, :1].expand(2, 16, 5, 4),
     }[order]
     for bias in (None, draw(16, seed=2)):
-        found = convolve(images, Kernel(kernel), bias, other=other, activation=read("relu"))
+        found = convolve(images, pack(kernel, images), bias, other=other, activation=read("relu"))
         expected = torch.relu(F.conv2d(images, kernel, bias) + other)
         assert found.stride() == expected.stride()
         assert_parity(found, expected, ROUNDED[torch.float32])
@@ -214,7 +223,7 @@ def test_a_sum_of_few_pixels_is_computed_too(shape: tuple[int, ...], last: bool)
     kernel = lay_out(draw(16, 16, 3, 3))
     images, other = lay_out(draw(*shape)), draw(*shape, seed=1)
     after = {"other": lay_out(other) if last else other, "activation": read("relu")}
-    found = convolve(images, Kernel(kernel), None, 1, 1, **after)
+    found = convolve(images, pack(kernel, images, padding=1), None, 1, 1, **after)
     expected = torch.relu(F.conv2d(images, kernel, padding=1) + other)
     assert_parity(found, expected, ROUNDED[torch.float32])
 
@@ -239,7 +248,5 @@ def test_a_torch_without_these_operators_convolves_as_it_does(
     kernels.can_pack.cache_clear()
     try:
         assert not can_pack(torch.float32)
-        kernel = torch.zeros(8, 1, 1, 1)
-        assert pack(kernel) is kernel
     finally:
         kernels.can_pack.cache_clear()

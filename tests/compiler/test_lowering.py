@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from gatehub.compiler.kernels import FusedConvolution, pack
+from gatehub.compiler.kernel_forms import find_forms
+from gatehub.compiler.kernels import FusedConvolution
 from gatehub.compiler.lowering import compile_graph
 from gatehub.compiler.program import Program
 from gatehub.compiler.recording import split
 from gatehub.compiler.tracing import named_tensors
+from gatehub.gates.kernel_memory import lay_out
 from gatehub.gates.merged_backbone import MergedBackbone
 from tests.compiler.networks import SIDE, Wired, changes_what_was_read, wire
 from tests.compiler.test_recording import record_backbone
@@ -171,8 +173,9 @@ def test_a_sum_that_is_read_twice_is_taken_in_without_its_activation() -> None:
 def test_the_numbers_stay(wiring: Callable[[Wired, Tensor], Tensor]) -> None:
     program, model = record_wired(wiring)
     run, weights = compile_graph(program.graph), dict(named_tensors(model))
-    packed = {n: pack(t) if n in program.kernels else t for n, t in weights.items()}
     for batch in (1, 3):
+        forms = find_forms(program, batch, device=torch.device("cpu"), dtype=torch.float32)
+        packed = {name: forms.form(lay_out(tensor), name) for name, tensor in weights.items()}
         images = random_images(batch, SIDE).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             expected = model(images.clone())

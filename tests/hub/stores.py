@@ -12,8 +12,6 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.threads import HANG_S
-
 KINDS = ("disk", "memory", "s3")
 BUCKET = "adapters"
 
@@ -25,7 +23,7 @@ def serve_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server.start()
     try:
         host, port = server.get_host_and_port()
-        with socket.create_connection((host, port), HANG_S):
+        with socket.create_connection((host, port), 5):
             pass
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",

@@ -15,7 +15,6 @@ import pytest
 from gatehub.hub.folder.hub import FolderHub
 from tests.hub.plain import REPO, contents, fetch, list_rows, push, write_folder
 from tests.source_tree import ROOT
-from tests.threads import HANG_S
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills as POSIX does")
 
@@ -58,7 +57,7 @@ def test_killed_before_each_file_operation(tmp_path: Path) -> None:
     (tmp_path / "hubs").mkdir()
 
     places = [tmp_path / name for name in ("base", "hubs", "new")]
-    subprocess.run([*PUSHER, "die", *map(str, places)], cwd=ROOT, check=True, timeout=HANG_S)
+    subprocess.run([*PUSHER, "die", *map(str, places)], cwd=ROOT, check=True, timeout=300)
 
     *killed, last = [
         check_and_repeat(hub, old, new) for hub in sorted((tmp_path / "hubs").iterdir())
@@ -75,7 +74,7 @@ def test_the_first_push_ever_killed_before_each_file_operation(tmp_path: Path) -
         (tmp_path / name).mkdir()
 
     places = [tmp_path / name for name in ("base", "hubs", "new")]
-    subprocess.run([*PUSHER, "die", *map(str, places)], cwd=ROOT, check=True, timeout=HANG_S)
+    subprocess.run([*PUSHER, "die", *map(str, places)], cwd=ROOT, check=True, timeout=300)
 
     hubs = [FolderHub(root) for root in sorted((tmp_path / "hubs").iterdir())]
     assert len(hubs) > 20

@@ -16,7 +16,6 @@ from gatehub.hub.folder.hub import FolderHub
 from gatehub.hub.protocol import PushResult
 from tests.hub.plain import REPO, contents, fetch, push, write_folder
 from tests.source_tree import ROOT
-from tests.threads import HANG_S
 
 
 def check_history(hub: FolderHub, commits: set[str]) -> list[str]:
@@ -128,7 +127,7 @@ def test_processes_that_push_different_content(tmp_path: Path) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        output, _ = process.communicate(timeout=HANG_S)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 0
         outcomes += [json.loads(line) for line in output.splitlines()]
 

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 
 from gatehub.errors import GatehubError
-from tests.threads import HANG_S
 
 
 def outcome(call: Callable[[], object]) -> object:
@@ -38,12 +37,12 @@ class HeldUp:
         self._found: object = AssertionError("A call that was let go did not end.")
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self.stands = self._news.get(timeout=HANG_S)
+        self.stands = self._news.get(timeout=20)
 
     def let_go(self) -> object:
         """Return the call's outcome, or the error that it fell over."""
         self._go.set()
-        self._thread.join(HANG_S)
+        self._thread.join(20)
         return self._found
 
     @classmethod
@@ -52,7 +51,7 @@ class HeldUp:
         call = getattr(cls._here, "call", None)
         if call is not None and call._point == point and not call._go.is_set():
             call._news.put(True)
-            assert call._go.wait(HANG_S)
+            assert call._go.wait(20)
 
     def _run(self) -> None:
         self._here.call = self

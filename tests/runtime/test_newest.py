@@ -15,7 +15,6 @@ from gatehub.backbone import Backbone
 from gatehub.errors import MissingFileError, TaskNotFoundError, TaskUnavailableError
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.tasks.sources import PlaceSource, Reading
-from tests.threads import HANG_S
 from tests.tiny import make_trained, random_images
 
 
@@ -38,7 +37,7 @@ class SlowReads:
             with self._one_more:
                 self.began += 1
                 self._one_more.notify_all()
-            assert self.go.wait(HANG_S)
+            assert self.go.wait(20)
             return found
 
         monkeypatch.setattr(PlaceSource, "read", read_slowly)
@@ -72,7 +71,7 @@ def test_a_load_brings_what_lay_there_when_it_was_called(
     later = [start(lambda: engine.load("birds", folder).digest) for _ in range(8)]
     slow.go.set()
     for thread, _ in (*later, (first, [])):
-        thread.join(HANG_S)
+        thread.join(20)
 
     assert [digest for _, (digest,) in later] == [adapters[1].digest] * 8
     assert engine.task("birds").digest == adapters[1].digest
@@ -108,7 +107,7 @@ def test_a_registration_outlives_a_load_that_began_before_it(
     slow.wait_for(1)
     engine.register("birds", new)
     slow.go.set()
-    thread.join(HANG_S)
+    thread.join(20)
     assert engine.run("birds", random_images()).task.digest == adapters[1].digest
 
 
@@ -121,7 +120,7 @@ def test_a_task_that_was_published_meanwhile_is_not_loaded_again(
     slow.wait_for(1)
     slow.go.set()
     for thread, answers in asked:
-        thread.join(HANG_S)
+        thread.join(20)
         assert len(answers) == 1
     assert slow.began == 1
 
@@ -192,7 +191,7 @@ def test_a_leaders_own_time_out_is_told_as_it_is(
 
     def time_out(source: PlaceSource) -> Reading:
         began.set()
-        assert go.wait(HANG_S)
+        assert go.wait(20)
         raise TimeoutError("the file server does not answer")
 
     monkeypatch.setattr(PlaceSource, "read", time_out)
@@ -209,10 +208,10 @@ def test_a_leaders_own_time_out_is_told_as_it_is(
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    assert began.wait(HANG_S)
+    assert began.wait(20)
     go.set()
     for thread in threads:
-        thread.join(HANG_S)
+        thread.join(20)
     assert {str(error) for error in errors} == {"the file server does not answer"}
     assert len(errors) == 4
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gatehub import _places
 from gatehub.adapter import Adapter
+from gatehub.compiler.kernel_forms import KernelForms
 from gatehub.errors import (
     DigestMismatchError,
     GatehubError,
@@ -27,6 +28,7 @@ from gatehub.errors import (
     MissingFileError,
 )
 from gatehub.runtime.engine import Answer, Engine, TaskInfo
+from gatehub.runtime.execution import programs
 from gatehub.runtime.execution.programs import Recorded
 from tests.runtime.facts import Facts, make_setting
 from tests.runtime.held_up import HeldUp, outcome
@@ -70,6 +72,9 @@ class EngineMachine(RuleBasedStateMachine):
     )
     def make(self, folded: float, gates: float, saved: list[int], sources: list[Source]) -> None:
         self._place = tempfile.TemporaryDirectory()
+        self.patch = pytest.MonkeyPatch()
+        # A task takes as much memory again for each order in which a processor wants its kernels.
+        self.patch.setattr(programs, "find_forms", lambda *_, **__: KernelForms())
         self.at = make_setting(adapters=7, images=IMAGES)
         facts = self.at.facts
         budgets = {
@@ -86,7 +91,6 @@ class EngineMachine(RuleBasedStateMachine):
         )
         self.held_up: list[tuple[HeldUp, Steps[object]]] = []
         self.newest: dict[str, int] = {}
-        self.patch = pytest.MonkeyPatch()
         self.patch.setattr(_places, "_pull", self._pull)
         enter = Recorded.enter
 

@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from tests.threads import HANG_S
-
 
 def connection(url: str) -> socket.socket:
     address = urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None
-    return socket.create_connection((address.hostname, address.port), timeout=HANG_S)
+    return socket.create_connection((address.hostname, address.port), timeout=30)
 
 
 def read_to_end(client: socket.socket) -> bytes:
@@ -23,7 +21,7 @@ def read_to_end(client: socket.socket) -> bytes:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for what another thread or process is about to bring about."""
-    deadline = time.monotonic() + HANG_S
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

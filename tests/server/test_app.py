@@ -18,7 +18,6 @@ from gatehub.server import ServerSettings, create_app, running_server
 from tests.server.connections import connection, until
 from tests.server.linear_engine import LinearEngine
 from tests.server.pictures import encode, offline, pairs, picture
-from tests.threads import HANG_S
 
 SETTINGS = ServerSettings(max_body_bytes=50_000, max_pixels=50_000, threads=2)
 DIGITS = [str(digit) for digit in range(10)]
@@ -121,7 +120,7 @@ def test_a_task_unloaded_on_the_way_is_not_found(client: httpx.Client, engine: A
     engine.hold()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/tasks/pets", content=picture(1))
-        assert engine.entered.acquire(timeout=HANG_S)
+        assert engine.entered.acquire(timeout=30)
         engine.unload("pets")
         engine.release()
         assert first.result().status_code == 200
@@ -254,7 +253,7 @@ def test_the_event_loop_answers_while_the_engine_computes(
     engine.hold()
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(client.post, "/tasks/digits", content=picture(1))
-        assert engine.entered.acquire(timeout=HANG_S)
+        assert engine.entered.acquire(timeout=30)
         assert client.get("/health").status_code == 200
         assert not slow.done()
         engine.release()

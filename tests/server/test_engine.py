@@ -13,7 +13,6 @@ from gatehub.backbone import Backbone
 from gatehub.runtime.engine import Engine
 from gatehub.server import running_server
 from tests.server.pictures import offline, pairs, picture
-from tests.threads import HANG_S
 from tests.tiny import make_trained
 
 TASKS = {"birds": ("wren", "crow"), "cars": ("bus", "van", "kart"), "digits": tuple("0123456789")}
@@ -35,7 +34,7 @@ def engine(tiny_backbone: Backbone) -> Engine:
 
 @pytest.fixture
 def client(engine: Engine) -> Iterator[httpx.Client]:
-    with running_server(engine) as url, httpx.Client(base_url=url, timeout=HANG_S) as client:
+    with running_server(engine) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 

@@ -21,7 +21,6 @@ from gatehub.server import ServerSettings, running_server, serve
 from tests.server.connections import connection, until
 from tests.server.linear_engine import LinearEngine
 from tests.server.pictures import picture
-from tests.threads import HANG_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +47,7 @@ def serving_program() -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def post(url: str) -> httpx.Response:
-    return httpx.post(f"{url}/tasks/pets", content=picture(1), verify=False, timeout=HANG_S)
+    return httpx.post(f"{url}/tasks/pets", content=picture(1), verify=False, timeout=60)
 
 
 def refuses_connections(url: str) -> bool:
@@ -127,7 +126,7 @@ def test_running_server_finishes_what_is_in_flight(engine: Any) -> None:
     with ThreadPoolExecutor(1) as pool:
         with running_server(engine) as url:
             answer = pool.submit(post, url)
-            assert engine.entered.acquire(timeout=HANG_S)
+            assert engine.entered.acquire(timeout=30)
             threading.Timer(0.2, engine.release).start()
         assert answer.result().status_code == 200
 
@@ -147,7 +146,7 @@ def test_the_drain_has_an_end(engine: Any) -> None:
 
     def on_ready(url: str) -> None:
         answers.append(pool.submit(post, url))
-        assert engine.entered.acquire(timeout=HANG_S)
+        assert engine.entered.acquire(timeout=30)
         os.kill(os.getpid(), signal.SIGTERM)
 
     engine.hold()
@@ -166,7 +165,7 @@ def test_a_program_gets_its_answers_out_and_goes_on_after_sigterm() -> None:
         program.send_signal(signal.SIGTERM)
         until(lambda: refuses_connections(url))
         assert not answer.done()
-        output, errors = program.communicate("release\n", timeout=HANG_S)
+        output, errors = program.communicate("release\n", timeout=30)
         assert answer.result().status_code == 200
     assert output == "returned\n"
     assert errors == ""

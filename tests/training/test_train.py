@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from gatehub.training.data import load_data
 from gatehub.training.evaluation import evaluate
 from gatehub.training.recipe import Recipe
 from gatehub.training.train import TrainReport, train_adapter
-from tests.source_tree import ROOT
 from tests.tiny import make_backbone
 from tests.training.tasks import colour_data
 
@@ -202,44 +202,36 @@ def test_gates_decay_towards_one(tiny_backbone: Backbone, tmp_path: Path) -> Non
     assert distance(50.0) < 0.9 * distance(0.0)
 
 
-# A run that stands still in the middle of its second epoch, until it is killed.
 PROGRAM = """
 import sys
-from tests.source_tree import ROOT
+from tests.tiny import make_backbone
 from tests.tiny import make_backbone
 from tests.training.tasks import colour_data
 from gatehub.training.recipe import Recipe
 from gatehub.training.train import train_adapter
 
-class Held:
-    def on_step(self, done, steps):
-        if done == steps // 2 + 1:
-            print("there", flush=True)
-            sys.stdin.read()
-    def on_epoch(self, record, epochs): pass
+class Say:
+    def on_step(self, done, steps): pass
+    def on_epoch(self, record, epochs): print(record.epoch, flush=True)
 
-recipe = Recipe(epochs=2, batch_size=16, seed=5)
+recipe = Recipe(epochs=int(sys.argv[2]), batch_size=16, seed=5)
 train_adapter(make_backbone(), colour_data(), sys.argv[1], task="colours", recipe=recipe,
-              resume=True, observer=Held())
+              resume=True, observer=Say())
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_run_is_continued(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    recipe = Recipe(epochs=2, batch_size=16, seed=5)
-    whole = run(tiny_backbone, tmp_path / "whole", recipe=recipe)
+    whole = run(tiny_backbone, tmp_path / "whole", recipe=Recipe(epochs=10, batch_size=16, seed=5))
     out = tmp_path / "killed"
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(out)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    ) as process:
+    command = [sys.executable, "-c", PROGRAM, str(out), "10"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "there\n"
+        assert process.stdout.readline() == "1\n"
+        time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+        seen = process.stdout.read()
+    assert process.returncode == -signal.SIGKILL, seen
     assert not out.exists()
-    run(tiny_backbone, out, recipe=recipe, resume=True)
+    run(tiny_backbone, out, recipe=Recipe(epochs=10, batch_size=16, seed=5), resume=True)
     assert contents(out) == contents(whole.folder)

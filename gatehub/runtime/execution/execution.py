@@ -10,13 +10,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gatehub.compiler.kernels import Kernel
+from gatehub.compiler.kernel_forms import KernelForms
+from gatehub.compiler.kernels import Weight
+from gatehub.compiler.lowering import run_watched
 from gatehub.compiler.recording import split
 from gatehub.compiler.stem import Stem, keeps_images_apart
 from gatehub.gates.fold import GateState
 from gatehub.gates.layout_plan import TaskPlan
 from gatehub.gates.merged_backbone import MergedBackbone
-from gatehub.runtime.execution.programs import Recorded, Sizes, leave, size_of
+from gatehub.runtime.execution.programs import Recorded, Size, Sizes, leave, size_of
 from gatehub.runtime.execution.rows import Share, answer_rows
 from gatehub.runtime.execution.shared_pass import SharedPasses
 from gatehub.runtime.execution.weights import BackboneWeights
@@ -31,12 +33,14 @@ class FoldedTask:
             backbone's own.
         own: names of the task's own.
         labels: number of classes.
-        bytes: of the task's own tensors.
+        forms: that the weights are in.
+        bytes: of the task's own weights, padding included.
     """
 
-    weights: Mapping[str, Tensor | Kernel]
+    weights: Mapping[str, Weight]
     own: frozenset[str]
     labels: int
+    forms: KernelForms
     bytes: int
 
 
@@ -60,33 +64,63 @@ class Execution:
         self._sizes = Sizes(merged, dtype)
         self._weights = BackboneWeights(merged, self._sizes, dtype)
         self.shared = SharedPasses(merged, self._sizes, self._weights, dtype)
+        self._forms: dict[KernelForms, KernelForms] = {}
 
-    def fold(self, task: GateState, plan: TaskPlan) -> FoldedTask:
+    def forms(self, batch: int = 1, size: Size | None = None) -> KernelForms:
+        """Return the forms of weights for some images; equal ones are one object.
+
+        Args:
+            batch: how many of them.
+            size: (C, H, W) of each; None for the backbone's own.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
+            ExecutionError: the backbone cannot be recorded; see `record`.
+        """
+        at = self._sizes.home() if size is None else self._sizes.at(size)
+        found = at.forms(batch)
+        return self._forms.setdefault(found, found)
+
+    @property
+    def known_forms(self) -> tuple[KernelForms, ...]:
+        """All forms that have been asked for so far."""
+        return tuple(self._forms)
+
+    def fold(self, task: GateState, plan: TaskPlan, forms: KernelForms | None = None) -> FoldedTask:
         """Form a task's weights.
 
         Args:
             task: gates, normalisation values and head.
             plan: from `plan_task` of the backbone: the proof that the task fits.
+            forms: from `forms`; None for one image of the backbone's own size.
 
         Raises:
             ExecutionError: the backbone cannot be recorded; see `record`.
         """
+        forms = forms or self.forms()
         with torch.inference_mode():
-            own = self._merged.fold(task, plan, dtype=self.dtype)
-            weights = {name: self._weights.place(tensor, name) for name, tensor in own.items()}
+            formed = {
+                name: self._weights.place(tensor, name, forms)
+                for name, tensor in self._merged.fold(task, plan, dtype=self.dtype).items()
+            }
         # Of the bare backbone's own classifier nothing is left: the task has its own.
-        weights |= {name: self._weights.bare(name) for name in self._merged.names - plan.own}
+        shared = self._weights.bare(self._merged.names - plan.own, forms)
         return FoldedTask(
-            weights=weights,
+            weights=shared | formed,
             own=plan.own,
             labels=plan.head.labels,
-            bytes=sum(tensor.nbytes for tensor in own.values()),
+            forms=forms,
+            bytes=sum(weight.nbytes for weight in formed.values()),
         )
 
-    def count_bytes(self, plan: TaskPlan) -> int:
+    def count_bytes(self, plan: TaskPlan, forms: KernelForms | None = None) -> int:
         """Return how many bytes a task's folded weights have, without forming them."""
-        own = sum(math.prod(self._merged.shape(name)) for name in plan.body.own)
-        return self.dtype.itemsize * (own + plan.head.numel)
+        forms, own = forms or self.forms(), 0
+        for name in plan.body.own:
+            layout = forms.layout(name)
+            dense = self.dtype.itemsize * math.prod(self._merged.shape(name))
+            own += dense if layout is None else layout.bytes
+        return own + self.dtype.itemsize * plan.head.numel
 
     def stem_key(self, plan: TaskPlan) -> Hashable:
         """Return what tasks have in common that can run together.
@@ -96,12 +130,13 @@ class Execution:
         """
         return self, plan.own, plan.body if plan.body.is_scale else None
 
-    def run(self, task: FoldedTask, images: Tensor) -> Tensor:
+    def run(self, task: FoldedTask, images: Tensor, *, exact: bool = False) -> Tensor:
         """Answer for one task.
 
         Args:
-            task: from `fold`.
+            task: from `fold`, best in the forms for these images.
             images: (B, C, H, W) float32, on any device.
+            exact: NaN and infinity, wherever they arise, go the way that they go in the module.
 
         Returns:
             (B, classes) float32, on the CPU.
@@ -110,8 +145,25 @@ class Execution:
             InputError: the backbone takes no images of that size.
         """
         at = self._sizes.at(size_of(images))
+        run = at.exact() if exact else at.whole
         with torch.inference_mode():
-            return leave(at.whole(at.enter(images), task.weights, task.labels))
+            return leave(run(at.enter(images), task.weights, task.labels))
+
+    def measure(self, task: FoldedTask, images: Tensor) -> tuple[Tensor, float]:
+        """Answer exactly for one task, and say how large its activations become.
+
+        Returns:
+            (B, classes) float32, on the CPU; and the largest magnitude behind any convolution,
+            infinity if one is not finite.
+
+        Raises:
+            InputError: the backbone takes no images of that size.
+        """
+        at = self._sizes.at(size_of(images))
+        with torch.inference_mode():
+            given = (at.enter(images), task.weights, task.labels)
+            answer, largest = run_watched(at.exact(), given)
+            return leave(answer), largest
 
     def run_rows(self, tasks: Sequence[tuple[FoldedTask, int]], images: Tensor) -> list[Tensor]:
         """Answer for several tasks, each for its own images, with one pass over what they share.
@@ -132,7 +184,7 @@ class Execution:
             parts = torch.split(images, [count for _, count in tasks])
             return [self.run(task, part) for part, (task, _) in zip(parts, tasks, strict=True)]
         with torch.inference_mode():
-            values = stem.stem(at.enter(images), tasks[0][0].weights)
+            values = stem.stem(at.enter(images), self._stem_weights(stem, at.forms(len(images))))
             shares = (
                 Share(weights=task.weights, labels=task.labels, count=count)
                 for task, count in tasks
@@ -153,7 +205,7 @@ class Execution:
         if stem is None:
             return [self.run(task, images) for task in tasks]
         with torch.inference_mode():
-            values = stem.stem(at.enter(images), tasks[0].weights)
+            values = stem.stem(at.enter(images), self._stem_weights(stem, at.forms(len(images))))
             return [
                 leave(stem.rest(stem.protect(values), task.weights, task.labels, len(images)))
                 for task in tasks
@@ -161,16 +213,21 @@ class Execution:
 
     def _stem(self, tasks: Sequence[FoldedTask], at: Recorded) -> Stem | None:
         own = frozenset().union(*(task.own for task in tasks))
-        return at.memo.get(own, partial(self._split, own, tasks[0], at))
+        return at.memo.get(own, partial(self._split, own, at))
 
-    def _split(self, own: frozenset[str], task: FoldedTask, at: Recorded) -> Stem | None:
+    def _stem_weights(self, stem: Stem, forms: KernelForms) -> Mapping[str, Weight]:
+        """Return what a stem reads, which is the bare backbone's own."""
+        return self._weights.bare(stem.weights, forms)
+
+    def _split(self, own: frozenset[str], at: Recorded) -> Stem | None:
         stem = split(at.program, own)
         if stem is None:
             return None
+        weights = self._stem_weights(stem, at.forms(2))
 
         def run(chosen: list[int]) -> Sequence[Tensor]:
             with torch.inference_mode():
-                values: Sequence[Tensor] = stem.stem(at.draw(chosen), task.weights)
+                values: Sequence[Tensor] = stem.stem(at.draw(chosen), weights)
             return values
 
         return stem if keeps_images_apart(run, stem.rows) else None

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from gatehub.backbone.torch_settings import pin_settings
 from gatehub.compiler.forward import draw_noise
-from gatehub.compiler.lowering import Run
+from gatehub.compiler.kernel_forms import KernelForms, find_forms
+from gatehub.compiler.lowering import Run, compile_graph
 from gatehub.compiler.program import Program
 from gatehub.compiler.recording import record
 from gatehub.errors import ExecutionError, InputError
@@ -72,6 +73,17 @@ class Recorded:
         if self.program.changes_images and given is images:
             return given.clone(memory_format=torch.preserve_format)
         return given
+
+    def exact(self) -> Run:
+        """Return the program as a function that treats NaN as the module does."""
+        return self.memo.get("exact", partial(compile_graph, self.program.graph, exact=True))
+
+    def forms(self, batch: int) -> KernelForms:
+        """Return the forms of weights for batches of so many images, with the present threads."""
+        find = partial(find_forms, self.program, batch, device=self.device, dtype=self.dtype)
+        if self.memory_format is not torch.channels_last:
+            return KernelForms()
+        return self.memo.get(("forms", batch, torch.get_num_threads()), find)
 
     def draw(self, chosen: Sequence[int]) -> Tensor:
         """Return some of three images of noise, by their indices, as the network takes them."""
@@ -139,7 +151,7 @@ class Sizes:
             raise InputError(
                 f"Images of {shown} do not fit this backbone: {error.message}", hint=hint
             ) from error
-        # Tasks are folded once, for images of every size.
+        # A task is folded once for images of all sizes that want its kernels in the same order.
         packed = home.program.kernels & found.program.weights
         if not packed <= found.program.kernels or not self._merged.merges_hold(size):
             raise InputError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gatehub.compiler.kernels import Kernel
+from gatehub.compiler.kernels import Weight
 from gatehub.compiler.stem import Stem
 from gatehub.runtime.execution.programs import leave
 
@@ -22,7 +22,7 @@ class Share:
         count: how many of the images are its own.
     """
 
-    weights: Mapping[str, Tensor | Kernel]
+    weights: Mapping[str, Weight]
     labels: int
     count: int
 

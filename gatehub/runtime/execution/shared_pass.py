@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gatehub.compiler.kernels import Kernel
+from gatehub.compiler.kernel_forms import KernelForms
+from gatehub.compiler.kernels import Weight
 from gatehub.compiler.stem import keeps_images_apart
 from gatehub.gates.fold import GateState
 from gatehub.gates.kernel_memory import cast_to
@@ -112,7 +113,10 @@ class SharedPasses:
             For each task (its images, classes) float32, on the CPU.
         """
         at = self._sizes.at(size_of(images))
-        weights = at.memo.get(("weights", shared.plan), partial(self._read_weights, shared))
+        forms = at.forms(len(images))
+        weights = at.memo.get(
+            ("weights", shared.plan, forms), partial(self._read_weights, shared, forms)
+        )
         counts = [count for _, count in tasks]
         with torch.inference_mode():
             table = torch.stack([task.factors for task, _ in tasks])
@@ -128,7 +132,7 @@ class SharedPasses:
         shared = build_one_pass(at.program, self._merged, plan.body, heads=plan.head.shapes.keys())
         if shared is None:
             return None
-        weights = self._read_weights(shared)
+        weights = self._read_weights(shared, at.forms(2))
         generator = torch.Generator().manual_seed(0)
         factors = torch.rand(3, shared.length, generator=generator).to(at.draw([0])) + 0.5
 
@@ -139,10 +143,8 @@ class SharedPasses:
 
         return shared if keeps_images_apart(run, shared.heads.rows) else None
 
-    def _read_weights(self, shared: OnePass) -> Mapping[str, Tensor | Kernel]:
+    def _read_weights(self, shared: OnePass, forms: KernelForms) -> Mapping[str, Weight]:
         """Return the weights of a shared pass: kernels without any task's part in them."""
-        own = shared.plan.own
-        return {
-            name: self._weights.raw(name, shared.plan) if name in own else self._weights.bare(name)
-            for name in shared.weights
-        }
+        own = shared.weights & shared.plan.own
+        raw = {name: self._weights.raw(name, shared.plan, forms) for name in own}
+        return raw | self._weights.bare(shared.weights - own, forms)

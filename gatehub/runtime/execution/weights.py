@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from gatehub.compiler.kernels import Kernel, pack
+from gatehub.compiler.kernel_forms import KernelForms
+from gatehub.compiler.kernels import Weight
 from gatehub.gates.kernel_memory import cast_to, lay_out
 from gatehub.gates.layout_plan import LayoutPlan
 from gatehub.gates.merged_backbone import MergedBackbone
@@ -26,30 +30,33 @@ class BackboneWeights:
         self._merged, self._sizes, self._dtype = merged, sizes, dtype
         self._formed = Memo()
 
-    def place(self, weight: Tensor, name: str) -> Tensor | Kernel:
+    def place(self, weight: Tensor, name: str, forms: KernelForms) -> Weight:
         """Bring a weight, a task's or the backbone's, into the form in which programs read it."""
         home = self._sizes.home()
         if home.memory_format is not torch.channels_last:
             return lay_out(weight, home.memory_format)
-        if name not in home.program.kernels:
-            return weight
-        return pack(weight, is_matrix=name in home.program.matrices)
+        return forms.form(weight, name)
 
-    def bare(self, name: str) -> Tensor | Kernel:
-        """Return a weight that every task reads which leaves it alone."""
+    def bare(self, names: Iterable[str], forms: KernelForms) -> dict[str, Weight]:
+        """Return weights that every task reads which leaves them alone."""
 
-        def form() -> Tensor | Kernel:
+        def form(name: str) -> Weight:
             with torch.inference_mode():
-                return self.place(self._merged.weight(name, dtype=self._dtype), name)
+                weight = self._merged.weight(name, dtype=self._dtype)
+                return self.place(weight, name, forms)
 
-        return self._formed.get(name, form)
+        return {
+            name: self._formed.get((name, forms.layout(name)), partial(form, name))
+            for name in names
+        }
 
-    def raw(self, name: str, plan: LayoutPlan) -> Tensor | Kernel:
+    def raw(self, name: str, plan: LayoutPlan, forms: KernelForms) -> Weight:
         """Return a kernel without a gate, a norm that is merged, or a gain of the tasks' own."""
         site = name.removesuffix(".weight")
 
-        def form() -> Tensor | Kernel:
+        def form() -> Weight:
             with torch.inference_mode():
-                return self.place(cast_to(self._merged.kernel(site, plan), self._dtype), name)
+                kernel = cast_to(self._merged.kernel(site, plan), self._dtype)
+                return self.place(kernel, name, forms)
 
-        return self._formed.get((name, site in plan.gains), form)
+        return self._formed.get((name, forms.layout(name), site in plan.gains), form)

@@ -8,21 +8,27 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from gatehub._text import quote
-from gatehub.adapter.probe import check_probe, draw_images
+from gatehub.adapter.probe import check_probe, draw_probe_images
 from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import ExecutionError, SelfCheckError, TaskUnavailableError
 from gatehub.gates.layout_plan import TaskPlan
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.dtypes import dtype_name, tolerance
 from gatehub.runtime.execution.execution import Execution, FoldedTask
+from gatehub.runtime.execution.programs import size_of
 from gatehub.runtime.tasks.catalogue import Catalogue
 from gatehub.runtime.tasks.packed import PackedTask
 from gatehub.runtime.tasks.reading import Reader
 from gatehub.runtime.tasks.served import Served, TaskInfo
 from gatehub.runtime.tasks.sources import Source
 from gatehub.runtime.tasks.tiers import Tiers
+
+# Behind any convolution, for the images of a probe. Ordinary images then cannot leave the range of
+# float32 and bfloat16, where packed kernels make numbers of NaN.
+_LARGEST = 1e18
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -185,9 +191,11 @@ class Loader:
             if packed.probe is None and not last:
                 continue  # without a probe nobody would notice what rounding does to it
             served = self._describe(flight, packed, plan, execution)
+            images = torch.from_numpy(draw_probe_images(packed.probe, packed.preprocessing))
             try:
-                with self._tiers.admitted(served, packed) as folded:
-                    self._check(packed, execution, folded, task)
+                forms = execution.forms(len(images), size_of(images))
+                with self._tiers.admitted(served, packed, forms) as folded:
+                    _check(packed, execution, folded, images, task)
                     return self._publish(served, flight)
             except (ExecutionError, SelfCheckError):
                 if last:
@@ -225,22 +233,22 @@ class Loader:
             plan=plan,
             stem=execution.stem_key(plan),
             packed_bytes=packed.bytes,
-            folded_bytes=execution.count_bytes(plan),
         )
 
-    def _check(
-        self, packed: PackedTask, execution: Execution, folded: FoldedTask, task: str
-    ) -> None:
-        """Hold a task's answers against its probe."""
-        if packed.probe is None:
-            return
-        images = torch.from_numpy(draw_images(packed.probe.seed, packed.preprocessing))
-        check_probe(
-            packed.probe,
-            execution.run(folded, images).numpy(),
-            tolerance=tolerance(execution.dtype),
-            task=task,
-            where=f"{packed.backbone.name} in {dtype_name(execution.dtype)}",
+
+def _check(
+    packed: PackedTask, execution: Execution, folded: FoldedTask, images: Tensor, task: str
+) -> None:
+    """Refuse a task that answers its probe's images otherwise, or with numbers near their end."""
+    logits, largest = execution.measure(folded, images)
+    where = f"{packed.backbone.name} in {dtype_name(execution.dtype)}"
+    allowed = tolerance(execution.dtype)
+    check_probe(packed.probe, logits.numpy(), tolerance=allowed, task=task, where=where)
+    if largest > _LARGEST and execution.dtype != torch.float16:
+        raise SelfCheckError(
+            f"Task {quote(task)} computes values of {largest:.1g} from ordinary images on {where}, "
+            f"so others could leave the range of numbers; expected at most {_LARGEST:.0g}.",
+            hint="Train it again at a lower rate.",
         )
 
 

@@ -63,7 +63,6 @@ class Served:
         plan: what it has of its own on the backbone.
         stem: what its first layers are known by; equal ones can share a pass over them.
         packed_bytes: of its gates in memory.
-        folded_bytes: of its own weights, folded.
     """
 
     info: TaskInfo
@@ -74,4 +73,3 @@ class Served:
     plan: TaskPlan
     stem: Hashable
     packed_bytes: int
-    folded_bytes: int

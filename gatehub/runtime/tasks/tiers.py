@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TypeVar
 
+from gatehub.compiler.kernel_forms import KernelForms
 from gatehub.runtime.execution.channelwise import OnePass
 from gatehub.runtime.execution.execution import FoldedTask
 from gatehub.runtime.execution.shared_pass import ChannelTask
@@ -48,24 +49,32 @@ class Tiers:
         self._stirred = False
 
     @contextmanager
-    def folded(self, tasks: Sequence[Served]) -> Iterator[list[FoldedTask]]:
+    def folded(
+        self, tasks: Sequence[Served], forms: Sequence[KernelForms]
+    ) -> Iterator[list[FoldedTask]]:
         """Hold the folded weights of tasks for the length of a with block.
 
         Args:
             tasks: any; several are taken together or not at all.
+            forms: that each task's weights are wanted in.
         """
 
-        def fold(task: Served) -> FoldedTask:
+        def fold(task: Served, forms: KernelForms) -> FoldedTask:
             with self._hold_gates(task) as gates:
-                return task.execution.fold(gates, task.plan)
+                return task.execution.fold(gates, task.plan, forms)
 
-        wanted = [self._want_folded(task, partial(fold, task)) for task in tasks]
+        wanted = [
+            self._want_folded(task, form, partial(fold, task, form))
+            for task, form in zip(tasks, forms, strict=True)
+        ]
         with self._folded.lease(wanted) as values:
             yield values  # type: ignore[misc]
         self._return_memory()
 
     @contextmanager
-    def admitted(self, task: Served, packed: PackedTask) -> Iterator[FoldedTask]:
+    def admitted(
+        self, task: Served, packed: PackedTask, forms: KernelForms
+    ) -> Iterator[FoldedTask]:
         """Hold both the folded weights and the gates of a task that is not yet served.
 
         Nothing of it is visible to others, and nothing of it can go before the block ends.
@@ -75,15 +84,17 @@ class Tiers:
         Args:
             task: from no other call.
             packed: its gates, which have just been read.
+            forms: that its weights are wanted in.
         """
         with ExitStack() as gates:
 
             def fold() -> FoldedTask:
                 held = gates.enter_context(self._hold_gates(task, packed))
-                return task.execution.fold(held, task.plan)
+                return task.execution.fold(held, task.plan, forms)
 
+            wanted = [self._want_folded(task, forms, fold)]
             # What was taken last is let go first.
-            with self._folded.lease([self._want_folded(task, fold)]) as (folded,), gates.pop_all():
+            with self._folded.lease(wanted) as (folded,), gates.pop_all():
                 yield folded  # type: ignore[misc]
         self._return_memory()
 
@@ -94,29 +105,31 @@ class Tiers:
         with self._folded.lease(wanted) as values:
             yield values  # type: ignore[misc]
 
-    def pin(self, task: Served) -> None:
-        """Keep a task folded."""
-        self._folded.pin(task)
+    def pin(self, task: Served, forms: KernelForms) -> None:
+        """Keep a task folded in these forms."""
+        self._folded.pin((task, forms))
 
     def unpin(self, task: Served) -> None:
         """Let a task be unfolded when room is needed."""
-        self._folded.unpin(task)
+        for key in _keys(task):
+            self._folded.unpin(key)
 
     def evict(self, task: Served) -> bool:
         """Let a task's folded weights go now, unless they are pinned or in use."""
-        gone = [self._folded.evict(key) for key in (task, ("channels", task))]
+        gone = [self._folded.evict(key) for key in _keys(task)]
         return any(gone)
 
     def succeed(self, before: Served, after: Served) -> None:
         """Let a task's next generation take its place: a pin goes over, everything else goes."""
-        if self._folded.is_pinned(before):
-            self._folded.pin(after)
+        for forms in before.execution.known_forms:
+            if self._folded.is_pinned((before, forms)):
+                self._folded.pin((after, forms))
         self.drop(before)
 
     def drop(self, task: Served) -> None:
         """Let go of a generation that is not served any more, at the end of its last request."""
-        self._folded.drop(task)
-        self._folded.drop(("channels", task))
+        for key in _keys(task):
+            self._folded.drop(key)
         self._gates.drop(task)
 
     def reports(self) -> tuple[TierReport, ...]:
@@ -124,18 +137,19 @@ class Tiers:
         return self._folded.report(), self._gates.report()
 
     def _return_memory(self) -> None:
-        """Give back what was evicted, and the kernels that were reordered at their first use."""
+        """Give back what was evicted, and what folding and reordering needed meanwhile."""
         if self._stirred and return_free_memory(every_s=5.0):
             self._stirred = False
 
     def _want_folded(
-        self, task: Served, fold: Callable[[], FoldedTask]
+        self, task: Served, forms: KernelForms, fold: Callable[[], FoldedTask]
     ) -> Wanted[FoldedTask | ChannelTask]:
         def make() -> FoldedTask:
             self._stirred = True
             return fold()
 
-        return self._want(task, key=task, size=task.folded_bytes, make=make)
+        size = task.execution.count_bytes(task.plan, forms)
+        return self._want(task, key=(task, forms), size=size, make=make)
 
     def _want_channels(self, task: Served, shared: OnePass) -> Wanted[FoldedTask | ChannelTask]:
         def make() -> ChannelTask:
@@ -166,3 +180,8 @@ class Tiers:
             alive=lambda: self._is_current(task),
             name=f"task '{task.info.task}'",
         )
+
+
+def _keys(task: Served) -> list[Hashable]:
+    """Return what a task's folded weights and factors may be kept as."""
+    return [*((task, forms) for forms in task.execution.known_forms), ("channels", task)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +22,6 @@ from tests.hub.folder.faulty_store import stand_before
 from tests.hub.plain import REPO, contents
 from tests.hub.stores import place, serve_s3
 from tests.hub_server.faults import FOREVER, Fault
-from tests.silent import serve_silence
-from tests.threads import HANG_S
 
 REFS, BLOBS, MANIFESTS = "/refs/heads/", "/blobs/", "/manifests/"
 
@@ -86,7 +86,7 @@ def test_one_fault_does_not_stop_a_push(
 
     result = push(other, REPO, hub=where, tag="v1")
 
-    assert fault.hit.wait(HANG_S)
+    assert fault.hit.wait(5)
     assert result.created
     assert [row.commit for row in list_revisions(REPO, where)] == [result.commit, first]
     assert verify_hub(open_hub(where)).problems == ()
@@ -100,7 +100,7 @@ def test_one_fault_does_not_stop_a_pull(
     push(adapter_folder, REPO, hub=where)
     faults.append(fault := replace(fault, hit=Event()))
     out = pull(REPO, hub=where, out=tmp_path / "place" / "out")
-    assert fault.hit.wait(HANG_S)
+    assert fault.hit.wait(5)
     assert contents(out) == contents(adapter_folder)
     assert os.listdir(out.parent) == ["out"]
 
@@ -162,12 +162,12 @@ def test_a_request_that_is_never_answered_is_sent_again(
     fault: Fault,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gatehub.hub.folder.outages, "S3_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(gatehub.hub.folder.outages, "S3_TIMEOUT_S", 1.0)
     push(adapter_folder, REPO, hub=where)
     faults.append(fault := replace(fault, hit=Event(), slow_s=4))
     push(other, REPO, hub=where)
     assert contents(pull(REPO, hub=where)) == contents(other)
-    assert fault.hit.wait(HANG_S)
+    assert fault.hit.wait(5)
     assert len(list_revisions(REPO, where)) == 2
 
 
@@ -175,12 +175,11 @@ def test_a_store_that_never_answers_is_given_up(
     faults: list[Fault], where: str, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gatehub.hub.folder.outages, "S3_TIMEOUT_S", 0.5)
-    # Three attempts take longer than this on any machine, so they are not made a second time.
     monkeypatch.setattr(gatehub.hub.folder.outages, "_PATIENCE_S", 1.0)
-    with serve_silence() as (url, connections):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         for ask in (lambda: pull(REPO, hub=where), lambda: push(adapter_folder, REPO, hub=where)):
-            before = len(connections)
-            with pytest.raises(HubUnreachableError, match=r"(Read|Connect) timeout on endpoint"):
+            began = time.monotonic()
+            with pytest.raises(HubUnreachableError, match="Read timeout on endpoint"):
                 ask()
-            assert len(connections) - before <= gatehub.hub.folder.outages.S3_ATTEMPTS
+            assert time.monotonic() - began < 10

@@ -91,8 +91,8 @@ def test_factors_are_counted_before_they_are_formed() -> None:
 def test_kernels_of_a_shared_pass_are_the_backbones() -> None:
     execution, _, shared = build("standard")
     assert shared is not None
-    weights = execution.shared._read_weights(shared)
-    again = execution.shared._read_weights(shared)
+    weights = execution.shared._read_weights(shared, execution.forms())
+    again = execution.shared._read_weights(shared, execution.forms())
     assert all(weights[name] is again[name] for name in weights)
 
 

@@ -24,7 +24,6 @@ from gatehub.runtime.execution.execution import Execution, FoldedTask
 from gatehub.runtime.execution.programs import OTHER_SIZES, Size
 from tests.compiler.networks import NETWORKS, SIDE, Vector, Wired, Wiring, in_a_row, make_task, wire
 from tests.parity import Tolerance, assert_parity
-from tests.threads import HANG_S
 from tests.tiny import random_images
 
 # Merged norms and factors around a kernel round once more each.
@@ -274,13 +273,13 @@ def test_other_requests_go_on_while_a_size_is_recorded(monkeypatch: pytest.Monke
 
     def record_slowly(*arguments: object, **choices: object) -> Recording:
         recording.set()
-        assert go_on.wait(HANG_S)
+        assert go_on.wait(30)
         return record(*arguments, **choices)
 
     monkeypatch.setattr("gatehub.runtime.execution.programs.record", record_slowly)
     slow = threading.Thread(target=engine.predict, args=(tasks[0].task, random_images(1, SIDE + 4)))
     slow.start()
-    assert recording.wait(HANG_S)
+    assert recording.wait(30)
     try:
         # Stems, shared passes and folds that nobody has asked for before, on images of its size.
         check_together(engine, backbone, tasks, SIDE)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from gatehub.runtime.execution.memo import Memo
-from tests.threads import HANG_S, call_at_once
+from tests.threads import call_at_once
 
 
 def test_threads_that_ask_together_get_one_value() -> None:
@@ -29,12 +29,12 @@ def test_another_key_is_made_meanwhile() -> None:
 
     def make_slowly() -> int:
         making.set()
-        assert go_on.wait(HANG_S)
+        assert go_on.wait(30)
         return 1
 
     slow = threading.Thread(target=memo.get, args=("slow", make_slowly))
     slow.start()
-    assert making.wait(HANG_S)
+    assert making.wait(30)
     assert memo.get("quick", lambda: 2) == 2
     go_on.set()
     slow.join()

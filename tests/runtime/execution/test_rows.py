@@ -22,6 +22,7 @@ def add_up(
 
 STEM = Stem(
     stem=lambda *_: (),
+    weights=frozenset(),
     rest=add_up,
     rows=(1, 2, 0),
     changed=(False, True, True),

@@ -12,7 +12,6 @@ import pytest
 from gatehub.errors import MemoryBudgetError, TaskUnavailableError
 from gatehub.runtime.tasks.entries import Wanted
 from gatehub.runtime.tasks.residency import Tier
-from tests.threads import HANG_S
 
 
 def want(
@@ -123,7 +122,7 @@ def test_a_lease_gets_room_as_soon_as_there_is_some() -> None:
         thread = threading.Thread(target=take)
         thread.start()
         assert not taken.wait(0.05)
-    assert taken.wait(HANG_S)
+    assert taken.wait(5)
     thread.join()
 
 
@@ -142,7 +141,7 @@ def test_several_are_taken_together_or_not_at_all() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(HANG_S)
+        thread.join(30)
     assert sorted(done) == ["a", "b", "b", "c"]
     assert cache.report().bytes <= 20
 
@@ -155,7 +154,7 @@ def test_ten_threads_make_a_value_once() -> None:
     def make() -> str:
         begun.set()
         made.append(1)
-        assert go.wait(HANG_S)
+        assert go.wait(5)
         return "A"
 
     def take() -> None:
@@ -165,7 +164,7 @@ def test_ten_threads_make_a_value_once() -> None:
     threads = [threading.Thread(target=take) for _ in range(10)]
     for thread in threads:
         thread.start()
-    assert begun.wait(HANG_S)
+    assert begun.wait(5)
     use(cache, "b")  # making one value holds nobody up who wants another
     go.set()
     for thread in threads:
@@ -180,7 +179,7 @@ def test_a_failure_is_told_to_all_who_wait_and_leaves_nothing() -> None:
 
     def fail() -> str:
         begun.set()
-        assert go.wait(HANG_S)
+        assert go.wait(5)
         raise ValueError("half way")
 
     def take() -> None:
@@ -192,7 +191,7 @@ def test_a_failure_is_told_to_all_who_wait_and_leaves_nothing() -> None:
 
     threads = [threading.Thread(target=take) for _ in range(3)]
     threads[0].start()
-    assert begun.wait(HANG_S)
+    assert begun.wait(5)
     for thread in threads[1:]:
         thread.start()
     time.sleep(0.05)
@@ -212,12 +211,12 @@ def test_a_failure_is_not_told_to_who_comes_later() -> None:
 
     def make_fail() -> str:
         failing.set()
-        assert fail.wait(HANG_S)
+        assert fail.wait(5)
         raise ValueError("once")
 
     def make_slowly() -> str:
         busy.set()
-        assert go.wait(HANG_S)
+        assert go.wait(5)
         return "B"
 
     def take(*wanted: Wanted[str]) -> None:
@@ -226,10 +225,10 @@ def test_a_failure_is_not_told_to_who_comes_later() -> None:
 
     first = threading.Thread(target=take, args=(want("a", make=make_fail),))
     first.start()
-    assert failing.wait(HANG_S)
+    assert failing.wait(5)
     both = threading.Thread(target=take, args=(want("a"), want("b", make=make_slowly)))
     both.start()
-    assert busy.wait(HANG_S)
+    assert busy.wait(5)
     fail.set()
     first.join()
     use(cache, "a")
@@ -244,7 +243,7 @@ def test_who_waits_for_a_value_that_hangs_is_told() -> None:
 
     def hang() -> str:
         begun.set()
-        go.wait(HANG_S)
+        go.wait(5)
         return "A"
 
     def take() -> None:
@@ -253,7 +252,7 @@ def test_who_waits_for_a_value_that_hangs_is_told() -> None:
 
     thread = threading.Thread(target=take)
     thread.start()
-    assert begun.wait(HANG_S)
+    assert begun.wait(5)
     with (
         pytest.raises(TaskUnavailableError, match=r"Task 'a' was not ready within 0\.05 s"),
         cache.lease([want("a")]),
@@ -339,7 +338,7 @@ def test_nobody_waits_for_an_entry_that_a_failed_lease_had_taken(error: BaseExce
 
     def fail_once_b_is_waited_for() -> str:
         waiter.start()
-        assert waits.wait(HANG_S)
+        assert waits.wait(20)
         while cache.report().hits == 0:  # until its lease is taken
             time.sleep(0.001)
         raise error
@@ -355,7 +354,7 @@ def test_nobody_waits_for_an_entry_that_a_failed_lease_had_taken(error: BaseExce
         ),
     ):
         pass
-    waiter.join(HANG_S)
+    waiter.join(20)
     assert not waiter.is_alive()
     if isinstance(error, Exception):
         assert (answers, made) == (["B"], [1])
