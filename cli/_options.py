@@ -37,7 +37,8 @@ WeightsOption = Annotated[
     typer.Option("--weights", help="Safetensors file with the weights of a timm name."),
 ]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, or cuda:N; auto takes a GPU if any.")
+    str,
+    typer.Option("--device", help="auto, cpu, cuda, or cuda:N; auto uses a GPU if there is one."),
 ]
 WorkersOption = Annotated[
     int | None,

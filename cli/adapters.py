@@ -105,10 +105,12 @@ def card(
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", metavar="ORG/NAME", help="The data on the Hub; repeatable."),
+        typer.Option(
+            "--dataset", metavar="ORG/NAME", help="The data set's name on the Hub; may be repeated."
+        ),
     ] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Write the card anew, over what was edited by hand.")
+        bool, typer.Option("--write", help="Replace the card, edits made by hand included.")
     ] = False,
     format: FormatOption = Format.human,
 ) -> None:
@@ -135,7 +137,7 @@ def card(
     for sentence in (*report.problems, *report.advice):
         output.note(sentence)
     if report.problems:
-        output.note("--write writes the card anew, over what was edited by hand.")
+        output.note("--write replaces the card, edits made by hand included.")
         raise typer.Exit(1)
 
 

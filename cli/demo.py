@@ -69,7 +69,11 @@ def register(app: typer.Typer) -> None:
 def demo(
     keep: Annotated[
         Path | None,
-        typer.Option("--keep", metavar="DIR", help="Leave adapters, hub and ONNX file here."),
+        typer.Option(
+            "--keep",
+            metavar="DIR",
+            help="Keep the adapters, the hub and the ONNX file in this folder.",
+        ),
     ] = None,
     format: FormatOption = Format.human,
 ) -> None:

@@ -98,7 +98,9 @@ def evaluate(
 def predict(
     folder: AdapterArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes for each image.")] = 1,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=1, help="How many classes to show for each image.")
+    ] = 1,
     hub: HubOption = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,

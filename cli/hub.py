@@ -49,16 +49,19 @@ def push(
     private: Annotated[
         bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
-    message: Annotated[str | None, typer.Option("--message", help="What the commit says.")] = None,
+    message: Annotated[str | None, typer.Option("--message", help="Commit message.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="If others push meanwhile, go on top of theirs.")
+        bool,
+        typer.Option(
+            "--force", help="If somebody else pushes meanwhile, put this commit on top of theirs."
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would happen, and change nothing.")
     ] = False,
     format: FormatOption = Format.human,
 ) -> None:
-    """Put an adapter on a hub, as one commit; the same bytes again make none."""
+    """Put an adapter on a hub, as one commit; bytes that are there already make none."""
     from gatehub.hub import push
 
     output = Output(format)
@@ -110,7 +113,7 @@ def _show_plan(
 def pull(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="ORG/NAME[@REVISION]", help="Branch, tag or commit; main."),
+        typer.Argument(metavar="ORG/NAME[@REVISION]", help="Branch, tag or commit."),
     ] = None,
     hub: HubOption = None,
     out: Annotated[
@@ -122,7 +125,8 @@ def pull(
         typer.Option(
             "--lock",
             metavar="FILE",
-            help="Pull what FILE pins, and pin what it does not; without a name, all it pins.",
+            help="Pull what FILE pins, and pin what it does not yet; without a name, pull all that "
+            "it pins.",
         ),
     ] = None,
     update: Annotated[bool, typer.Option("--update", help="Renew the pin.")] = False,
@@ -174,7 +178,9 @@ def search(
     backbone: WantedBackbone = None,
     task: WantedTask = None,
     author: WantedAuthor = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Look at so many.")] = 1_000,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Look at no more than this many adapters.")
+    ] = 1_000,
     hub: HubOption = None,
     format: FormatOption = Format.human,
 ) -> None:
@@ -191,14 +197,15 @@ def search(
 @reports_errors
 def list_(
     name: Annotated[
-        str | None, typer.Argument(metavar="ORG/NAME", help="Show the revisions of this one.")
+        str | None,
+        typer.Argument(metavar="ORG/NAME", help="Show the revisions of this repository."),
     ] = None,
     backbone: WantedBackbone = None,
     task: WantedTask = None,
     author: WantedAuthor = None,
     hub: HubOption = None,
     cached: Annotated[
-        bool, typer.Option("--cached", help="Those in the cache; the default if no hub is named.")
+        bool, typer.Option("--cached", help="List the cache; the default where no hub is named.")
     ] = False,
     format: FormatOption = Format.human,
 ) -> None:

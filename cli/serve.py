@@ -35,10 +35,14 @@ def serve(
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; the default stays on this machine.")
+        str,
+        typer.Option(
+            "--host",
+            help="Address to listen on; the default can be reached from this machine only.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 picks a free one.")
     ] = 8000,
     device: DeviceOption = "auto",
     dtype: Annotated[
@@ -54,7 +58,7 @@ def serve(
         typer.Option(
             "--folded-mb",
             min=1,
-            help="Megabytes of folded weights to keep; the least used tasks are folded anew when "
+            help="Megabytes of folded weights to keep; the least used tasks are folded again when "
             "they are asked for. No limit by default.",
         ),
     ] = None,

@@ -65,7 +65,9 @@ def train(
     norm: Annotated[
         str,
         typer.Option(
-            "--norm", help="Normalisation values of the task's own: frozen, affine, stats."
+            "--norm",
+            help="Normalisation values that the task trains: frozen (none), affine, or stats "
+            "(running statistics too).",
         ),
     ] = "affine",
     start: Annotated[
@@ -80,19 +82,25 @@ def train(
         float | None, typer.Option("--head-rate", help="Learning rate of the head.")
     ] = None,
     hflip: Annotated[
-        float | None, typer.Option("--hflip", help="Share of images to mirror: 0.5 for photos.")
+        float | None,
+        typer.Option("--hflip", help="Probability of mirroring an image; 0.5 suits photos."),
     ] = None,
     auto_augment: Annotated[
-        str | None, typer.Option("--auto-augment", help="timm's policy, such as rand-m6-n2.")
+        str | None,
+        typer.Option("--auto-augment", help="timm's augmentation policy, such as rand-m6-n2."),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="One seed, one adapter, bit for bit.")
+        int,
+        typer.Option("--seed", min=0, help="The same seed gives the same adapter, bit for bit."),
     ] = 0,
     val_fraction: Annotated[
-        float, typer.Option("--val-fraction", help="Share held out, where SRC has no split.")
+        float,
+        typer.Option(
+            "--val-fraction", help="Fraction held out for validation where SRC has no split."
+        ),
     ] = 0.2,
     train_images: Annotated[
-        int | None, typer.Option("--train-images", min=1, help="Train on so many only.")
+        int | None, typer.Option("--train-images", min=1, help="Train on only this many images.")
     ] = None,
     background: Annotated[
         str,

@@ -17,7 +17,7 @@ from gatehub.cli._options import HubOption
 from gatehub.cli._output import Format, FormatOption, Output, format_bytes
 
 PlaceArgument = Annotated[
-    str, typer.Argument(metavar="DIR", help="Folder of a folder hub, or s3://… and the like.")
+    str, typer.Argument(metavar="DIR", help="A folder hub's path, or its URL (s3://…).")
 ]
 
 
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def verify(place: PlaceArgument, format: FormatOption = Format.human) -> None:
-    """Reread every byte of a hub and hold it against its digest; exit with 0 or 1."""
+    """Reread every byte of a hub and check it against its digest; exit with 0 or 1."""
     from gatehub.hub import open_hub
     from gatehub.hub.folder.upkeep import verify_hub
 

@@ -128,7 +128,7 @@ class Record:
         version = metadata.get(f"{PREFIX}format_version")
         if version is None:
             raise ExportFormatError(
-                f"{subject} is an ONNX model, but none that gatehub exported: it has no "
+                f"{subject} is an ONNX model, but not one that gatehub exported: it has no "
                 f"'{PREFIX}format_version' in its metadata.",
                 hint="Export it with gatehub.",
             )
@@ -235,7 +235,7 @@ def _as_tuples(fields: Any) -> dict[str, Any]:
 def _read_backbone(text: str) -> tuple[str, str]:
     fields = _read_object(text)
     if not isinstance(fields["name"], str):
-        raise ValueError("a name that is no text")
+        raise ValueError("a name that is not text")
     return fields["name"], _read_digest(fields["digest"])
 
 

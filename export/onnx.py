@@ -113,9 +113,7 @@ def check_settings(
             hint=f"{MIN_OPSET} is the one that most runtimes read.",
         )
     if not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
-        raise ExportError(
-            f"The tolerance is {shorten(str(tolerance))}; expected a number from 0 on."
-        )
+        raise ExportError(f"The tolerance is {shorten(str(tolerance))}; expected 0 or more.")
     _find_place(path)
 
 

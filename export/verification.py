@@ -131,7 +131,7 @@ def _parse(data: bytes, subject: str) -> tuple[onnx.ModelProto, dict[str, str]]:
             raise ValueError("none of its operators are ONNX's")
     except Exception as error:  # protobuf's, the checker's, and text that is not UTF-8
         raise ExportFormatError(
-            f"{subject} is no sound ONNX model ({first_line(error)}).",
+            f"{subject} is not a valid ONNX model ({first_line(error)}).",
             hint="Fetch or export it again.",
         ) from error
     return proto, metadata

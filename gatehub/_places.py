@@ -34,7 +34,7 @@ def find_folder(place: str | Path, *, pull: Callable[[str], Path] | None = None)
         pull: how it is fetched; None fetches from the hub that the environment names.
 
     Raises:
-        HubError: it is no folder here, and the hub cannot give it; or one of its subclasses.
+        HubError: it is not a folder here, and the hub cannot give it; or one of its subclasses.
     """
     pull = pull or _pull
     if pull is None or isinstance(place, Path) or not _HUB_NAME.fullmatch(place):
@@ -44,5 +44,5 @@ def find_folder(place: str | Path, *, pull: Callable[[str], Path] | None = None)
     try:
         return pull(place)
     except HubError as error:  # the name may as well be a folder's, misspelt
-        error.message = f"'{place}' is no folder here. {error.message}"
+        error.message = f"'{place}' is not a folder here. {error.message}"
         raise

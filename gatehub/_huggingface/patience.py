@@ -1,7 +1,7 @@
 """How long the Hub may be silent, and that "too many requests" is told at once.
 
 The client asks up to six times by itself, with pauses in between; after a 429 they are as long as
-the Hub says, which may be minutes. Its version 2 waits for each answer for ever. What is set here
+the Hub says, which may be minutes. Its version 2 waits for each answer forever. What is set here
 holds only while gatehub asks: other users of the same client keep its own ways.
 """
 

@@ -172,9 +172,9 @@ def explain(
             return error
         case GatedRepoError():
             return HubAccessError(
-                f"{repository} on {hub} is gated, and you have not been let in.",
-                hint=f"Ask for access at {hub}/{repository}, and log in as the one who has it "
-                "(`hf auth login`, or HF_TOKEN).",
+                f"{repository} on {hub} is gated, and you have no access to it.",
+                hint=f"Ask for access at {hub}/{repository}, and log in with the account that has "
+                "it (`hf auth login`, or HF_TOKEN).",
             )
         case HfRepositoryNotFoundError():
             known = "that you may see" if get_token() else "that may be seen without a token"
@@ -207,7 +207,7 @@ def explain(
             return _explain_status(error, what, repository, hub)
         case HFValidationError():
             return HubNameError(
-                f"'{repository[:100]}' is no repository name for {hub}.", hint="Give ORG/NAME."
+                f"'{repository[:100]}' is not a repository name for {hub}.", hint="Give ORG/NAME."
             )
         case httpx.TimeoutException():
             return HubUnreachableError(
@@ -247,7 +247,7 @@ def _explain_status(error: HfHubHTTPError, what: str, repository: str, hub: str)
         return HubAccessError(f"{hub} does not know the token that was sent.", hint=LOGIN)
     if status == 403:
         return HubAccessError(
-            f"{what} is not allowed to this token: {hub} answered 403{told}.",
+            f"{what} is not allowed with this token: {hub} answered 403{told}.",
             hint="Use a token with that permission (`hf auth login`, or HF_TOKEN), or another ORG.",
         )
     if status == 429:  # of an upload, which runs in a thread of its own

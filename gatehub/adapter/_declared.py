@@ -22,7 +22,7 @@ MAX_TENSOR_BYTES = 2**31
 
 
 def check_declared(config: AdapterConfig, where: str) -> None:
-    """Hold the declared tensors against the declared gates, norm mode and labels.
+    """Check the declared tensors against the declared gates, norm mode and labels.
 
     Args:
         config: what an adapter says of itself.

@@ -176,7 +176,7 @@ def load_tensors(data: bytes, specs: Mapping[str, TensorSpec], *, where: str) ->
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError) as error:
         raise CorruptTensorsError(
-            f"'{where}' is no sound safetensors file: {first_line(error)}.",
+            f"'{where}' is not a valid safetensors file: {first_line(error)}.",
             hint="Fetch or save it again.",
         ) from error
     check_values(tensors, f"'{where}'")

@@ -98,11 +98,11 @@ class Adapter:
 
         Args:
             folder: the folder; or as a string `org/name[@revision]` on a hub, which is pulled
-                into the cache. A folder of that name goes first.
+                into the cache. An existing folder of that name takes precedence.
 
         Raises:
             AdapterFormatError: one subclass for each way in which a folder can be unsound.
-            HubError: it is no folder here, and the hub cannot give it.
+            HubError: it is not a folder here, and the hub cannot give it.
         """
         config, tensors = read_adapter(find_folder(folder))
         return cls(config=config, tensors=tensors)

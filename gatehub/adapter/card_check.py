@@ -1,4 +1,4 @@
-"""An adapter's card before it is pushed: written anew, and held against the adapter."""
+"""An adapter's card before it is pushed: rewritten, and checked against the adapter."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CardReport:
 
 
 def check_card(folder: str | Path) -> CardReport:
-    """Read an adapter's card and hold it against the adapter.
+    """Read an adapter's card and check it against the adapter.
 
     Raises:
         AdapterFormatError: the folder is not a sound adapter.
@@ -69,7 +69,7 @@ def check_card(folder: str | Path) -> CardReport:
 def write_card(
     folder: str | Path, *, license: str | None = None, datasets: Sequence[str] = ()
 ) -> None:
-    """Write an adapter's card anew, over what was edited by hand, and draw its gates.
+    """Rewrite an adapter's card, edits made by hand included, and draw its gates.
 
     A folder with other files gets no picture: they would be lost when it is replaced.
 
@@ -91,7 +91,7 @@ def write_card(
 
     for name in (*datasets, *([license] if license else [])):
         if not name.isprintable() or len(name) > 200 or " " in name:
-            raise HubError(f"{quote(name)} is no name of a license or data set on the Hub.")
+            raise HubError(f"{quote(name)} is not the name of a license or data set on the Hub.")
     folder = Path(folder)
     config, tensors = read_adapter(folder)
     if (folder / CARD_FILE).is_symlink():

@@ -48,8 +48,8 @@ class AdapterConfig:
 
     Raises:
         UnsafeNameError: the task's name could be taken for a path.
-        ConfigError: no labels, or two alike, or one that is no line of text; a metric that is no
-            finite number; a setting that is no single value.
+        ConfigError: no labels, or two alike, or one that is not a line of text; a metric that is
+            not a finite number; a setting that is not a single value.
     """
 
     task: str

@@ -184,7 +184,7 @@ def stored_dtypes(config: AdapterConfig) -> dict[str, torch.dtype]:
 def _check_attachment(name: str, content: bytes) -> None:
     if name not in OPTIONAL_FILES or len(content) > MAX_ATTACHMENT_BYTES:
         raise UnexpectedFileError(
-            f"{quote(name)} of {len(content):,} bytes is no attachment; expected one of "
+            f"{quote(name)} of {len(content):,} bytes is not an attachment; expected one of "
             f"{', '.join(OPTIONAL_FILES)}, at most {MAX_ATTACHMENT_BYTES:,} bytes."
         )
 

@@ -41,14 +41,14 @@ def list_files(folder: Path) -> set[str]:
     for name in REQUIRED_FILES:
         if not (folder / name).is_file():
             raise MissingFileError(
-                f"'{folder}' has no {name}, so it is no whole adapter.",
+                f"'{folder}' has no {name}, so the adapter is incomplete.",
                 hint="Fetch or save it again.",
             )
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     present = {name for name in names if name in ADAPTER_FILES}
     for name in sorted(present):
         if not (folder / name).is_file():
-            raise UnexpectedFileError(f"'{folder}' holds '{name}', which is no regular file.")
+            raise UnexpectedFileError(f"'{folder}' holds '{name}', which is not a regular file.")
         if is_pointer(folder / name):
             raise PointerFileError(
                 f"'{folder / name}' is a git-lfs pointer and not the file itself: it was cloned "
@@ -60,7 +60,7 @@ def list_files(folder: Path) -> set[str]:
     # adapter is imported in torch's place; and a pickle beside gates is there to be loaded.
     if running := [name for name in others if may_run(name) or _is_package(folder / name)]:
         raise UnexpectedFileError(
-            f"'{folder}' holds {_list_names(running)}, which is no file of an adapter and may run "
+            f"'{folder}' holds {_list_names(running)}, which is not part of an adapter and may run "
             "when it is opened or imported.",
             hint="Look where it came from, and move it away.",
         )
@@ -91,7 +91,7 @@ def check_place(folder: Path) -> None:
     present = {path.name for path in folder.iterdir()}
     if present and not present >= set(REQUIRED_FILES):
         raise AdapterExistsError(
-            f"'{folder}' holds something else than an adapter; it is left as it is.",
+            f"'{folder}' holds something other than an adapter, and was left as it is.",
             hint="Choose another folder.",
         )
 
@@ -111,7 +111,7 @@ def _no_folder(folder: Path) -> MissingFileError:
         kind = describe_file(folder)
     except (OSError, ValueError):
         return MissingFileError(
-            f"'{folder}' is no folder, so there is no adapter.", hint="Check the path."
+            f"'{folder}' is not a folder, so it is not an adapter.", hint="Check the path."
         )
     if folder.name in ADAPTER_FILES:
         hint = f"Give the folder that it lies in: '{folder.parent}'."

@@ -20,8 +20,8 @@ def check_task_name(name: str) -> None:
     """
     if _TASK_PATTERN.fullmatch(name) is None:
         raise UnsafeNameError(
-            f"{quote(name, 100)} is no task name; expected letters, digits, '.', '_' and '-', "
-            "at most 96, the first a letter or a digit."
+            f"{quote(name, 100)} is not a valid task name; expected letters, digits, '.', '_' and "
+            "'-', at most 96, the first a letter or a digit."
         )
 
 

@@ -58,7 +58,7 @@ class Probe:
             )
         if not np.isfinite(self.logits).all():
             raise ConfigError(
-                "A probe has logits that are not finite, so nothing can be held against them.",
+                "A probe has logits that are not finite, so nothing can be compared with them.",
                 hint="Train the task again, at a lower rate.",
             )
         if not np.isfinite(_as_float32(self.logits)).all():

@@ -55,7 +55,7 @@ def resolve_file(path: str | Path) -> Path:
             hint="Convert it to safetensors where you trust it (safetensors.torch.save_file).",
         )
     if file.suffix != ".safetensors":
-        raise BackboneError(f"'{path}' is not a .safetensors file, the one form that is read.")
+        raise BackboneError(f"'{path}' is not a .safetensors file, the only kind that is read.")
     if not file.is_file():
         raise BackboneNotFoundError(f"There is no file '{path}'.", hint="Check the path.")
     _check_content(file)
@@ -85,13 +85,13 @@ def resolve_config(name: str) -> Path:
         fetched = fetch_file(repository, "config.json", revision or None)
         if fetched is None:
             raise BackboneNotFoundError(
-                f"'{repository}' on the Hub has no config.json, so it is no timm model."
+                f"'{repository}' on the Hub has no config.json, so it is not a timm model."
             )
         return fetched
     config = Path(place).absolute() / "config.json"
     if not config.is_file():
         raise BackboneNotFoundError(
-            f"'{place}' has no config.json, so it is no timm model folder.",
+            f"'{place}' has no config.json, so it is not a timm model folder.",
             hint="Save one with save_for_hf(model, folder, safe_serialization=True) of timm.",
         )
     _check_content(config)
@@ -165,7 +165,7 @@ def _create(name: str, file: Path, *, classes: int | None = None) -> nn.Module:
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise BackboneError(
             f"The weights in '{file}' do not fit {name}: {first_line(error)}",
-            hint="Give the weights of this very architecture.",
+            hint="Give weights of exactly this architecture.",
         ) from error
     return model
 
@@ -190,7 +190,7 @@ def _count_classes(name: str, file: Path) -> int:
 
 def _unsound(file: Path, error: Exception) -> BackboneError:
     return BackboneError(
-        f"'{file}' is not a sound safetensors file: {first_line(error)}",
+        f"'{file}' is not a valid safetensors file: {first_line(error)}",
         hint="Fetch or save it again.",
     )
 

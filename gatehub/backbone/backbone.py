@@ -70,7 +70,7 @@ class Backbone(nn.Module):
             ("fc",); two in networks that were distilled, such as ("head", "head_dist").
 
     Raises:
-        BackboneError: the model has no classifier that can be replaced, or computes weights anew in
+        BackboneError: the model has no classifier that can be replaced, or recomputes weights in
             every pass (weight norm, spectral norm, pruning).
     """
 

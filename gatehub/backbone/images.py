@@ -129,7 +129,7 @@ def open_image(
     except Exception as error:  # Pillow's decoders raise whatever their format trips over.
         raise InputError(
             f"{name} cannot be decoded as an image ({type(error).__name__}).",
-            hint=f"Give a whole file of one of these formats: {', '.join(IMAGE_FORMATS)}.",
+            hint=f"Give a complete file in one of these formats: {', '.join(IMAGE_FORMATS)}.",
         ) from error
 
 

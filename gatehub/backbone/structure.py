@@ -121,7 +121,7 @@ def own_tensor(tensor: Tensor, lent: set[int]) -> Tensor:
 
 
 def refuse_reparameterised(model: nn.Module) -> None:
-    """Refuse a model with weights that are computed anew before every pass.
+    """Refuse a model with weights that are recomputed before every pass.
 
     Raises:
         BackboneError: a layer is pruned, or under the older weight norm or spectral norm.
@@ -132,7 +132,7 @@ def refuse_reparameterised(model: nn.Module) -> None:
                 if isinstance(hook, kind):
                     weight = getattr(hook, "_tensor_name", None) or getattr(hook, "name", "weight")
                     raise BackboneError(
-                        f"Layer '{name}' is {state}, so its {weight} is computed anew before every "
+                        f"Layer '{name}' is {state}, so its {weight} is recomputed before every "
                         "pass; expected weights that stand still.",
                         hint=f"Make it permanent first: {remedy.format(weight)}.",
                     )

@@ -67,7 +67,8 @@ class _Writer:
         small, large = self._small, self._large
         if [o.function for o in small.operations] != [o.function for o in large.operations]:
             raise ExecutionError(
-                "This backbone runs other operations on another batch size.", hint=_FOLD_INSTEAD
+                "This backbone runs different operations at different batch sizes.",
+                hint=_FOLD_INSTEAD,
             )
         if self._written & {_storage(tensor) for tensor in small.weights.values()}:
             raise _changes_itself()
@@ -150,7 +151,7 @@ class _Writer:
         name, its_name = self._small.names.get(id(one)), self._large.names.get(id(other))
         if node is not twin or (node is None and name != its_name):
             raise ExecutionError(
-                "This backbone reads another value on another batch size.", hint=_FOLD_INSTEAD
+                "This backbone reads different values at different batch sizes.", hint=_FOLD_INSTEAD
             )
         if node is not None:
             return node

@@ -58,7 +58,7 @@ def record(
     """Record what a network runs on images of one size, for any batch and number of labels.
 
     Args:
-        build: returns the network with a head for so many labels, and the same weights otherwise.
+        build: returns the network with a head for that many labels, and the same weights otherwise.
         input_size: (channels, height, width) of an image.
         device: of the network.
         dtype: of the network.
@@ -94,7 +94,7 @@ def split(program: Program, own: Collection[str]) -> Stem | None:
 
 
 def _check(run: Run, model: nn.Module, images: Tensor) -> None:
-    """Hold a program against its network, and images of one batch against each other."""
+    """Check a program against its network, and images of one batch against each other."""
     weights = dict(named_tensors(model))
     tolerance = _TOLERANCES.get(images.dtype, _HALF_TOLERANCE)
 

@@ -45,8 +45,8 @@ already catch it.
     │   ├── RepositoryNotFoundError         no such repository on the hub
     │   ├── RevisionNotFoundError           no such revision of it
     │   ├── HubFileNotFoundError            no such file in the repository
-    │   ├── HubAccessError                  gated, private, or a token that does not do
-    │   ├── HubUnreachableError             no answer, or none that says anything
+    │   ├── HubAccessError                  gated, private, or a token without permission
+    │   ├── HubUnreachableError             no answer, or none that can be used
     │   │   └── HubBusyError                too many requests, or the hub is overloaded
     │   ├── HubConflictError                somebody else pushed first
     │   │   └── HubTagError                 the tag names another commit
@@ -56,7 +56,7 @@ already catch it.
     │   ├── ProgramError                    a program that breaks the rules of programs
     │   ├── MemoryBudgetError               a task that does not fit the memory it may take
     │   ├── TaskUnavailableError            a task that is known and cannot be had just now
-    │   ├── QueueFullError                  as many requests wait as may
+    │   ├── QueueFullError                  the queue is full
     │   ├── DeadlineError                   an answer that would come too late
     │   ├── TaskNotFoundError               no task of that name is loaded
     │   └── InputError                      an input of the wrong shape, dtype or size
@@ -65,9 +65,9 @@ already catch it.
     │   ├── RequestError                    a request that cannot be understood
     │   │   ├── BodyTooLargeError           more bytes than the limit
     │   │   └── BodyTimeoutError            bytes that do not arrive in time
-    │   └── ServerBusyError                 as many requests wait as may
+    │   └── ServerBusyError                 the queue is full
     └── ExportError
-        ├── ExportFormatError               a file that is no sound export
+        ├── ExportFormatError               a file that is not a sound export
         ├── ExportIntegrityError            an exported file that was edited
         └── ParityError                     the exported model answers differently
 

@@ -26,7 +26,7 @@ class TaskUnavailableError(EngineError):
 
 
 class QueueFullError(EngineError):
-    """As many requests wait as may."""
+    """The queue is full."""
 
 
 class DeadlineError(EngineError, TimeoutError):
@@ -62,7 +62,7 @@ class BodyTimeoutError(RequestError, TimeoutError):
 
 
 class ServerBusyError(ServerError):
-    """As many requests as may are waiting already.
+    """The server's queue is full.
 
     Attributes:
         retry_after_s: when to try again.

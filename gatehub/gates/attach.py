@@ -220,7 +220,7 @@ def attach_gates(
         isinstance(module, GatedModel | GatedLayer) for module in backbone.modules()
     ):
         raise AlreadyGatedError(
-            "The model carries gates already; gates on gates would multiply.",
+            "The model already has gates; a second set would multiply with the first.",
             hint="Attach to the backbone itself; it stays as it is and can be attached to again.",
         )
     if not isinstance(backbone, Backbone):

@@ -126,7 +126,7 @@ def check_tensors(
     task: str,
     given: Mapping[str, Tensor],
 ) -> None:
-    """Hold a task's tensors against those that its plan has on a backbone.
+    """Check a task's tensors against those that its plan has on a backbone.
 
     Args:
         backbone: the one that it was trained on.

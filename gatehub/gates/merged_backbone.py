@@ -243,7 +243,7 @@ class MergedBackbone:
             return ()
 
     def _resize(self, labels: int) -> nn.Module:
-        """Give the structure a classifier for so many labels. Only while planning is locked."""
+        """Give the structure a classifier for that many labels. Only while planning is locked."""
         with torch.random.fork_rng(devices=[]):
             replace_classifier(self._structure, labels)
         return self._structure

@@ -78,7 +78,7 @@ def register_site(layer: type[nn.Module], rule: SiteRule) -> None:
     """
     if layer in _RULES:
         raise SiteError(
-            f"{layer.__name__} has a gate rule already.", hint="Register each class once."
+            f"{layer.__name__} already has a gate rule.", hint="Register each class once."
         )
     _RULES[layer] = rule
 

@@ -81,7 +81,7 @@ def find_sites(
     for name, module, rule in _walk(model, start, exclude):
         if rule is not None and is_parametrized(module, "weight"):
             raise SiteError(
-                f"The weight of layer '{name}' is parametrized, so it is computed anew whenever it "
+                f"The weight of layer '{name}' is parametrized, so it is recomputed whenever it "
                 "is read; a gate multiplies a weight that stands still.",
                 hint="Make it permanent first: torch.nn.utils.parametrize."
                 "remove_parametrizations(layer, 'weight').",
@@ -105,7 +105,7 @@ def find_sites(
         elif isinstance(module, nn.Conv2d | CondConv2d):
             raise SiteError(
                 f"Layer '{name}' is a {type(module).__name__}, for which there is no rule.",
-                hint="Register one with gatehub.register_site, or start behind it.",
+                hint="Register one with gatehub.register_site, or choose a start after it.",
             )
     if not sites:
         raise SiteError(

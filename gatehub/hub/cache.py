@@ -138,7 +138,7 @@ def parse_files(record: object) -> dict[str, StoredFile]:
     files = {}
     for name, entry in record.items():
         if not (is_component(name) and isinstance(entry, dict) and len(entry) == 2):
-            raise ValueError(f"{name!r} is no entry of a file")
+            raise ValueError(f"{name!r} is not a file's entry")
         size, digest = entry.get("bytes"), entry.get("sha256")
         if type(size) is not int or not isinstance(digest, str) or not is_digest(digest):
             raise ValueError(f"{name!r} has no size and SHA-256")

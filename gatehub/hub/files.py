@@ -81,7 +81,7 @@ def digest_stream(
 
 def changed_meanwhile(path: Path) -> HubError:
     """Return the refusal of a file that is no longer what was verified."""
-    return HubError(f"{path} changed while it was pushed.", hint="Push it once more.")
+    return HubError(f"{path} changed while it was pushed.", hint="Push it again.")
 
 
 def is_same(path: Path, known: KnownFile, digest: StoredFile | None = None) -> bool:

@@ -44,7 +44,7 @@ def search(
             repository on the Hub.
         task: a part of the task's name.
         author: the `org` of `org/name`.
-        limit: at most so many adapters are looked at.
+        limit: how many adapters are looked at, at most.
         hub: see `open_hub`.
         report: told of each repository that cannot be shown; None issues `HubWarning`.
     """
@@ -85,7 +85,7 @@ def list_cached(report: Report) -> list[CachedAdapter]:
     """Every adapter in the cache, by hub and name.
 
     Args:
-        report: told of each folder that is no sound adapter.
+        report: told of each folder that is not a sound adapter.
     """
     # Loads torch, which nothing else in this package needs.
     from gatehub.adapter.card import name_backbone

@@ -57,7 +57,7 @@ def read_lock(path: Path) -> dict[str, Pin]:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         if found.st_size > _MAX_LOCK_BYTES:
             raise ValueError(f"it has more than {_MAX_LOCK_BYTES:,} bytes")
         record = json.loads(path.read_bytes())

@@ -128,7 +128,7 @@ class Query:
             the Hub.
         task: a part of the task's name, in any case.
         author: the `org` of `org/name`.
-        limit: at most so many are looked at.
+        limit: how many are looked at, at most.
     """
 
     backbone: str | None = None

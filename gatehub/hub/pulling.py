@@ -70,7 +70,7 @@ def pull(
             commit id or its unique beginning.
         hub: see `open_hub`.
         out: the folder to make. None takes one in the cache (the environment's
-            GATEHUB_CACHE, or ~/.cache/gatehub), which is proven anew on every use: read it,
+            GATEHUB_CACHE, or ~/.cache/gatehub), which is checked again on every use: read it,
             do not change it.
         lock: a file of pins. A name that it pins brings the pinned commit, bytes and all; one
             that it does not pin is added to it.
@@ -195,7 +195,7 @@ class _Pull:
             self._report(describe_others(self._name, others))
         if not known:
             raise AdapterFormatError(
-                f"{self._name} holds no file of an adapter.",
+                f"{self._name} holds no adapter file.",
                 hint=f"Is it an adapter of gatehub? See {self._store.place}/{self._repo}.",
             )
         return known

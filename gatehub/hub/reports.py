@@ -27,5 +27,5 @@ def told(doing: str) -> Iterator[None]:
         where = f" ({error.filename})" if error.filename else ""
         raise HubError(
             f"{doing} failed: {error.strerror or error}{where}.",
-            hint="Nothing half-written is visible: put it right and run the same again.",
+            hint="Nothing half-written is left in its place. Fix that, and run the command again.",
         ) from error

@@ -20,7 +20,7 @@ _NAMES = ("TRIM_THRESHOLD_", "MMAP_THRESHOLD_", "MMAP_MAX_", "ARENA_MAX")
 def keep_freed_memory() -> bool:
     """Keep up to a gibibyte of what is freed, whatever the size of the blocks (glibc).
 
-    glibc maps blocks above 32 MiB anew each time and lets them go at once, and the heap of every
+    glibc maps blocks above 32 MiB again each time and lets them go at once, and the heap of every
     thread but the first ends at 64 MiB. So a batch whose activations are larger fetches them page
     by page in every pass; with EfficientNet-B0 and 8 images that takes a quarter of the time.
 
@@ -46,7 +46,7 @@ def return_free_memory(*, every_s: float = 0.0) -> bool:
     """Give freed memory back, where the C library can be told to (glibc).
 
     glibc keeps what was freed for later. After a short need of much memory, such as recording a
-    network or reading an adapter, that would count as used for ever.
+    network or reading an adapter, that would count as used forever.
 
     Args:
         every_s: do nothing if it was done less than so many seconds ago, by any thread. What is

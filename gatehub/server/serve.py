@@ -41,7 +41,7 @@ def serve(
     Args:
         engine: tasks may be loaded, replaced and unloaded meanwhile.
         host: address to listen on; the default cannot be reached from other machines.
-        port: 0 takes any free one.
+        port: Port to listen on; 0 picks a free one.
         settings: limits; None for the defaults.
         on_ready: called once, in a thread of its own, with the server's URL as soon as it
             answers.

@@ -29,7 +29,7 @@ class ServerSettings:
         drain_timeout_s: seconds that requests in flight have to finish once the server stops.
 
     Raises:
-        ServerError: a value is no whole number, or below its minimum.
+        ServerError: a value is not a whole number, or is below its minimum.
     """
 
     max_body_bytes: int = 20_000_000

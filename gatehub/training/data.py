@@ -186,7 +186,7 @@ def list_data(
     if len(labels) < 2:
         raise DataError(
             f"{where} holds a single class, {labels[0]!r}; expected at least 2.",
-            hint="Add images of what is not in that class, as a class of its own.",
+            hint="Add a second class, such as images that do not belong to the first.",
         )
     for label in labels:
         check_line(label, f"{where} has the class")

@@ -25,8 +25,7 @@ def check_split(*, seed: int, val_fraction: float, train_images: int | None) -> 
         raise DataError(f"The seed is {seed!r:.100}; expected 0 or more, below 2^63.")
     if not isinstance(val_fraction, int | float) or not 0.0 < val_fraction < 1.0:
         raise DataError(
-            f"The share of images to validate on is {val_fraction!r:.100}; expected above 0 and "
-            "below 1."
+            f"The validation fraction is {val_fraction!r:.100}; expected above 0 and below 1."
         )
     if train_images is not None and (not isinstance(train_images, int) or train_images < 1):
         raise DataError(

@@ -106,7 +106,7 @@ BROKEN_FOLDERS = [
         "a pickle more",
         put("pytorch_model.bin", pickle.dumps({})),
         UnexpectedFileError,
-        "holds 'pytorch_model.bin', which is no file of an adapter and may run when it is opened",
+        "holds 'pytorch_model.bin', which is not part of an adapter and may run when it is opened",
     ),
     Broken(
         "a name that no terminal should get",
@@ -136,7 +136,7 @@ BROKEN_FOLDERS = [
         "a folder for an attachment",
         attach(instead("training.png", Path.mkdir)),
         UnexpectedFileError,
-        "holds 'training.png', which is no regular file",
+        "holds 'training.png', which is not a regular file",
     ),
     Broken(
         "an attachment of 10 GB",
@@ -293,7 +293,7 @@ if hasattr(os, "mkfifo"):  # opening a pipe to read it would wait for a writer f
             "a pipe for an attachment",
             attach(instead("training.png", os.mkfifo)),
             UnexpectedFileError,
-            "holds 'training.png', which is no regular file",
+            "holds 'training.png', which is not a regular file",
         ),
     ]
 

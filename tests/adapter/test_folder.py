@@ -112,7 +112,9 @@ def test_hidden_files_are_passed_over(name: str, tmp_path: Path) -> None:
 def test_what_may_run_is_refused(name: str, make: Callable[[Path], None], tmp_path: Path) -> None:
     folder = copy_golden(tmp_path / "fruit")
     make(folder / name)
-    match = f"holds '{re.escape(name)}', which is no file of an adapter and may run .* move it away"
+    match = (
+        f"holds '{re.escape(name)}', which is not part of an adapter and may run .* move it away"
+    )
     for read in (Adapter.load, verify_adapter):
         with pytest.raises(UnexpectedFileError, match=match):
             read(folder)

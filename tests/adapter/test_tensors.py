@@ -273,7 +273,7 @@ BROKEN_FILES = [
             f"offsets {offsets}",
             entry("data_offsets", offsets),
             CorruptTensorsError,
-            "is no sound safetensors file",
+            "is not a valid safetensors file",
         )
         for offsets in (
             [60, 72],  # overlaps
@@ -308,7 +308,7 @@ BROKEN_FILES = [
         "two tensors in one place",
         entry("data_offsets", [0, 8], tensor="bn1.weight"),
         CorruptTensorsError,
-        "is no sound safetensors file",
+        "is not a valid safetensors file",
     ),
     # What is in them.
     *(

@@ -164,7 +164,7 @@ def test_a_pickle_in_disguise_never_runs(tmp_path: Path) -> None:
 
     path = tmp_path / "net.safetensors"
     path.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(BackboneError, match="is not a sound safetensors file"):
+    with pytest.raises(BackboneError, match="is not a valid safetensors file"):
         load_backbone(NET, weights=path)
     assert not (tmp_path / "ran").exists()
 
@@ -183,7 +183,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
     path = save_weights(tmp_path / "net.safetensors", make_net())
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(BackboneError, match=r"net.safetensors' is not a sound safetensors file"):
+    with pytest.raises(BackboneError, match=r"net.safetensors' is not a valid safetensors file"):
         load_backbone(NET, weights=path)
 
 
@@ -255,7 +255,7 @@ def test_a_truncated_file_in_a_folder_is_refused(tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "net", make_net(5))
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BackboneError, match=r"model.safetensors' is not a sound safetensors file"):
+    with pytest.raises(BackboneError, match=r"model.safetensors' is not a valid safetensors file"):
         load_backbone(f"local-dir:{folder}")
 
 

@@ -40,7 +40,7 @@ def test_an_exported_file_is_called_what_it_is(
 def test_verify_looks_at_the_content_and_not_at_the_name(gatehub: Gatehub, tmp_path: Path) -> None:
     file = tmp_path / "birds.model"
     file.write_bytes(b"\x08\x08\x12\x07pytorch")
-    assert "is no sound ONNX model" in gatehub("verify", file).err
+    assert "is not a valid ONNX model" in gatehub("verify", file).err
     (tmp_path / "gates.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     ran = gatehub("verify", tmp_path / "gates.safetensors")
     assert "is a safetensors file, and no folder of an adapter." in ran.err

@@ -154,7 +154,7 @@ def test_a_hub_name_stands_for_a_folder_everywhere(
     for command in (("predict", seven), ("inspect",), ("verify",), ("serve",)):
         ran = gatehub(command[0], "acme/none", *command[1:], *hub)
         assert (ran.status, ran.out) == (1, "")
-        assert ran.err.startswith("Error: 'acme/none' is no folder here. The hub ")
+        assert ran.err.startswith("Error: 'acme/none' is not a folder here. The hub ")
     # What is here goes first.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "acme" / "digits@v1").mkdir(parents=True)
@@ -214,7 +214,7 @@ def test_export_writes_a_checked_file(gatehub: Gatehub, digits: Path, tmp_path: 
     assert (edited.status, edited.out) == (1, "")
     assert f"Error: '{moved}' was edited after its export: 'task'." in edited.err
     moved.write_bytes(moved.read_bytes()[:-100])
-    assert "is no sound ONNX model" in gatehub("verify", moved).err
+    assert "is not a valid ONNX model" in gatehub("verify", moved).err
     for path, sentence in (("none.onnx", "cannot be read"), (digits / "config.json", "is JSON")):
         refused = gatehub("verify", path)
         assert (refused.status, refused.out) == (1, "")

@@ -143,7 +143,7 @@ def test_a_hub_name_stands_for_a_folder(run: Run, adapter_folder: Path, tmp_path
     assert ran.status == 1
     assert "has source 'memory', from which it cannot be loaded" in ran.err
     missing = run("predict", "acme/none", tmp_path / "x.png")
-    assert missing.err.startswith("Error: 'acme/none' is no folder here. There is no repository")
+    assert missing.err.startswith("Error: 'acme/none' is not a folder here. There is no repository")
 
 
 @pytest.mark.parametrize(

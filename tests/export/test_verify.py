@@ -121,7 +121,7 @@ def test_something_else_than_onnx_is_refused(tmp_path: Path, data: bytes) -> Non
     path = tmp_path / "birds.onnx"
     path.write_bytes(data)
 
-    with pytest.raises(ExportFormatError, match=r"birds.onnx' is no sound ONNX model") as caught:
+    with pytest.raises(ExportFormatError, match=r"birds.onnx' is not a valid ONNX model") as caught:
         verify_onnx(path)
     assert "\n" not in str(caught.value)
 
@@ -132,7 +132,7 @@ def test_a_truncated_file_is_refused(exported: Exported, tmp_path: Path, share: 
     path = tmp_path / "birds.onnx"
     path.write_bytes(data[: int(share * len(data))])
 
-    with pytest.raises(ExportFormatError, match="is no sound ONNX model"):
+    with pytest.raises(ExportFormatError, match="is not a valid ONNX model"):
         verify_onnx(path)
 
 
@@ -299,7 +299,7 @@ def test_weights_in_another_file_are_refused(exported: Exported, tmp_path: Path)
     )
 
     with pytest.raises(
-        ExportFormatError, match=r"is no sound ONNX model .* weights in another file"
+        ExportFormatError, match=r"is not a valid ONNX model .* weights in another file"
     ):
         verify_onnx(path)
 
@@ -327,7 +327,7 @@ def test_a_model_without_onnx_operators_is_refused(tmp_path: Path) -> None:
     imports = [helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=imports), tmp_path / "gelu.onnx")
 
-    with pytest.raises(ExportFormatError, match=r"is no sound ONNX model"):
+    with pytest.raises(ExportFormatError, match=r"is not a valid ONNX model"):
         verify_onnx(tmp_path / "gelu.onnx")
 
 

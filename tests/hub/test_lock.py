@@ -69,5 +69,5 @@ def test_a_link_stays_and_what_it_leads_to_is_written(
 @pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", os.mkdir)])
 def test_what_is_no_regular_file_is_refused(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "gatehub.lock")
-    with pytest.raises(HubError, match="is not a lock file of gatehub: it is no regular file"):
+    with pytest.raises(HubError, match="is not a lock file of gatehub: it is not a regular file"):
         read_lock(tmp_path / "gatehub.lock")

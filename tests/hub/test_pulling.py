@@ -127,7 +127,7 @@ def always(**fault: object) -> Callable[[TestHub], None]:
 @pytest.mark.parametrize(
     ("spoil", "kind", "text"),
     [
-        (gate, HubAccessError, "is gated, and you have not been let in. Ask for access at http"),
+        (gate, HubAccessError, "is gated, and you have no access to it. Ask for access at http"),
         (hide, RepositoryNotFoundError, "that may be seen without a token.*hf auth login"),
         (
             lambda hub: hub.state.users.clear(),
@@ -407,7 +407,7 @@ def test_a_hub_name_loads_like_a_folder(
     engine = Engine(tiny_backbone)
     assert engine.load("birds", REPO).digest == tiny_adapter.digest
     with pytest.raises(
-        RepositoryNotFoundError, match=r"'acme/bees' is no folder here. There is no"
+        RepositoryNotFoundError, match=r"'acme/bees' is not a folder here. There is no"
     ):
         engine.load("bees", "acme/bees")
     # What is here goes first, and a Path is never asked for elsewhere.

@@ -15,6 +15,7 @@ import torch
 from gatehub import _places
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
+from gatehub.compiler.kernel_forms import KernelForms
 from gatehub.errors import (
     HubUnreachableError,
     MemoryBudgetError,
@@ -228,7 +229,7 @@ def test_a_hub_that_hangs_holds_up_nobody_else(
         engine.predict("far", random_images())
     answer.set()
     thread.join()
-    assert told == ["'org/far' is no folder here. The hub did not answer for 'org/far'."]
+    assert told == ["'org/far' is not a folder here. The hub did not answer for 'org/far'."]
     monkeypatch.setattr(_places, "_pull", lambda name: adapter_folder)
     assert engine.task("far").task == "far"
 
@@ -319,10 +320,10 @@ def test_a_task_that_is_replaced_while_it_is_pinned_is_pinned(
     engine.load("birds", folders[0])
     pin, replaced = Tiers.pin, []
 
-    def replace_first(self: Tiers, task: Served) -> None:
+    def replace_first(self: Tiers, task: Served, forms: KernelForms) -> None:
         if not replaced:
             replaced.append(engine.load("birds", folders[1]))
-        pin(self, task)
+        pin(self, task, forms)
 
     monkeypatch.setattr(Tiers, "pin", replace_first)
     engine.pin("birds")

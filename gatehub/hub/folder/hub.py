@@ -95,8 +95,9 @@ class FolderHub:
         """See `Hub.push`. A branch that does not exist begins a history of its own."""
         if private:
             raise HubError(
-                f"{self.place} has no private repositories: who may read it may read all of it.",
-                hint="Push without --private, to a hub whose readers are the right ones.",
+                f"{self.place} has no private repositories: whoever can read it can read all of "
+                "it.",
+                hint="Push without --private, to a hub that only the right people can read.",
             )
         repository = Repository(self._disk, repo)
         number, head = repository.top(check_ref(revision))

@@ -80,12 +80,12 @@ def reaching(where: str, *, writing: bool = False) -> Iterator[None]:
     except PermissionError as error:
         raise HubAccessError(
             f"{where} does not allow it: {first_line(error)}.",
-            hint="Check who you are there, and what that one may do.",
+            hint="Check your credentials there, and what they allow.",
         ) from error
     except Exception as error:  # each store has classes of its own for a network that fails
         if isinstance(error, FileNotFoundError | NotADirectoryError) and not writing:
             raise
         raise HubUnreachableError(
             f"{where} cannot be used: {first_line(error)}.",
-            hint="Check the address, the network, and who you are there.",
+            hint="Check the address, the network, and your credentials there.",
         ) from error

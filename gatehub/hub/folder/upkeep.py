@@ -66,10 +66,10 @@ class Collected:
 
 
 def verify_hub(hub: Hub) -> HubReport:
-    """Read every byte of a folder hub and hold it against its digest.
+    """Read every byte of a folder hub and check it against its digest.
 
     Raises:
-        HubError: it is no folder hub, or there is none.
+        HubError: it is not a folder hub, or there is none.
     """
     folder = folder_hub(hub)
     problems: list[str] = []
@@ -116,7 +116,7 @@ def collect_garbage(hub: Hub, *, older_than_s: float = DAY_S) -> Collected:
     Raises:
         HubIntegrityError: the hub is damaged, so what is garbage cannot be told; nothing was
             removed.
-        HubError: it is no folder hub, or there is none.
+        HubError: it is not a folder hub, or there is none.
     """
     folder = folder_hub(hub)
     storage = folder.storage
@@ -184,7 +184,7 @@ def delete_branch(hub: FolderHub, repo: str, branch: str) -> None:
         if found is not None:
             raise HubConflictError(
                 f"Somebody pushed {found.commit} to {repo}@{branch} meanwhile.",
-                hint="Look at it, and delete again.",
+                hint="Look at that commit, then delete again.",
                 expected=head.commit,
                 found=found.commit,
             )

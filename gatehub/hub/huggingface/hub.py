@@ -86,7 +86,7 @@ class HuggingFaceHub(HubClient):
         known = self.files(repo, commit)[name]
 
         def fetch() -> None:
-            # Not the client's own cache: what lies there is believed by its size.
+            # Not the client's own cache: it trusts a file by its size.
             with TemporaryDirectory(dir=target.parent, prefix=".fetching-") as place:
                 with self.asking(f"Fetching {name} of {repo}", repo, commit, name):
                     fetched = hf_hub_download(

@@ -155,7 +155,7 @@ class Sizes:
         packed = home.program.kernels & found.program.weights
         if not packed <= found.program.kernels or not self._merged.merges_hold(size):
             raise InputError(
-                f"This backbone uses its weights in another way on images of {shown}.", hint=hint
+                f"This backbone uses its weights differently on images of {shown}.", hint=hint
             )
         return found
 
