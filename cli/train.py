@@ -33,6 +33,7 @@ from gatehub.cli._output import (
     format_bytes,
     format_percent,
 )
+from gatehub.training import defaults
 
 if TYPE_CHECKING:
     from gatehub.training.checkpoint import EpochRecord
@@ -73,22 +74,28 @@ def train(
     start: Annotated[
         str | None, typer.Option("--start", help="First gated stage, such as layer3.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=1, help="Passes over the training images.")
+    ] = defaults.EPOCHS,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images in a step.")
+    ] = defaults.BATCH_SIZE,
     gate_rate: Annotated[
-        float | None, typer.Option("--gate-rate", help="Learning rate of gates and norm values.")
-    ] = None,
+        float, typer.Option("--gate-rate", help="Peak learning rate of gates and norm values.")
+    ] = defaults.GATE_RATE,
     head_rate: Annotated[
-        float | None, typer.Option("--head-rate", help="Learning rate of the head.")
-    ] = None,
+        float, typer.Option("--head-rate", help="Peak learning rate of the head.")
+    ] = defaults.HEAD_RATE,
     hflip: Annotated[
-        float | None,
+        float,
         typer.Option("--hflip", help="Probability of mirroring an image; 0.5 suits photos."),
-    ] = None,
+    ] = defaults.HFLIP,
     auto_augment: Annotated[
-        str | None,
-        typer.Option("--auto-augment", help="timm's augmentation policy, such as rand-m6-n2."),
-    ] = None,
+        str,
+        typer.Option(
+            "--auto-augment", help="timm's augmentation policy, such as rand-m6-n2; none if empty."
+        ),
+    ] = defaults.AUTO_AUGMENT,
     seed: Annotated[
         int,
         typer.Option("--seed", min=0, help="The same seed gives the same adapter, bit for bit."),
@@ -134,20 +141,20 @@ def train(
     from gatehub.training.train import train_adapter
 
     output = Output(format)
-    given = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "gate_rate": gate_rate,
-        "head_rate": head_rate,
-        "hflip": hflip,
-        "auto_augment": auto_augment,
-    }
     # What costs least is checked first: whoever mistyped an option need not wait for the images.
     check_settings(
         task=task, gates=gates, norm=norm, start=start, dtype=dtype, workers=workers or 0
     )
     rules = ImageRules(background=parse_colour(background))
-    recipe = Recipe(seed=seed, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        gate_rate=gate_rate,
+        head_rate=head_rate,
+        hflip=hflip,
+        auto_augment=auto_augment,
+        seed=seed,
+    )
     check_split(seed=seed, val_fraction=val_fraction, train_images=train_images)
     where = find_device(device)
     check_backbone(backbone, weights=weights)

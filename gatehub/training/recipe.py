@@ -13,6 +13,7 @@ from timm.data import create_transform
 from gatehub.backbone.images import ImageSource
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TrainingError
+from gatehub.training import defaults
 
 if TYPE_CHECKING:
     import torch
@@ -49,17 +50,17 @@ class Recipe:
         TrainingError: a value is out of its range.
     """
 
-    epochs: int = 20
-    batch_size: int = 32
-    gate_rate: float = 0.03
-    head_rate: float = 0.01
+    epochs: int = defaults.EPOCHS
+    batch_size: int = defaults.BATCH_SIZE
+    gate_rate: float = defaults.GATE_RATE
+    head_rate: float = defaults.HEAD_RATE
     gate_decay: float = 0.05
     head_decay: float = 0.05
     warmup: float = 0.1
     label_smoothing: float = 0.1
     min_crop: float = 0.7
-    hflip: float = 0.0
-    auto_augment: str = ""
+    hflip: float = defaults.HFLIP
+    auto_augment: str = defaults.AUTO_AUGMENT
     color_jitter: float = 0.0
     val_images: int = 500
     seed: int = 0
