@@ -87,7 +87,7 @@ def refuse_more(what: str, hub: str, headers: Mapping[str, str]) -> HubBusyError
     when = f"Wait {wait} s" if wait is not None else "Wait a while"
     return HubBusyError(
         f"{what} failed: {hub} says there were too many requests.",
-        hint=f"{when}, and run the same again.",
+        hint=f"{when}, and run the command again.",
         retry_after_s=wait,
     )
 

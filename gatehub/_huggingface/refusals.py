@@ -29,6 +29,7 @@ from huggingface_hub.errors import RepositoryNotFoundError as HfRepositoryNotFou
 from huggingface_hub.errors import RevisionNotFoundError as HfRevisionNotFoundError
 
 from gatehub._huggingface.patience import PATIENCE_S, httpx, patient, refuse_more
+from gatehub._huggingface.tokens import advise_login, choose_token
 from gatehub._retries import retry
 from gatehub._text import shorten
 from gatehub.errors import (
@@ -56,7 +57,6 @@ __all__ = [
     "redact",
 ]
 
-LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may."
 RETRY_AFTER_S = 1.0
 
 T = TypeVar("T")
@@ -180,7 +180,7 @@ def explain(
             known = "that you may see" if get_token() else "that may be seen without a token"
             return RepositoryNotFoundError(
                 f"There is no repository {repository} on {hub} {known}.",
-                hint=f"Check the name; if it is private: {LOGIN[0].lower()}{LOGIN[1:]}",
+                hint=f"Check the name. If it is private: {advise_login(hub)}",
             )
         case HfRevisionNotFoundError():
             return RevisionNotFoundError(
@@ -192,7 +192,9 @@ def explain(
                 f"{what} needs {hub}, but HF_HUB_OFFLINE is set.", hint="Unset HF_HUB_OFFLINE."
             )
         case LocalTokenNotFoundError():
-            return HubAccessError(f"{what} needs a token, and there is none.", hint=LOGIN)
+            return HubAccessError(
+                f"{what} needs a token, and there is none.", hint=advise_login(hub)
+            )
         case LocalEntryNotFoundError():  # IncompleteSnapshotError is one, where there is it
             return HubUnreachableError(
                 f"{what} failed: {hub} gave no usable answer.",
@@ -222,14 +224,14 @@ def explain(
             return HubUnreachableError(
                 f"{what} failed in the xet transfer ({first_line(error)}), which {hub} may not "
                 "offer.",
-                hint="Set HF_HUB_DISABLE_XET=1 and run the same again.",
+                hint="Set HF_HUB_DISABLE_XET=1 and run the command again.",
             )
         case OSError() if error.errno is not None:
             where = f" ({error.filename})" if error.filename else ""
             do = _DISK.get(error.errno, "Put it right")
             return HubError(
                 f"{what} failed: {os.strerror(error.errno)}{where}.",
-                hint=f"Nothing half-written is visible. {do}, and run the same again.",
+                hint=f"Nothing half-written is left in its place. {do}, and run the command again.",
             )
     return HubError(
         f"{what} failed: {hub} gave no valid answer ({first_line(error)}).",
@@ -242,9 +244,13 @@ def _explain_status(error: HfHubHTTPError, what: str, repository: str, hub: str)
     said = _one_line(error.server_message or "")
     told = f" and said: {said}" if said else ""
     if status == 401:
-        if get_token() is None:
-            return HubAccessError(f"{what} needs a token, and none is set.", hint=LOGIN)
-        return HubAccessError(f"{hub} does not know the token that was sent.", hint=LOGIN)
+        if get_token() is None or choose_token(hub) is False:
+            return HubAccessError(
+                f"{what} needs a token, and none was sent.", hint=advise_login(hub)
+            )
+        return HubAccessError(
+            f"{hub} does not know the token that was sent.", hint=advise_login(hub)
+        )
     if status == 403:
         return HubAccessError(
             f"{what} is not allowed with this token: {hub} answered 403{told}.",

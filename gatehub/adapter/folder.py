@@ -91,7 +91,7 @@ def check_place(folder: Path) -> None:
     present = {path.name for path in folder.iterdir()}
     if present and not present >= set(REQUIRED_FILES):
         raise AdapterExistsError(
-            f"'{folder}' holds something other than an adapter, and was left as it is.",
+            f"'{folder}' holds something other than an adapter; it is left as it is.",
             hint="Choose another folder.",
         )
 

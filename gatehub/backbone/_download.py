@@ -23,6 +23,7 @@ from huggingface_hub import (
 )
 
 from gatehub._huggingface.refusals import asking, current_endpoint
+from gatehub._huggingface.tokens import choose_token
 from gatehub._retries import retry
 from gatehub.errors import (
     BackboneError,
@@ -64,6 +65,7 @@ def fetch_file(repository: str, filename: str, revision: str | None) -> Path | N
                 filename,
                 revision=found,
                 endpoint=current_endpoint(),
+                token=choose_token(current_endpoint()),
                 force_download=next(tried) > 0,
             )
         if not _is_sound(Path(file)):
@@ -132,7 +134,8 @@ def _head(repository: str, filename: str, revision: str | None) -> str:
     """
     endpoint = current_endpoint()
     url = hf_hub_url(repository, filename, revision=revision, endpoint=endpoint)
-    place = get_hf_file_metadata(url, endpoint=endpoint).location
+    token = choose_token(endpoint)
+    place = get_hf_file_metadata(url, token=token, endpoint=endpoint).location
     found = _PLACE.fullmatch(place.removeprefix(endpoint))
     return repository if found is None else found[1]
 

@@ -47,7 +47,8 @@ already catch it.
     │   ├── HubFileNotFoundError            no such file in the repository
     │   ├── HubAccessError                  gated, private, or a token without permission
     │   ├── HubUnreachableError             no answer, or none that can be used
-    │   │   └── HubBusyError                too many requests, or the hub is overloaded
+    │   │   ├── HubBusyError                too many requests, or the hub is overloaded
+    │   │   └── HubAbsentError              nothing is where a folder hub should be
     │   ├── HubConflictError                somebody else pushed first
     │   │   └── HubTagError                 the tag names another commit
     │   └── HubIntegrityError               stored bytes differ from their digest
@@ -110,6 +111,7 @@ from gatehub.errors._export import (
     ParityError,
 )
 from gatehub.errors._hub import (
+    HubAbsentError,
     HubAccessError,
     HubBusyError,
     HubConflictError,
@@ -192,6 +194,7 @@ __all__ = [
     "GateKindError",
     "GatehubError",
     "HeaderTooLargeError",
+    "HubAbsentError",
     "HubAccessError",
     "HubBusyError",
     "HubConflictError",

@@ -51,6 +51,10 @@ class HubBusyError(HubUnreachableError):
         self.retry_after_s = retry_after_s
 
 
+class HubAbsentError(HubUnreachableError, RepositoryNotFoundError):
+    """Nothing is where a folder hub should be: no such path, or a drive that is not mounted."""
+
+
 class HubConflictError(HubError):
     """Somebody else pushed first.
 

@@ -36,7 +36,7 @@ def guarded(path: Path) -> Iterator[None]:
         if time.monotonic() - began > PATIENCE_S:
             raise HubError(
                 f"'{path}' was busy for {PATIENCE_S:.0f} s: another process is writing it.",
-                hint="Stop that process if it hangs, and run the same again.",
+                hint="Stop that process if it hangs, and run the command again.",
             )
         time.sleep(_POLL_S)
     try:

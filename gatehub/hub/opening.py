@@ -15,13 +15,15 @@ from gatehub.hub.protocol import Hub
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
-def open_hub(hub: str | Path | None = None) -> Hub:
+def open_hub(hub: str | Path | None = None, *, trusted: bool = True) -> Hub:
     """The hub that a path or URL names.
 
     Args:
         hub: the URL of a Hub (`https://…`), a folder's path or `file://` URL, or the URL of any
             store that fsspec knows (`s3://bucket/hub`). None asks the environment's GATEHUB_HUB,
             and without it takes the Hugging Face Hub, or the one that HF_ENDPOINT names.
+        trusted: whether the user has named it, and not a file that they were given; only then may
+            it get their token.
 
     Raises:
         HubError: it is none that can be spoken to.
@@ -33,7 +35,7 @@ def open_hub(hub: str | Path | None = None) -> Hub:
     if not place or (scheme is not None and scheme[1].lower() in ("http", "https")):
         from gatehub.hub.huggingface.hub import HuggingFaceHub
 
-        return HuggingFaceHub(place or None)
+        return HuggingFaceHub(place or None, trusted=trusted)
     if scheme is None:
         return FolderHub(Path(place).expanduser())
     url = urlsplit(place)

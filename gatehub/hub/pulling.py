@@ -104,7 +104,11 @@ def pull_adapter(
     split_name(name)
     pins = {} if lock is None else read_lock(Path(lock))
     pin = None if update else pins.get(name)
-    store = open_hub(pin.hub if pin is not None and hub is None else hub)
+    if pin is not None and hub is None:
+        # A file may name any host. It gets the user's token only if the environment names it, too.
+        store = open_hub(pin.hub, trusted=pin.hub == open_hub().place)
+    else:
+        store = open_hub(hub)
     if pin is not None and pin.hub != store.place:
         raise HubError(
             f"'{lock}' pins {name} to {pin.hub}, not to {store.place}.",
@@ -148,7 +152,8 @@ class _Pull:
         if out is None:
             if self._cache.files(self._repo, commit) is None:
                 self._cache.remember(self._repo, commit, proven)
-            if not stale:
+            # A pin says nothing of where the branch or the tag is now.
+            if not stale and self._pin is None:
                 self._cache.see(self._repo, self._revision, commit)
         pulled = Pulled(
             name=self._name,

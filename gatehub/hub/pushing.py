@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -218,6 +220,13 @@ def _ready(
 
 def _digest(folder: Path, but: str = "") -> dict[str, StoredFile]:
     paths = {name: folder / name for name in sorted(MAX_FILE_BYTES) if name != but}
+    for path in paths.values():
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise AdapterFormatError(
+                f"'{path}' is not a regular file; a push follows no link, since it could lead to "
+                "what was never to be published.",
+                hint=f"Put the file itself there, for example from a copy: cp -rL '{folder}' COPY.",
+            )
     return {name: digest_file(path) for name, path in paths.items() if path.is_file()}
 
 

@@ -77,7 +77,7 @@ def take_tensors_of_another(folder: Path) -> None:
 
 
 BROKEN_FOLDERS = [
-    Broken("no folder", shutil.rmtree, MissingFileError, "is no folder"),
+    Broken("no folder", shutil.rmtree, MissingFileError, "is not a folder"),
     Broken(
         "a file for the folder",
         replace_by_file,
@@ -406,7 +406,7 @@ def test_an_attachment_is_added_later(tmp_path: Path) -> None:
 
 def test_an_attachment_costs_nothing_that_is_there(tmp_path: Path) -> None:
     folder = make_sample().save(tmp_path / "fruit")
-    with pytest.raises(UnexpectedFileError, match="is no attachment"):
+    with pytest.raises(UnexpectedFileError, match="is not an attachment"):
         files.attach_file(folder, "notes.txt", b"")
     (folder / ".git").mkdir()
     before = sorted(folder.iterdir())
@@ -424,7 +424,7 @@ def test_order_of_the_attachments_does_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.pt", "../training.png", CONFIG, TENSORS, ""])
 def test_other_attachments_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UnexpectedFileError, match="is no attachment; expected one of training"):
+    with pytest.raises(UnexpectedFileError, match="is not an attachment; expected one of training"):
         make_sample().save(tmp_path / "fruit", attachments={name: b""})
     assert not os.listdir(tmp_path)
 

@@ -245,7 +245,7 @@ def test_a_file_in_a_folders_place_is_named(
 
 def test_what_cannot_be_opened_is_named_too(tmp_path: Path) -> None:
     for place, match in (
-        (tmp_path / "gone", "is no folder, so there is no adapter"),
+        (tmp_path / "gone", "is not a folder, so it is not an adapter"),
         (Path(os.devnull), "is a device or a pipe, and no folder"),
     ):
         with pytest.raises(MissingFileError, match=match):

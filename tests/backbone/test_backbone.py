@@ -384,7 +384,7 @@ def test_a_hub_repository_without_weights_is_refused(hub: WeightsHub, tmp_path: 
         ("org/net", "'org/net' on the Hub has no config.json, so it is no timm model"),
         ("org/net/more", "'org/net/more' is no repository name"),
         ("", "'' is no repository name"),
-        ("org/login", "needs a token, and none is set|does not know the token"),
+        ("org/login", "needs a token, and none was sent|does not know the token"),
     ],
 )
 def test_what_the_hub_does_not_give_is_refused(hub: WeightsHub, name: str, message: str) -> None:

@@ -35,7 +35,7 @@ def check_refusal(ran: dict[str, Any], reason: str) -> None:
     error, hint = ran["err"].splitlines()
     assert error.startswith("Error: ")
     assert reason in error
-    assert hint.startswith("Hint: Nothing half-written is visible")
+    assert hint.startswith("Hint: Nothing half-written is left in its place")
 
 
 @pytest.fixture(params=["hub", "disk", "s3"])

@@ -187,7 +187,7 @@ def test_a_revision_that_is_not_there(test_hub: TestHub, commit: str) -> None:
 def test_what_is_no_adapter_is_not_pulled(test_hub: TestHub, tmp_path: Path) -> None:
     test_hub.state.put(REPO, {"model.safetensors": b"x"})
     with (
-        pytest.raises(AdapterFormatError, match="holds no file of an adapter"),
+        pytest.raises(AdapterFormatError, match="holds no adapter file"),
         pytest.warns(HubWarning),
     ):
         pull(REPO, hub=test_hub.url, out=tmp_path / "out")
@@ -412,7 +412,7 @@ def test_a_hub_name_loads_like_a_folder(
         engine.load("bees", "acme/bees")
     # What is here goes first, and a Path is never asked for elsewhere.
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(AdapterFormatError, match="is no folder"):
+    with pytest.raises(AdapterFormatError, match="is not a folder"):
         gatehub.Adapter.load(Path(REPO))
     other = tiny_adapter.with_metrics({"accuracy": 0.25}).save(tmp_path / REPO)
     assert gatehub.Adapter.load(REPO).config.metrics == {"accuracy": 0.25}

@@ -124,7 +124,7 @@ def test_an_unsound_adapter_is_not_pushed(hub: Path, adapter_folder: Path, tmp_p
     flip(adapter_folder / "gates.safetensors")
     with pytest.raises(AdapterFormatError):
         push(adapter_folder, REPO, hub=hub)
-    with pytest.raises(AdapterFormatError, match="is no folder"):
+    with pytest.raises(AdapterFormatError, match="is not a folder"):
         push(tmp_path / "nothing", REPO, hub=hub)
     assert not hub.exists()
 

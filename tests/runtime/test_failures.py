@@ -354,9 +354,9 @@ def test_requests_of_two_tasks_run_at_the_same_time(
     both = threading.Barrier(2)
     original = Execution.run
 
-    def run(self: Execution, *args: object) -> torch.Tensor:
+    def run(self: Execution, *args: object, **choices: object) -> torch.Tensor:
         both.wait(10)
-        return original(self, *args)  # type: ignore[arg-type]
+        return original(self, *args, **choices)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Execution, "run", run)
     answered = []

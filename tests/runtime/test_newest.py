@@ -158,11 +158,11 @@ def test_a_request_meets_a_swap_from_the_same_folder(
     adapters[1].save(folder, dtype="float32")
     lease = type(engine._tiers).folded
 
-    def swap_first(tiers: object, tasks: object) -> object:
+    def swap_first(tiers: object, tasks: object, forms: object) -> object:
         monkeypatch.setattr(type(engine._tiers), "folded", lease)
         engine.load("birds", folder)
         engine.prefetch("cars")
-        return lease(tiers, tasks)  # type: ignore[arg-type]
+        return lease(tiers, tasks, forms)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(engine._tiers), "folded", swap_first)
     assert engine.run("birds", random_images()).task.digest == adapters[1].digest

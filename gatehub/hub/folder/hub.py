@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gatehub.errors import (
+    HubAbsentError,
     HubError,
     HubIntegrityError,
     RepositoryNotFoundError,
@@ -223,10 +224,23 @@ class FolderHub:
 
     def _check_root(self) -> None:
         if not self._disk.exists():
-            raise RepositoryNotFoundError(
-                f"There is no hub at {self.place}.",
-                hint="Check the path, and that the drive is mounted; the first push makes a hub.",
-            )
+            raise self._absent()
+
+    def _absent(self) -> HubAbsentError:
+        return HubAbsentError(
+            f"There is no hub at {self.place}.",
+            hint="Check the path, and that the drive is mounted; the first push makes a hub.",
+        )
+
+    def is_begun(self) -> bool:
+        """Whether anything was ever pushed: a branch has an entry, or a commit is there."""
+        names = self._disk.names
+        for repository in self.repositories():
+            home = f"repos/{repository.name}/refs/heads"
+            entries = (entry for head in names(home) for entry in names(f"{home}/{head}"))
+            if any(map(str.isdecimal, entries)) or repository.manifests():
+                return True
+        return False
 
     def existing(self, repo: str) -> Repository:
         """A repository that has a branch.
@@ -237,6 +251,8 @@ class FolderHub:
         repository = Repository(self._disk, repo)
         self._check_root()
         if not repository.branches():
+            if not self._disk.names("repos"):  # a mount point without its drive is an empty folder
+                raise self._absent()
             raise RepositoryNotFoundError(
                 f"The hub {self.place} has no {repo}.",
                 hint=f"Check the name: `gatehub list --hub {self.place}` shows what the hub has.",

@@ -7,7 +7,9 @@ has only that is refused for pushes.
 
 from __future__ import annotations
 
+import os
 import posixpath
+import re
 import secrets
 import threading
 from contextlib import suppress
@@ -26,7 +28,8 @@ from gatehub.hub.folder.outages import ask_twice, open_store, reaching
 from gatehub.hub.folder.storage import check_bytes, check_key, check_length, missing
 from gatehub.hub.names import is_component, not_a_hub
 
-_PROBE = ".probe-"
+_PROBE = ".gatehub-probe-"
+_IS_PROBE = re.compile(re.escape(_PROBE) + "[0-9a-f]{16}")
 # The file system in memory looks whether a file is there and then creates it.
 _MEMORY = threading.Lock()
 
@@ -129,6 +132,8 @@ class Objects:
         check_bytes(digest_stream(BytesIO(data)), expected, self.url(key))
         with target.open("xb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
     def is_sound(self, key: str, expected: StoredFile) -> bool:
         """See `Storage.is_sound`."""
@@ -189,7 +194,7 @@ class Objects:
         count = size = 0
         for entry in ask_twice(self.where, ask):
             path = str(entry["name"])
-            if posixpath.basename(path).startswith(_PROBE):
+            if _IS_PROBE.fullmatch(posixpath.basename(path)):
                 with reaching(self.where):
                     if _seconds_since(self._fs.modified(path)) >= older_than_s:
                         self._fs.rm_file(path)

@@ -10,6 +10,7 @@ push looks once more, after it has landed, whether all its bytes are still there
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,6 +28,10 @@ from gatehub.hub.protocol import Hub
 
 DAY_S = 24 * 3600
 _TRASH = "trash"
+# What a collection may remove: keys that a push makes. Anything else is somebody's own.
+_OURS = re.compile(
+    r"blobs/(?P<start>[0-9a-f]{2})/(?P=start)[0-9a-f]{62}|repos/[^/]+/[^/]+/manifests/[0-9a-f]{64}\.json"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +196,7 @@ def delete_branch(hub: FolderHub, repo: str, branch: str) -> None:
 
 
 def folder_hub(hub: Hub) -> FolderHub:
-    """The hub as a folder hub.
+    """The hub as a folder hub that has been pushed to.
 
     Raises:
         HubError: it is none, or there is none.
@@ -203,6 +208,11 @@ def folder_hub(hub: Hub) -> FolderHub:
         )
     if not hub.storage.exists():
         raise HubError(f"There is no hub at {hub.place}.", hint="Check the path.")
+    if not hub.is_begun():
+        raise HubError(
+            f"{hub.place} is not a hub: nothing in it was pushed by gatehub; it is left as it is.",
+            hint="Check the path; the first push makes a hub.",
+        )
     return hub
 
 
@@ -219,7 +229,8 @@ def _mark(folder: FolderHub) -> set[str]:
 def _blobs(folder: FolderHub) -> Iterator[str]:
     for start in folder.storage.names("blobs"):
         for name in folder.storage.names(f"blobs/{start}"):
-            yield f"blobs/{start}/{name}"
+            if _OURS.fullmatch(key := f"blobs/{start}/{name}"):
+                yield key
 
 
 def _manifests(folder: FolderHub) -> Iterator[str]:
@@ -239,7 +250,7 @@ def _trashed(key: str) -> str:
 def _empty_trash(folder: FolderHub) -> list[str]:
     """Put back what something leads to by now, and remove the rest."""
     storage = folder.storage
-    trash = [*_walk(folder, _TRASH)]
+    trash = [key for key in _walk(folder, _TRASH) if _OURS.fullmatch(key)]
     if not trash:
         return []
     _restore_manifests(folder, set(trash))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
 from gatehub._huggingface.refusals import asking, current_endpoint, explain, httpx, persist, redact
+from gatehub._huggingface.tokens import choose_token
 from gatehub.errors import HubIntegrityError, RevisionNotFoundError
 from gatehub.hub.files import MAX_FILE_BYTES, GitFile, KnownFile, StoredFile, is_same
 from gatehub.hub.names import (
@@ -33,12 +35,17 @@ class HubClient:
 
     Args:
         endpoint: its address; None is the environment's HF_ENDPOINT, or huggingface.co.
+        trusted: whether it may get the user's token, which never goes over plain HTTP to another
+            machine.
     """
 
-    def __init__(self, endpoint: str | None = None) -> None:
+    def __init__(self, endpoint: str | None = None, *, trusted: bool = True) -> None:
         self.endpoint = (endpoint or current_endpoint()).rstrip("/")
         self.api = HfApi(
-            endpoint=self.endpoint, library_name="gatehub", library_version=version("gatehub")
+            endpoint=self.endpoint,
+            token=choose_token(self.endpoint) if trusted else False,
+            library_name="gatehub",
+            library_version=version("gatehub"),
         )
         self._names: dict[str, str] = {}
         self._listings: dict[tuple[str, str], Mapping[str, KnownFile]] = {}
@@ -49,8 +56,10 @@ class HubClient:
     @property
     def key(self) -> str:
         """See `Hub.key`."""
-        address = redact(self.endpoint).partition("://")[2]
-        return re.sub(r"[^A-Za-z0-9.-]+", "-", address).strip("-.")
+        address = redact(self.endpoint)
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", address.partition("://")[2]).strip("-.")
+        # Other addresses can be written alike: https://h/team and https://h-team.
+        return f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
 
     @property
     def place(self) -> str:

@@ -98,7 +98,7 @@ def test_put_refuses_a_source_that_changed(disk: Disk, source: Path) -> None:
     file = digest_file(source)
     source.write_bytes(b"something else")
 
-    with pytest.raises(HubError, match=r"source changed while it was pushed\. Push it once more"):
+    with pytest.raises(HubError, match=r"source changed while it was pushed\. Push it again"):
         disk.put("a/blob", source, file)
 
     assert files_under(disk.root) == []

@@ -157,7 +157,11 @@ def test_garbage_is_collected_and_nothing_else(where: str, tmp_path: Path) -> No
 def test_what_a_killed_push_left_beside_the_keys_is_collected(where: str, tmp_path: Path) -> None:
     hub, folder = open_folder(where), write_folder(tmp_path / "one", 1)
     plain.push(hub, folder)
-    left = ".probe-0" if isinstance(hub.storage, Objects) else "blobs/.gatehub-0123456789abcdef.tmp"
+    left = (
+        ".gatehub-probe-0123456789abcdef"
+        if isinstance(hub.storage, Objects)
+        else "blobs/.gatehub-0123456789abcdef.tmp"
+    )
     damage(where, left, b"1234")
     assert collect_garbage(hub).temporary == 0  # it may be at work
     done = collect_garbage(hub, older_than_s=0)

@@ -336,9 +336,9 @@ def refused_card(hub: TestHub, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("spoil", "kind", "text"),
     [
-        (no_token, HubAccessError, "needs a token, and none is set.*hf auth login"),
+        (no_token, HubAccessError, "needs a token, and none was sent.*hf auth login"),
         (bad_token, HubAccessError, "does not know the token that was sent"),
-        (not_allowed, HubAccessError, "not allowed to this token: .* answered 403"),
+        (not_allowed, HubAccessError, "not allowed with this token: .* answered 403"),
         (busy, HubBusyError, "too many requests. Wait 17 s"),
         (broken, HubUnreachableError, "answered 500"),
         (gone, HubUnreachableError, "cannot be reached"),

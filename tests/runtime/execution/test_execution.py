@@ -245,7 +245,7 @@ def reads_a_norm_on_large_images(net: Wired, x: Tensor) -> Tensor:
 def test_a_size_on_which_weights_are_used_otherwise_is_refused(wiring: Wiring) -> None:
     backbone = wire(wiring)
     engine = make_engine(backbone, [make_task(backbone, "birds")])
-    with pytest.raises(InputError, match=r"uses its weights in another way on images of 3 x 20"):
+    with pytest.raises(InputError, match=r"uses its weights differently on images of 3 x 20"):
         engine.predict("birds", random_images(1, 20))
 
 
