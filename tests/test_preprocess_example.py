@@ -77,6 +77,7 @@ def test_it_gives_the_same_bits(image: Image.Image, preprocessing: Preprocessing
     assert_same(image, preprocessing)
 
 
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # of Pillow, as it writes
 @settings(deadline=None, max_examples=100)
 @given(any_images(), preprocessings(), st.sampled_from(["PNG", "TIFF", "JPEG", "WEBP", "GIF"]))
 def test_it_gives_the_same_bits_of_a_file(

@@ -220,7 +220,7 @@ def test_the_digest_is_that_of_the_numbers() -> None:
 def test_names_that_are_paths_are_refused_before_anything_is_written(
     trained_model: GatedModel,
 ) -> None:
-    with pytest.raises(UnsafeNameError, match=r"'\.\./birds' is no task name"):
+    with pytest.raises(UnsafeNameError, match=r"'\.\./birds' is not a valid task name"):
         Adapter.from_model(trained_model, task="../birds")
 
 

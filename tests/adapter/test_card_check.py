@@ -36,7 +36,7 @@ def test_license_and_data_are_written(adapter_folder: Path) -> None:
     report = check_card(adapter_folder)
     assert (report.problems, report.advice) == ((), ())
     assert report.metadata["license"] == "mit"
-    with pytest.raises(HubError, match="is no name of a license"):
+    with pytest.raises(HubError, match="is not the name of a license"):
         write_card(adapter_folder, license="mit\nx: y")
 
 

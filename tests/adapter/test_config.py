@@ -173,10 +173,10 @@ OUT_OF_RANGE: list[tuple[tuple[str | int, ...], object, str]] = [
     (("backbone", "digest"), "0" * 63, "expected 64 hex digits"),
     (("backbone", "digest"), "A" * 64, "expected 64 hex digits"),
     (("backbone", "digest"), "\u0660" * 64, "expected 64 hex digits"),
-    (("gates", "kind"), "lowrank:0", "'lowrank:0' is no gate kind"),
-    (("gates", "kind"), "", "'' is no gate kind"),
-    (("gates", "sites", "conv1", "kind"), "auto", "'auto' is no gate kind"),
-    (("gates", "sites", "conv1", "kind"), "lowrank:99999", "is no gate kind"),
+    (("gates", "kind"), "lowrank:0", "'lowrank:0' is not a gate kind"),
+    (("gates", "kind"), "", "'' is not a gate kind"),
+    (("gates", "sites", "conv1", "kind"), "auto", "'auto' is not a gate kind"),
+    (("gates", "sites", "conv1", "kind"), "lowrank:99999", "is not a gate kind"),
     (("gates", "sites", "conv1", "kind"), "full\n", "expected a line of text"),
     (("gates", "sites", "conv1", "shape"), [2, 3, 1], r"\[2, 3, 1\]; expected \[O, I\]"),
     (("gates", "sites", "conv1", "shape"), [2, 0], "expected up to 4 sizes from 1"),
@@ -297,7 +297,10 @@ BROKEN_FIELDS = [
     ),
     *(
         Broken(
-            f"the task {name[:20]!a}", assign("task", value=name), UnsafeNameError, "no task name"
+            f"the task {name[:20]!a}",
+            assign("task", value=name),
+            UnsafeNameError,
+            "not a valid task name",
         )
         for name in UNSAFE_TASKS
     ),

@@ -379,11 +379,11 @@ def test_a_hub_repository_without_weights_is_refused(hub: WeightsHub, tmp_path: 
     ("name", "message"),
     [
         ("org/none", "There is no repository org/none on http"),
-        ("org/gated", "org/gated on http.* is gated, and you have not been let in"),
+        ("org/gated", "org/gated on http.* is gated, and you have no access to it"),
         ("org/net@v9", "org/net has no branch, tag or commit 'v9'"),
-        ("org/net", "'org/net' on the Hub has no config.json, so it is no timm model"),
-        ("org/net/more", "'org/net/more' is no repository name"),
-        ("", "'' is no repository name"),
+        ("org/net", "'org/net' on the Hub has no config.json, so it is not a timm model"),
+        ("org/net/more", "'org/net/more' is not a repository name"),
+        ("", "'' is not a repository name"),
         ("org/login", "needs a token, and none was sent|does not know the token"),
     ],
 )

@@ -24,7 +24,7 @@ COMPUTED: dict[str, tuple[Callable[[nn.Module], object], str]] = {
     ),
     "bias pruned": (
         lambda layer: prune.random_unstructured(layer, "bias", 2),
-        r"its bias is computed anew .*prune.remove\(layer, 'bias'\)",
+        r"its bias is recomputed .*prune.remove\(layer, 'bias'\)",
     ),
     "weight norm": (
         nn.utils.weight_norm,

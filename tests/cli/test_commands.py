@@ -248,7 +248,7 @@ def test_ctrl_c_leaves_a_run_to_continue(digits: Path, gatehub: Gatehub, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "sentence", "hint"),
     [
-        (("inspect", "nowhere"), "'nowhere' is no folder", "Check the path"),
+        (("inspect", "nowhere"), "'nowhere' is not a folder", "Check the path"),
         (("predict", "{digits}", "none.png"), "'none.png' does not exist", "Check the path"),
         (("pull", "acme/none", "--hub", "nohub"), "There is no hub at", "Check the path"),
         (

@@ -31,13 +31,14 @@ main()
 
 # The second signal comes while it cleans up.
 BOTH = """
-import os, signal
+import os, signal, time
 from gatehub.cli._signals import unwind_on_signals
 
 unwind_on_signals()
 try:
     print("ready", flush=True)
-    signal.pause()
+    while True:  # signal.pause() would wait for another one if it came just before
+        time.sleep(0.05)
 finally:
     os.kill(os.getpid(), signal.SIGTERM)
     print("cleaned")

@@ -144,7 +144,7 @@ def test_onnx_of_another_origin_is_refused(tmp_path: Path) -> None:
     )
     onnx.save(helper.make_model(graph), tmp_path / "relu.onnx")
 
-    with pytest.raises(ExportFormatError, match="an ONNX model, but none that gatehub exported"):
+    with pytest.raises(ExportFormatError, match="an ONNX model, but not one that gatehub exported"):
         verify_onnx(tmp_path / "relu.onnx")
 
 

@@ -238,7 +238,7 @@ def test_a_head_with_statistics_of_its_own_learns_them() -> None:
 
 def test_gates_on_gates_are_refused(tiny_backbone: Backbone) -> None:
     model = attach_gates(tiny_backbone, labels=LABELS)
-    with pytest.raises(AlreadyGatedError, match=r"carries gates already.*Attach to the backbone"):
+    with pytest.raises(AlreadyGatedError, match=r"already has gates.*Attach to the backbone"):
         attach_gates(model, labels=LABELS)
 
 
@@ -246,7 +246,7 @@ def test_gates_on_gates_are_refused(tiny_backbone: Backbone) -> None:
 def test_gates_on_the_network_of_a_gated_model_are_refused(gates: str) -> None:
     backbone = make_backbone()
     gated = attach_gates(backbone, labels=LABELS, gates=gates)
-    with pytest.raises(AlreadyGatedError, match="carries gates already"):
+    with pytest.raises(AlreadyGatedError, match="already has gates"):
         attach_gates(Backbone(gated.net), labels=LABELS, gates="full")
 
 
@@ -270,7 +270,7 @@ def test_labels_are_distinct(tiny_backbone: Backbone) -> None:
 @pytest.mark.parametrize(
     ("choice", "error", "message"),
     [
-        ({"gates": "lora"}, GateKindError, "'lora' is no gate kind"),
+        ({"gates": "lora"}, GateKindError, "'lora' is not a gate kind"),
         ({"norm": "batch"}, GateError, "mode is 'batch'; expected one of frozen, affine, stats"),
         ({"start": "layer9"}, SiteError, "has no stage 'layer9'"),
     ],
@@ -414,7 +414,7 @@ def test_a_folded_model_is_a_backbone_like_any_other(tiny_backbone: Backbone) ->
 @pytest.mark.parametrize("wrap", [lambda net: net, nn.Sequential, lambda net: net.layer1])
 def test_gates_are_known_wherever_they_stand(wrap: Callable[[nn.Module], nn.Module]) -> None:
     gated = attach_gates(make_backbone(), labels=LABELS)
-    with pytest.raises(AlreadyGatedError, match="carries gates already"):
+    with pytest.raises(AlreadyGatedError, match="already has gates"):
         attach_gates(wrap(gated.net), labels=LABELS)
 
 

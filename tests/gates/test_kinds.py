@@ -128,5 +128,5 @@ def test_anything_else_is_no_kind(text: str) -> None:
     ("name", "rank"), [("full", 1), ("scale", 2), ("lowrank", 0), ("lowrank", 4097), ("lora", 4)]
 )
 def test_a_kind_with_an_impossible_rank_is_refused(name: str, rank: int) -> None:
-    with pytest.raises(GateKindError, match="is no gate kind"):
+    with pytest.raises(GateKindError, match="is not a gate kind"):
         GateKind(name=name, rank=rank)

@@ -50,7 +50,7 @@ def test_any_other_policy_holds_everywhere_at_any_price(policy: str) -> None:
 
 
 def test_an_unknown_policy_is_refused() -> None:
-    with pytest.raises(GateKindError, match="'lora' is no gate kind"):
+    with pytest.raises(GateKindError, match="'lora' is not a gate kind"):
         choose("lora", site(64, 64, side=3))
 
 

@@ -115,7 +115,7 @@ def test_a_layer_without_a_rule_matters_only_where_gates_go() -> None:
 
 
 def test_a_class_is_registered_once() -> None:
-    with pytest.raises(SiteError, match="Conv2d has a gate rule already"):
+    with pytest.raises(SiteError, match="Conv2d already has a gate rule"):
         register_site(nn.Conv2d, SiteRule(kernel=lambda module: module.weight))
 
 

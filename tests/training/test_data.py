@@ -230,9 +230,9 @@ def test_training_images_must_cover_the_classes(
     ("settings", "message"),
     [
         ({"seed": -1}, "seed is -1; expected 0 or more"),
-        ({"val_fraction": 0.0}, "validate on is 0.0; expected above 0 and below 1"),
-        ({"val_fraction": 1.0}, "validate on is 1.0; expected above 0 and below 1"),
-        ({"val_fraction": float("nan")}, "validate on is nan"),
+        ({"val_fraction": 0.0}, "validation fraction is 0.0; expected above 0 and below 1"),
+        ({"val_fraction": 1.0}, "validation fraction is 1.0; expected above 0 and below 1"),
+        ({"val_fraction": float("nan")}, "validation fraction is nan"),
         ({"train_images": 0}, "training images is 0; expected 1 or more"),
         ({"train_images": 1790}, "has 1787 images to train on; expected the 1790 asked for"),
     ],

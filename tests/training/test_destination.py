@@ -187,8 +187,8 @@ def test_what_a_run_did_not_write_is_not_removed(tiny_backbone: Backbone, tmp_pa
     ("options", "message"),
     [
         ({"task": 3}, "task is 3; expected a string"),
-        ({"task": "../x"}, "no task name"),
-        ({"gates": "lowrank:0"}, "no gate kind"),
+        ({"task": "../x"}, "not a valid task name"),
+        ({"gates": "lowrank:0"}, "not a gate kind"),
         ({"gates": None}, "gates is None; expected a string"),
         ({"norm": "batch"}, "Normalisation mode is 'batch'"),
         ({"start": 2}, "start is 2; expected a string"),

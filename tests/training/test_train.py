@@ -181,7 +181,7 @@ def test_what_cannot_be_saved_is_refused_before_training(
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(AdapterExistsError, match="which would be lost"):
         run(tiny_backbone, tmp_path, observer=CutOff(1))
-    with pytest.raises(UnsafeNameError, match="no task name"):
+    with pytest.raises(UnsafeNameError, match="not a valid task name"):
         run(tiny_backbone, tmp_path / "a", task="../a", observer=CutOff(1))
 
 
