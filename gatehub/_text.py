@@ -23,9 +23,12 @@ def shorten(text: str, limit: int = ECHO_CHARACTERS) -> str:
     return line if len(line) <= limit and len(text) <= 8 * limit else f"{line[: limit - 1]}…"
 
 
-def quote(text: str, limit: int = ECHO_CHARACTERS) -> str:
-    """Return what a stranger wrote in quotation marks, for an error message; see `shorten`."""
-    return f"'{shorten(text, limit)}'"
+def quote(text: object, limit: int = ECHO_CHARACTERS) -> str:
+    """Return what a stranger wrote in quotation marks, for an error message; see `shorten`.
+
+    What is not a text is shown by its type, such as <NoneType>.
+    """
+    return f"'{shorten(text, limit)}'" if isinstance(text, str) else f"<{type(text).__name__}>"
 
 
 def first_line(error: BaseException) -> str:

@@ -12,13 +12,13 @@ _TASK_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", re.ASCII)
 _TENSOR_PATTERN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+", re.ASCII)
 
 
-def check_task_name(name: str) -> None:
+def check_task_name(name: object) -> None:
     """Refuse a task name that is not fit for a file, a URL and a shell.
 
     Raises:
         UnsafeNameError: it has other characters, or is too long.
     """
-    if _TASK_PATTERN.fullmatch(name) is None:
+    if not isinstance(name, str) or _TASK_PATTERN.fullmatch(name) is None:
         raise UnsafeNameError(
             f"{quote(name, 100)} is not a valid task name; expected letters, digits, '.', '_' and "
             "'-', at most 96, the first a letter or a digit."

@@ -13,12 +13,12 @@ from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
 from gatehub.backbone import Backbone
 from gatehub.backbone.torch_settings import pin_settings
-from gatehub.errors import EngineError, InputError
+from gatehub.errors import EngineError
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.execution.dtypes import AUTO, choose_dtypes
 from gatehub.runtime.execution.execution import Execution
 from gatehub.runtime.execution.programs import size_of
-from gatehub.runtime.inputs import check_images
+from gatehub.runtime.inputs import check_images, check_limits, check_names
 from gatehub.runtime.mixing import answer_all, answer_mixed
 from gatehub.runtime.tasks.catalogue import Catalogue
 from gatehub.runtime.tasks.current import Current
@@ -51,7 +51,7 @@ class Engine:
             request loads.
 
     Raises:
-        EngineError: no such dtype.
+        EngineError: no such dtype, or a limit that is none.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Engine:
                 f"An engine takes a Backbone, not a {type(backbone).__name__}.",
                 hint="Use load_backbone(NAME), or Backbone(model) around a timm model of your own.",
             )
+        check_limits(folded_bytes=folded_bytes, gates_bytes=gates_bytes, wait_s=wait_s)
         self.backbone = backbone
         self._check = partial(check_images, channels=backbone.preprocessing.input_size[0])
         device = next(backbone.model.parameters()).device
@@ -198,11 +199,7 @@ class Engine:
             InputError: images of another shape or dtype, or another number of them.
         """
         exact = not self._check(images, subject="A mixed batch")
-        if len(tasks) != len(images):
-            raise InputError(
-                f"A mixed batch names {len(tasks)} tasks for {len(images)} images; expected one "
-                "for each."
-            )
+        check_names(tasks, images=len(images))
         return self._current.answer(
             tasks, lambda found: answer_mixed([found[t] for t in tasks], images, self._tiers, exact)
         )
@@ -227,6 +224,7 @@ class Engine:
             InputError: images of another shape or dtype.
         """
         exact = not self._check(images, subject="A batch for many tasks")
+        check_names(tasks)
 
         def answer(found: Mapping[str, Served]) -> dict[str, Answer]:
             answers = answer_all(list(found.values()), images, self._tiers, exact)

@@ -1,11 +1,14 @@
-"""What the engine takes: images as dense float32 tensors, with finite values."""
+"""What the engine takes: images as dense float32 tensors, with finite values, names and limits."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from gatehub.errors import InputError
+from gatehub._text import first_line
+from gatehub.errors import EngineError, InputError
 
 # A view can claim more values than any memory holds; 4 GiB of float32 is far beyond a batch.
 _MAX_VALUES = 2**30
@@ -53,6 +56,37 @@ def check_image(image: object, *, channels: int, subject: str) -> None:
     _measure(tensor[None], subject)
 
 
+def check_names(tasks: object, *, images: int | None = None) -> None:
+    """Refuse what is not a sequence of task names, one for each image if their number is given.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if isinstance(tasks, str) or not isinstance(tasks, Sequence):
+        raise InputError(
+            f"Tasks are named by a {type(tasks).__name__}; expected a list of their names."
+        )
+    if images is not None and len(tasks) != images:
+        raise InputError(
+            f"A mixed batch names {len(tasks)} tasks for {images} images; expected one for each."
+        )
+
+
+def check_limits(*, folded_bytes: object, gates_bytes: object, wait_s: object) -> None:
+    """Refuse limits of an engine that limit nothing.
+
+    Raises:
+        EngineError: not a number of bytes, 0 or more, or None; not a number of seconds.
+    """
+    for name, limit in (("folded_bytes", folded_bytes), ("gates_bytes", gates_bytes)):
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise EngineError(
+                f"{name} is {limit!r:.100}; expected a whole number of bytes, 0 or more, or None."
+            )
+    if not isinstance(wait_s, int | float) or isinstance(wait_s, bool) or not wait_s >= 0:
+        raise EngineError(f"wait_s is {wait_s!r:.100}; expected 0 or more seconds.")
+
+
 def _check_tensor(given: object, subject: str, expected: str) -> Tensor:
     if not isinstance(given, Tensor):
         kind = type(given)
@@ -61,9 +95,15 @@ def _check_tensor(given: object, subject: str, expected: str) -> Tensor:
             hint="A task's preprocessing.transform() makes one of a PIL image, torch.from_numpy of "
             "an array.",
         )
-    if given.layout is not torch.strided or given.is_meta or given.is_nested or given.is_quantized:
-        form = "without values (meta)" if given.is_meta else f"laid out as {given.layout}"
-        raise InputError(f"{subject} got a tensor that is {form}; {expected}.")
+    forms = {
+        "without values (meta)": given.is_meta,
+        "nested": given.is_nested,
+        "quantized": given.is_quantized,
+        f"laid out as {given.layout}": given.layout is not torch.strided,
+    }
+    for form, found in forms.items():
+        if found:
+            raise InputError(f"{subject} got a tensor that is {form}; {expected}.")
     if given.dtype != torch.float32:
         raise InputError(f"{subject} got images of {given.dtype}; expected float32.")
     if given.numel() > _MAX_VALUES:
@@ -78,7 +118,13 @@ def _check_tensor(given: object, subject: str, expected: str) -> Tensor:
 def _measure(images: Tensor, subject: str) -> float:
     """Return the largest magnitude of the values of images (B, …), all of which must be finite."""
     with torch.inference_mode():
-        low, high = (bound.item() for bound in torch.aminmax(images))
+        try:
+            low, high = (bound.item() for bound in torch.aminmax(images))
+        except RuntimeError as error:  # torch has no question that tells such tensors apart
+            raise InputError(
+                f"{subject} got a {type(images).__name__} without values that can be read "
+                f"({first_line(error)}); expected a dense float32 tensor."
+            ) from error
         largest = max(-low, high)
         if largest < float("inf"):  # NaN is not
             return largest

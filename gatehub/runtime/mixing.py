@@ -42,7 +42,8 @@ def answer_mixed(
         logits = _answer_own(group, counts, together, tiers, exact)
         for task, answer in zip(group, logits, strict=True):
             for row, values in zip(rows[task], answer, strict=True):
-                answers[row] = Answer(logits=values, task=task.info)
+                # Of its own: who changes or learns from one answer must not touch the others.
+                answers[row] = Answer(logits=values.clone(), task=task.info)
     return [answer for answer in answers if answer is not None]
 
 

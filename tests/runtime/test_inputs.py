@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch._subclasses import FakeTensorMode
 
-from gatehub.errors import InputError
+from gatehub.adapter import Adapter
+from gatehub.backbone import Backbone
+from gatehub.errors import EngineError, InputError, TaskNotFoundError, UnsafeNameError
+from gatehub.runtime.batcher import Batcher
+from gatehub.runtime.engine import Engine
 from gatehub.runtime.inputs import check_image, check_images
 
 NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture
+def tiny_engine(tiny_backbone: Backbone, tiny_adapter: Adapter) -> Engine:
+    engine = Engine(tiny_backbone)
+    engine.load("a", tiny_adapter)
+    return engine
 
 
 @pytest.mark.parametrize(
@@ -68,3 +81,79 @@ def test_values_that_no_normalised_image_has_are_told(value: float, ordinary: bo
     images = torch.zeros(2, 3, 4, 4)
     images[1, 2, 3, 0] = value
     assert check_images(images, channels=3, subject="x") is ordinary
+
+
+class _Unhashable(list[str]):
+    """Nothing that names a task."""
+
+
+@pytest.mark.parametrize("name", [None, 5, b"a", ["a"], {"a": 1}, _Unhashable()])
+def test_what_is_no_name_is_refused(tiny_engine: Engine, name: Any) -> None:
+    images = torch.zeros(1, 3, 32, 32)
+    with Batcher(tiny_engine) as batcher:
+        for ask in (
+            lambda: tiny_engine.predict(name, images),
+            lambda: tiny_engine.predict_mixed([name], images),
+            lambda: tiny_engine.predict_all(images, [name]),
+            lambda: tiny_engine.task(name),
+            lambda: tiny_engine.is_loaded(name),
+            lambda: tiny_engine.unload(name),
+            lambda: tiny_engine.pin(name),
+            lambda: tiny_engine.evict(name),
+            lambda: tiny_engine.prefetch(name),
+            lambda: batcher.submit(name, images[0]),
+        ):
+            with pytest.raises(TaskNotFoundError, match=f"No task <{type(name).__name__}> is"):
+                ask()
+    for ask in (lambda: tiny_engine.register(name, "x"), lambda: tiny_engine.load(name, "x")):
+        with pytest.raises(UnsafeNameError, match="is not a valid task name"):
+            ask()
+
+
+@pytest.mark.parametrize("names", [None, 5, "a", iter(["a"]), {"a"}])
+def test_what_names_no_tasks_is_refused(tiny_engine: Engine, names: Any) -> None:
+    images = torch.zeros(1, 3, 32, 32)
+    for ask in (
+        lambda: tiny_engine.predict_mixed(names, images),
+        lambda: tiny_engine.predict_all(images, names),
+    ):
+        with pytest.raises(InputError, match="expected a list of their names"):
+            ask()
+
+
+@pytest.mark.parametrize("source", [None, 5, b"a", {"a": 1}, torch.nn.Identity()])
+def test_what_is_no_adapter_is_refused(tiny_engine: Engine, source: Any) -> None:
+    for ask in (tiny_engine.load, tiny_engine.register):
+        with pytest.raises(EngineError, match=f"not from <{type(source).__name__}>"):
+            ask("b", source)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"folded_bytes": "1"},
+        {"folded_bytes": -1},
+        {"gates_bytes": 1.5},
+        {"gates_bytes": True},
+        {"wait_s": None},
+        {"wait_s": -1},
+        {"wait_s": float("nan")},
+        {"wait_s": "1"},
+    ],
+)
+def test_a_limit_that_is_none_is_refused(tiny_backbone: Backbone, limit: Any) -> None:
+    (name,) = limit
+    with pytest.raises(EngineError, match=f"{name} is .*; expected"):
+        Engine(tiny_backbone, **limit)
+
+
+def test_a_tensor_without_values_is_refused(tiny_engine: Engine) -> None:
+    gone = torch.zeros(1, 3, 32, 32)
+    gone.untyped_storage().resize_(0)
+    with FakeTensorMode():
+        fake = torch.zeros(1, 3, 32, 32)
+    for images in (gone, fake):
+        with pytest.raises(InputError, match="without values that can be read"):
+            tiny_engine.predict("a", images)
+    with pytest.raises(InputError, match="without values that can be read"):
+        torch.vmap(lambda image: tiny_engine.predict("a", image[None]))(torch.zeros(2, 3, 32, 32))

@@ -231,3 +231,17 @@ def test_logits_are_the_callers_own(tiny_backbone: Backbone, adapters: list[Adap
         (logits / temperature).sum().backward()
         assert temperature.grad is not None
         logits[0] = 0
+
+
+@pytest.mark.parametrize("gates", ["scale", "full"])
+def test_no_two_answers_share_memory(tiny_backbone: Backbone, gates: str) -> None:
+    engine = Engine(tiny_backbone)
+    for task in "ab":
+        model = make_trained(tiny_backbone, gates=gates)
+        engine.load(task, Adapter.from_model(model, task=task))
+    given = random_images(4)
+    for answers in (
+        engine.predict_mixed(["a", "b", "a", "b"], given),
+        [*engine.predict_all(given, ["a", "b"]).values()],
+    ):
+        assert len({logits.untyped_storage().data_ptr() for logits in answers}) == len(answers)

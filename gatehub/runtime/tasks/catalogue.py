@@ -38,6 +38,8 @@ class Catalogue:
         Raises:
             TaskNotFoundError: no task of that name is known.
         """
+        if not isinstance(task, str):
+            raise self.not_found(task)
         # In this order: a load publishes before it takes the place away.
         if task in self._places:
             return None
@@ -94,14 +96,14 @@ class Catalogue:
             TaskNotFoundError: no task of that name is known.
         """
         with self._writing:
-            if task not in self._served and task not in self._places:
+            if not isinstance(task, str) or (task not in self._served and task not in self._places):
                 raise self.not_found(task)
             gone = self._served.get(task)
             self._served = _without(self._served, task)
             self._places = _without(self._places, task)
             return gone
 
-    def not_found(self, task: str) -> TaskNotFoundError:
+    def not_found(self, task: object) -> TaskNotFoundError:
         """Say that a task is not served, and which are."""
         names = sorted({*self._served, *self._places})
         more = f" and {len(names) - 20} more" if len(names) > 20 else ""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gatehub._text import quote
-from gatehub.adapter.probe import check_probe, draw_probe_images
+from gatehub.adapter.probe import PROBE_IMAGES, check_probe, draw_probe_images
 from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import ExecutionError, SelfCheckError, TaskUnavailableError
 from gatehub.gates.layout_plan import TaskPlan
@@ -26,8 +26,8 @@ from gatehub.runtime.tasks.served import Served, TaskInfo
 from gatehub.runtime.tasks.sources import Source
 from gatehub.runtime.tasks.tiers import Tiers
 
-# Behind any convolution, for the images of a probe. Ordinary images then cannot leave the range of
-# float32 and bfloat16, where packed kernels make numbers of NaN.
+# Behind any convolution, for the images of `_draw_images`. Ordinary images then do not leave the
+# range of float32 and bfloat16, where packed kernels make numbers of NaN.
 _LARGEST = 1e18
 
 
@@ -191,7 +191,7 @@ class Loader:
             if packed.probe is None and not last:
                 continue  # without a probe nobody would notice what rounding does to it
             served = self._describe(flight, packed, plan, execution)
-            images = torch.from_numpy(draw_probe_images(packed.probe, packed.preprocessing))
+            images = _draw_images(packed)
             try:
                 forms = execution.forms(len(images), size_of(images))
                 with self._tiers.admitted(served, packed, forms) as folded:
@@ -236,11 +236,28 @@ class Loader:
         )
 
 
+def _draw_images(packed: PackedTask) -> Tensor:
+    """Return the images of a task's probe, then a black and a white one: (5, C, H, W) float32.
+
+    What is silent for noise can answer to a flat picture, and the other way round.
+    """
+    preprocessing = packed.preprocessing
+    probe = torch.from_numpy(draw_probe_images(packed.probe, preprocessing))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
+    flat = torch.stack([(shade - mean) / std for shade in (0.0, 1.0)])
+    return torch.cat([probe, flat.expand(-1, -1, *probe.shape[2:])])
+
+
 def _check(
     packed: PackedTask, execution: Execution, folded: FoldedTask, images: Tensor, task: str
 ) -> None:
-    """Refuse a task that answers its probe's images otherwise, or with numbers near their end."""
+    """Refuse a task that answers its probe's images otherwise, or with numbers near their end.
+
+    Args:
+        images: from `_draw_images`.
+    """
     logits, largest = execution.measure(folded, images)
+    logits = logits[:PROBE_IMAGES]
     where = f"{packed.backbone.name} in {dtype_name(execution.dtype)}"
     allowed = tolerance(execution.dtype)
     check_probe(packed.probe, logits.numpy(), tolerance=allowed, task=task, where=where)

@@ -9,9 +9,11 @@ from typing import Protocol
 
 import torch
 
+from gatehub._text import quote
 from gatehub.adapter import Adapter
 from gatehub.adapter.files import stored_dtypes
 from gatehub.adapter.folder import TENSORS_FILE
+from gatehub.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,5 +97,16 @@ class PlaceSource:
 
 
 def open_source(adapter: Adapter | str | Path) -> Source:
-    """Return where an adapter comes from: itself, a folder, or a name on a hub."""
-    return MemorySource(adapter) if isinstance(adapter, Adapter) else PlaceSource(adapter)
+    """Return where an adapter comes from: itself, a folder, or a name on a hub.
+
+    Raises:
+        EngineError: it is none of these.
+    """
+    if isinstance(adapter, Adapter):
+        return MemorySource(adapter)
+    if isinstance(adapter, str | Path):
+        return PlaceSource(adapter)
+    raise EngineError(
+        f"A task comes from an Adapter, a folder or a name on a hub, not from {quote(adapter)}.",
+        hint="Adapter.from_model(model, task=…) makes one of a gated model.",
+    )

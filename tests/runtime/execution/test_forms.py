@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gatehub.adapter import Adapter
+from gatehub.adapter.probe import PROBE_SEED, draw_images
 from gatehub.backbone import Backbone
 from gatehub.compiler.kernels import Kernel, can_pack
 from gatehub.errors import SelfCheckError
@@ -139,3 +140,37 @@ def test_a_task_whose_values_leave_their_range_is_refused(
     with pytest.raises(SelfCheckError, match=r"NaN or infinity|leave the range of numbers"):
         engine.load("wild", adapter)
     assert engine.tasks() == ()
+
+
+@pytest.mark.parametrize("shade", [0.0, 1.0])
+def test_a_task_that_only_flat_pictures_drive_out_of_range_is_refused(
+    tiny_backbone: Backbone, shade: float
+) -> None:
+    """Its gates let nothing of the probe's noise through to what overflows."""
+    preprocessing = tiny_backbone.preprocessing
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
+    )
+    flat = ((shade - mean) / std).expand(1, *preprocessing.input_size)
+    probe = torch.from_numpy(draw_images(PROBE_SEED, preprocessing))
+    model = make_trained(tiny_backbone, gates="scale")
+    seen: list[torch.Tensor] = []
+    first, *norms = (m for m in model.net.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    hook = first.register_forward_hook(lambda _, given, __: seen.append(given[0].amax((0, 2, 3))))
+    with torch.no_grad():
+        model(probe), model(flat)
+        hook.remove()
+        noise, picture = seen
+        assert bool((picture > noise).any())
+        threshold = torch.where(picture > noise, (picture + noise) / 2, noise + 1e3)
+        spread = (first.running_var + first.eps).sqrt()
+        first.weight.fill_(1)
+        first.bias.copy_((first.running_mean - threshold) / spread)
+        for norm in norms:
+            norm.weight.fill_(1e10)
+            norm.bias.copy_(norm.running_mean / (norm.running_var + norm.eps).sqrt() * 1e10 - 1e6)
+    adapter = Adapter.from_model(model, task="wild").with_probe(tiny_backbone)
+    assert bool(fold(tiny_backbone, adapter)(probe).isfinite().all())
+    engine = Engine(tiny_backbone, dtype="float32")
+    with pytest.raises(SelfCheckError, match=r"NaN or infinity|leave the range of numbers"):
+        engine.load("wild", adapter)
