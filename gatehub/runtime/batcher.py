@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gatehub._text import quote
 from gatehub.errors import DeadlineError, EngineError
-from gatehub.runtime.inputs import check_image
+from gatehub.runtime.inputs import MAX_VALUES, check_image
 from gatehub.runtime.scheduler import BatchSettings, Request, Scheduler
 from gatehub.runtime.tasks.served import Answer
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 # A condition waits for no longer than a platform's timer can say; then it looks again.
 _LONGEST_S = 3600.0
+_FOREVER_S = 1e9  # thirty years
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,6 +79,7 @@ class Batcher:
         self._scheduler: Scheduler[_Job] = Scheduler(settings or BatchSettings())
         self._changed = threading.Condition()
         self._closed = False
+        self._process = os.getpid()
         self._threads = [
             threading.Thread(target=self._work, name=f"gatehub-batch-{number}", daemon=True)
             for number in range(threads)
@@ -94,16 +97,26 @@ class Batcher:
 
         Returns:
             A future of an answer with logits (classes,). Cancelling it takes the request out of
-            its queue, if it still waits there.
+            its queue, if it still waits there. Its callbacks run in the thread that answers: one
+            that waits for another answer holds that thread up.
 
         Raises:
             TaskNotFoundError: no task of that name is served.
             InputError: an image of another shape, dtype or kind, or values that are not finite.
             QueueFullError: the queue is full.
-            EngineError: the batcher is closed, or the time is not a number of seconds.
+        EngineError: the batcher is closed or another process's, or the time is not a number of
+            seconds.
         """
-        if timeout_s is not None and not timeout_s >= 0:
-            raise EngineError(f"timeout_s is {timeout_s!r}; expected 0 or more seconds, or None.")
+        if timeout_s is not None and (type(timeout_s) not in (int, float) or not timeout_s >= 0):
+            raise EngineError(
+                f"timeout_s is {timeout_s!r:.100}; expected 0 or more seconds, or None."
+            )
+        timeout_s = None if timeout_s is None or timeout_s > _FOREVER_S else timeout_s
+        if os.getpid() != self._process:
+            raise EngineError(
+                "This batcher's threads are in the process that made it; a fork has none.",
+                hint="Make the engine and the batcher in the process that asks.",
+            )
         channels = self._engine.backbone.preprocessing.input_size[0]
         check_image(image, channels=channels, subject=f"Task {quote(task)}")
         now = time.monotonic()
@@ -196,6 +209,11 @@ class Batcher:
 
     def _answer(self, batch: Sequence[Request[_Job]]) -> None:
         """Give every request of a batch its answer, or the error that it met."""
+        if len(batch) > 1 and len(batch) * batch[0].payload.image.numel() > MAX_VALUES:
+            half = len(batch) // 2
+            self._answer(batch[:half])
+            self._answer(batch[half:])
+            return
         tasks = [request.task for request in batch]
         alone = len(set(tasks)) == 1
         try:

@@ -270,7 +270,7 @@ class Engine:
         Raises:
             TaskNotFoundError: no task of that name is known.
         """
-        served = self._catalogue.find(task)
+        served = self._catalogue.present(task)
         if served is not None:
             self._tiers.unpin(served)
 
@@ -283,7 +283,7 @@ class Engine:
         Raises:
             TaskNotFoundError: no task of that name is known.
         """
-        served = self._catalogue.find(task)
+        served = self._catalogue.present(task)
         return served is not None and self._tiers.evict(served)
 
     def prefetch(self, *tasks: str) -> None:

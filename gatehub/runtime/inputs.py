@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 from gatehub._text import first_line
 from gatehub.errors import EngineError, InputError
 
-# A view can claim more values than any memory holds; 4 GiB of float32 is far beyond a batch.
-_MAX_VALUES = 2**30
+# A view can claim more values than any memory holds. 128 MiB of float32 is far beyond an image, and
+# a gigabyte beyond a batch.
+_MAX_IMAGE_VALUES = 2**25
+MAX_VALUES = 2**28
 # Normalised images stay far below. Beyond, values could leave the range of numbers, and packed
 # kernels make numbers of NaN.
 _ORDINARY = 1e4
@@ -106,10 +109,11 @@ def _check_tensor(given: object, subject: str, expected: str) -> Tensor:
             raise InputError(f"{subject} got a tensor that is {form}; {expected}.")
     if given.dtype != torch.float32:
         raise InputError(f"{subject} got images of {given.dtype}; expected float32.")
-    if given.numel() > _MAX_VALUES:
+    of_one = math.prod(given.shape[1:] if given.ndim == 4 else given.shape)
+    if of_one > _MAX_IMAGE_VALUES or given.numel() > MAX_VALUES:
         raise InputError(
             f"{subject} got {given.numel():,} values, as {tuple(given.shape)}; at most "
-            f"{_MAX_VALUES:,} are taken at once.",
+            f"{_MAX_IMAGE_VALUES:,} an image are taken, and {MAX_VALUES:,} at once.",
             hint="Send fewer or smaller images at a time.",
         )
     return given

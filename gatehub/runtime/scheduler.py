@@ -46,10 +46,10 @@ class BatchSettings:
                     f"BatchSettings.{name} is {value!r}; expected a whole number of at least "
                     f"{minimum}."
                 )
-        if not 0 <= self.max_wait_ms <= _LONGEST_WAIT_MS:
+        wait = self.max_wait_ms
+        if type(wait) not in (int, float) or not 0 <= wait <= _LONGEST_WAIT_MS:
             raise EngineError(
-                f"BatchSettings.max_wait_ms is {self.max_wait_ms!r}; expected 0 to "
-                f"{_LONGEST_WAIT_MS:,}."
+                f"BatchSettings.max_wait_ms is {wait!r:.100}; expected 0 to {_LONGEST_WAIT_MS:,}."
             )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,3 +47,14 @@ def gatehub() -> Gatehub:
         return Ran(done.exit_code, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def signals_of_a_terminal() -> Iterator[None]:
+    """Let what is started take signals as from a terminal; under nohup or & it ignores some."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, lambda number, frame: None)  # a handler does not survive exec
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

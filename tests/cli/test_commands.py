@@ -221,6 +221,7 @@ def test_export_writes_a_checked_file(gatehub: Gatehub, digits: Path, tmp_path: 
         assert sentence in refused.err
 
 
+@pytest.mark.usefixtures("signals_of_a_terminal")
 def test_ctrl_c_leaves_a_run_to_continue(digits: Path, gatehub: Gatehub, tmp_path: Path) -> None:
     out = tmp_path / "digits"
     train = ["train", "--backbone", "demo", "--data", DIGITS, "--task", "digits"]

@@ -12,7 +12,10 @@ import pytest
 
 from gatehub.cli._signals import unwind_on_signals
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's"),
+    pytest.mark.usefixtures("signals_of_a_terminal"),
+]
 
 # Says when it is about to translate, and is no faster on a fast machine.
 EXPORT = """

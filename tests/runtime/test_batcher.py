@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,6 +201,7 @@ NOT_IMAGES = [
     torch.zeros(3, 32, 32, device="meta"),
     torch.zeros(3, 32, 32).to_sparse(),
     torch.zeros(1).expand(3, 300_000, 300_000),
+    torch.zeros(1).expand(3, 4000, 4000),
     torch.full((3, 32, 32), float("nan")),
     torch.zeros(4, 32, 32),
     torch.zeros(3, 0, 32),
@@ -216,7 +220,7 @@ def test_what_is_no_image_is_refused_and_ends_no_thread(
         )
 
 
-@pytest.mark.parametrize("timeout_s", [float("inf"), 1e300, 1e12])
+@pytest.mark.parametrize("timeout_s", [float("inf"), 1e300, 1e12, 10**400])
 def test_any_length_of_time_can_be_waited_for(
     engine: Engine, known: KnownAnswers, timeout_s: float
 ) -> None:
@@ -225,9 +229,9 @@ def test_any_length_of_time_can_be_waited_for(
         assert known.check(future.result(20), 0, exact=False) is None
 
 
-@pytest.mark.parametrize("timeout_s", [-1.0, float("nan")])
+@pytest.mark.parametrize("timeout_s", [-1.0, float("nan"), "5", [1], 1j, Decimal(1), True])
 def test_a_time_that_is_none_is_refused(
-    engine: Engine, known: KnownAnswers, timeout_s: float
+    engine: Engine, known: KnownAnswers, timeout_s: Any
 ) -> None:
     with Batcher(engine) as batcher, pytest.raises(EngineError, match="timeout_s is"):
         batcher.submit("task0", known.images[0], timeout_s=timeout_s)
@@ -306,3 +310,34 @@ def test_a_callback_may_close_the_batcher(engine: Engine, known: KnownAnswers) -
     assert closed.wait(20)
     batcher.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("gatehub-batch")]
+
+
+def test_a_batch_of_large_images_is_divided(
+    engine: Engine, known: KnownAnswers, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatehub.runtime.batcher.MAX_VALUES", 2 * known.images[0].numel())
+    sizes: list[int] = []
+    wait = engine.run
+
+    def run(task: str, images: torch.Tensor) -> object:
+        sizes.append(len(images))
+        return wait(task, images)
+
+    monkeypatch.setattr(engine, "run", run)
+    with Batcher(engine, settings=BatchSettings(max_batch=7, max_wait_ms=60_000)) as batcher:
+        futures = [batcher.submit("task0", known.images[n % 4]) for n in range(7)]
+        held.set()
+        for number, future in enumerate(futures):
+            assert known.check(future.result(60), number % 4, exact=False) is None
+    assert max(sizes) <= 2
+    assert sum(sizes) == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+def test_a_fork_is_told_that_it_has_no_threads(
+    engine: Engine, known: KnownAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Batcher(engine) as batcher:
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        with pytest.raises(EngineError, match="in the process that made it; a fork has none"):
+            batcher.submit("task0", known.images[0])

@@ -245,3 +245,16 @@ def test_no_two_answers_share_memory(tiny_backbone: Backbone, gates: str) -> Non
         [*engine.predict_all(given, ["a", "b"]).values()],
     ):
         assert len({logits.untyped_storage().data_ptr() for logits in answers}) == len(answers)
+
+
+def test_what_is_to_be_replaced_is_unpinned_and_evicted(
+    tiny_backbone: Backbone, adapters: list[Adapter], tmp_path: Path
+) -> None:
+    engine = Engine(tiny_backbone)
+    engine.load("birds", adapters[0])
+    engine.pin("birds")
+    engine.register("birds", tmp_path / "of the next one")
+    engine.unpin("birds")
+    assert engine.memory()[0].pinned == 0
+    assert engine.evict("birds")
+    assert engine.memory()[0].bytes == 0

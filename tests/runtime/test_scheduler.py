@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -181,11 +182,15 @@ def test_queues_are_bounded() -> None:
         ({"max_wait_ms": -1.0}, "max_wait_ms is -1.0"),
         ({"max_wait_ms": math.nan}, "max_wait_ms is nan"),
         ({"max_wait_ms": 1e15}, "expected 0 to 60,000"),
+        ({"max_wait_ms": "5"}, "max_wait_ms is '5'"),
+        ({"max_wait_ms": None}, "max_wait_ms is None"),
+        ({"max_wait_ms": True}, "max_wait_ms is True"),
+        ({"max_wait_ms": 1j}, "max_wait_ms is 1j"),
     ],
 )
-def test_settings_are_checked(values: dict[str, float], text: str) -> None:
+def test_settings_are_checked(values: dict[str, Any], text: str) -> None:
     with pytest.raises(EngineError, match=text):
-        BatchSettings(**values)  # type: ignore[arg-type]
+        BatchSettings(**values)
 
 
 STEPS = st.lists(

@@ -32,6 +32,15 @@ class Catalogue:
         """Each task's current generation, by name."""
         return self._served
 
+    def present(self, task: str) -> Served | None:
+        """Return the generation of a task that is in memory, be it to be replaced or not.
+
+        Raises:
+            TaskNotFoundError: no task of that name is known.
+        """
+        self.find(task)
+        return self._served.get(task)
+
     def find(self, task: str) -> Served | None:
         """Return what answers for a task, None if it is to be loaded before anything can.
 
