@@ -130,6 +130,9 @@ def _compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
     draw_vectors(model)
     images = find_images(model, dtype)
     backbone = Backbone(model)
+    # The engine records on images as small as the others.
+    size = (images.shape[1], images.shape[2], images.shape[3])
+    backbone.preprocessing = replace(backbone.preprocessing, input_size=size)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UngatedLayerWarning)
         gated = attach_gates(backbone, labels=LABELS, norm="stats")
@@ -194,9 +197,6 @@ def _run_engine(
     Returns:
         How far they are apart; or why the engine does not take the network.
     """
-    # Recorded on images as small as the others.
-    size = (images.shape[1], images.shape[2], images.shape[3])
-    backbone.preprocessing = replace(backbone.preprocessing, input_size=size)
     merged = MergedBackbone(backbone)
     execution = Execution(merged, images.dtype)
     try:
