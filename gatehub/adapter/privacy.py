@@ -10,6 +10,7 @@ them. Labels stay, since they are the adapter's answers.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gatehub.adapter.card import last_name, write_cell
 from gatehub.adapter.config import AdapterConfig
@@ -29,9 +30,21 @@ _LOG_FILE = "training.jsonl"
 
 # Settings whose values are places by their meaning.
 _PLACES = re.compile(r"data|dir|file|folder|path|root|source|weights", re.IGNORECASE)
-# Whole values that hold a slash and are no path here.
-_ELSEWHERE = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://\S*|hf-hub:\S*", re.IGNORECASE)
-_RATIO = re.compile(r"\d[\d.]*(/\d[\d.]*)+|n/a", re.IGNORECASE)
+# What holds a slash and is no path, in a setting: public addresses, and figures.
+_ELSEWHERE = re.compile(
+    r"""https?://(?!localhost\b)[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}(?::\d+)?(?:[/?#][^\s"'`<>|]*)?(?!\S)
+    | (?:s3|gs|hf)://[^\s"'`<>|]+ | hf-hub:[\w.-]+/[\w.-]+(?!\S)
+    | (?<!\S)(?:\d[\d.]*(?:/\d[\d.]*)+|n/a|and/or|km/h)(?!\S)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# Settings that name a repository or a licence.
+_NAMED = re.compile(r"backbone|base_model|repo|licen[cs]e", re.IGNORECASE)
+_ORG_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# A separator, as URLs write it and in look-alikes, too. Between spaces it is none.
+_SEPARATOR = r"(?:[\\/\u2044\u2215\u29f8\uff0f\uff3c]|%2F|%5C)"
+_TELLING_SETTING = re.compile(
+    rf"\S{_SEPARATOR}+[^\s\\/]|[^\s\\/]{_SEPARATOR}+\S|\b[A-Za-z]:(?=[^\s\\/]+\\)", re.IGNORECASE
+)
 _KINDS = re.compile(r"(file|local-dir):(?!//)", re.IGNORECASE)
 # One name, with a separator before or behind it, says no more than the name alone.
 _TELLING = re.compile(r"[^\\/][\\/]+[^\\/]")
@@ -81,8 +94,10 @@ def without_paths(
         if (folder / name).is_file():
             # What is no UTF-8 stays as it is.
             before = (folder / name).read_bytes().decode("utf-8", "surrogateescape")
-            after = _cut_known(before, found) if name == CARD_FILE else before
-            after = cut_paths(after, found)
+            if name == CARD_FILE:
+                after = cut_paths(_cut_known(before, found), found)
+            else:
+                after = _cut_log(before, found)
             if after != before:
                 texts[name] = after.encode("utf-8", "surrogateescape")
     if not found:
@@ -124,16 +139,61 @@ def _cut_source(source: str, found: dict[str, str]) -> str:
 
 
 def _cut_setting(name: str, value: V, found: dict[str, str]) -> V | str:
-    """Cut a setting, which may be a path as a whole, a text that holds one, or neither."""
-    if not isinstance(value, str) or not _TELLING.search(value) or _ELSEWHERE.fullmatch(value):
+    """Cut a setting to its last name, unless it provably holds no path."""
+    if not isinstance(value, str) or (_NAMED.fullmatch(name) and _ORG_NAME.fullmatch(value)):
         return value
     if kind := _KINDS.match(value):
-        return kind[0] + _shorten(value[kind.end() :], found)
-    if _PLACES.search(name) or _begins_as_path(value):
+        rest = value[kind.end() :]
+        return kind[0] + _shorten(rest, found) if _TELLING.search(rest) else value
+    if _PLACES.search(name) and _TELLING.search(value) and not _ELSEWHERE.fullmatch(value):
         return _shorten(value, found)
-    if re.search(r"\s", value) or _RATIO.fullmatch(value):
-        return cut_paths(value, found)
-    return _shorten(value, found)
+    return "\n".join(_cut_line(line, found) for line in value.split("\n"))
+
+
+def _cut_line(line: str, found: dict[str, str]) -> str:
+    """Cut a line of a setting: a path may begin with any word of it, since names have spaces."""
+    rest = _ELSEWHERE.sub("", line)
+    if not _TELLING_SETTING.search(rest):
+        return line
+    if _PATH.fullmatch(line) and line[-1:] in "\\/":
+        return _shorten(line, found)
+    names = [name for name in re.split(_SEPARATOR, line, flags=re.IGNORECASE) if name.strip()]
+    while len(names) > 1 and re.match(r"[\s\"'`)>\]},;:!?]", names[-1]):  # what follows a path
+        names[-2:] = [f"{names[-2]}{names[-1]}"]
+    short = re.sub(r"^[A-Za-z]:", "", names[-1]) if names else ""
+    short = short if short.strip(" .") else "unnamed"
+    if short != line:
+        found[line] = short
+    return short
+
+
+def _cut_log(text: str, found: dict[str, str]) -> str:
+    """Cut the values of a log, line by line; a line that is no JSON is cut as a setting is."""
+    return "\n".join(_cut_record(line, found) for line in text.split("\n"))
+
+
+def _cut_record(line: str, found: dict[str, str]) -> str:
+    try:
+        before = json.loads(line, object_pairs_hook=_read_object)
+        after = _cut_value("", before, found)
+        return line if after == before else json.dumps(after)
+    except (ValueError, RecursionError):
+        return _cut_setting("", line, found)
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key stands twice")  # one of them would be hidden from us
+    return found
+
+
+def _cut_value(name: str, value: Any, found: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        cut = {key: _cut_value(key, item, found) for key, item in value.items()}
+        return _cut_names(cut, found)
+    if isinstance(value, list):
+        return [_cut_value(name, item, found) for item in value]
+    return _cut_setting(name, value, found)
 
 
 def _cut_names(settings: Mapping[str, V], found: dict[str, str]) -> dict[str, V]:

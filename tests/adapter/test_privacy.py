@@ -209,3 +209,47 @@ def test_a_setting_that_is_not_text_stays(folder: Path) -> None:
     sent, cut = publish(make_sample(training=training).save(folder))
     assert cut == []
     assert json.loads(sent[CONFIG])["training"] == training
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"gatehub train {SECRET}/eyes --epochs 3",
+        f"a {SECRET}/eyes folder",
+        rf"path is clients\acme {SECRET}\eyes",
+        f"git+file:///home/a/{SECRET}/eyes",
+        f"vscode://file/home/a/{SECRET}/eyes",
+        f"smb://srv/{SECRET}/eyes",
+        f"sftp://a@srv/home/{SECRET}/eyes",
+        f"http://localhost/home/{SECRET}/eyes",
+        f"训练/home/a/{SECRET}/eyes z",
+        f"home/a/{SECRET}/eyes y",
+        f"scp a@srv:{SECRET}/eyes .",
+        f"file%3A%2F%2F%2Fhome%2F{SECRET}%2Feyes",
+        f"{SECRET}\u2215eyes",
+        f"-I/home/a/{SECRET}/eyes",
+        rf"C:{SECRET}\eyes",
+        f'{{"path": "/home/{SECRET}/eyes"}}',
+    ],
+)
+def test_whatever_could_be_a_path_is_cut_in_settings_and_log(value: str, folder: Path) -> None:
+    log = json.dumps({"epoch": 1, "note": value, "more": [{"x": value}]}).encode() + b"\n"
+    adapter = make_sample(training={"note": value})
+    sent, _ = publish(adapter.save(folder, attachments={"training.jsonl": log}))
+    note = json.loads(sent[CONFIG])["training"]["note"]
+    record = json.loads(sent["training.jsonl"])
+    assert record == {"epoch": 1, "note": note, "more": [{"x": note}]}
+    assert note.startswith("eyes")
+    assert SECRET.encode() not in sent[CONFIG] + sent["training.jsonl"]
+
+
+def test_lines_of_a_log_that_hide_a_value_are_cut_as_text(folder: Path) -> None:
+    log = f'{{"a": "/{SECRET}/eyes", "a": 1}}\nno json {SECRET}/eyes\n{{"rate": 1e5}}\n'.encode()
+    sent, _ = publish(make_sample().save(folder, attachments={"training.jsonl": log}))
+    assert SECRET.encode() not in sent["training.jsonl"]
+    assert sent["training.jsonl"].endswith(b'\n{"rate": 1e5}\n')
+
+
+def test_a_backbone_by_its_name_on_a_hub_stays(folder: Path) -> None:
+    training = {"backbone": "acme/net", "license": "acme/licence"}
+    assert publish(make_sample(training=training).save(folder))[1] == []
