@@ -115,9 +115,8 @@ def pull_adapter(
             hint="Name that hub, or pull with --update to pin this one.",
         )
     with told(f"Pulling {name}"):
-        pulled, files = _Pull(store, name, report or warn, pin).run(
-            None if out is None else Path(out)
-        )
+        pull = _Pull(store, name, report or warn, pin, pinning=lock is not None)
+        pulled, files = pull.run(None if out is None else Path(out))
         if lock is not None and pin is None:
             new = Pin(hub=store.place, repo=pulled.repo, commit=pulled.commit, files=files)
             add_pin(Path(lock), name, new)
@@ -127,11 +126,14 @@ def pull_adapter(
 class _Pull:
     """One pull: find the commit, fetch what the cache does not have, and put it in its place."""
 
-    def __init__(self, store: Hub, name: str, report: Report, pin: Pin | None) -> None:
+    def __init__(
+        self, store: Hub, name: str, report: Report, pin: Pin | None, *, pinning: bool
+    ) -> None:
         self._store = store
         self._name = name
         self._report = report
         self._pin = pin
+        self._pinning = pinning
         self._cache = Cache(store.key)
         # The cache goes by the name that was asked for, which a moved repository answers to.
         self._repo, self._revision = split_name(name)
@@ -177,6 +179,10 @@ class _Pull:
             seen = self._cache.seen(self._repo, self._revision)
             if seen is None or self._cache.files(self._repo, seen) is None:
                 error.message = f"{error.message} {self._name} is not in the cache either."
+                raise
+            if self._pinning:  # what may be old is never made a pin
+                error.message = f"{error.message} {self._name} was not pinned."
+                error.hint = "Pull again when the hub answers, or without the lock file."
                 raise
             self._report(
                 f"{error.message} Using {self._name} from the cache (commit {seen[:12]}), which "

@@ -464,3 +464,19 @@ def test_any_flipped_bit_of_any_file_is_caught(
         out = pull(REPO, hub=test_hub.url, out=tmp_path / f"out{trial}")
         assert test_hub.faults[0].hit.wait(5)
         assert contents(out) == contents(adapter_folder)
+
+
+def test_a_stale_answer_makes_no_pin(adapter_folder: Path, tmp_path: Path) -> None:
+    hub, lock = tmp_path / "hub", tmp_path / "lock.json"
+    push(adapter_folder, REPO, hub=hub)
+    pull(REPO, hub=hub)
+    pull(REPO, hub=hub, lock=lock)
+    before = lock.read_bytes()
+    hub.rename(tmp_path / "unmounted")
+    for place in (lock, tmp_path / "fresh.json"):
+        with pytest.raises(HubUnreachableError, match="was not pinned") as refusal:
+            pull(REPO, hub=hub, lock=place, update=True)
+        assert "without the lock file" in refusal.value.hint
+    assert lock.read_bytes() == before
+    assert not (tmp_path / "fresh.json").exists()
+    pull(REPO, hub=hub, lock=lock)  # the pin itself is as good as ever
