@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from gatehub._disk import replacing
+from gatehub._file_kinds import may_run
 from gatehub._text import shorten
 from gatehub.adapter import Adapter
 from gatehub.adapter.folder import ADAPTER_FILES, CONFIG_FILE
@@ -139,6 +140,12 @@ def _find_place(path: str | Path) -> Path:
         raise ExportError(
             f"'{path}' is a file of the adapter in '{place.parent}', and is left as it is.",
             hint="Choose another name.",
+        )
+    if may_run(place.name) and os.path.isfile(place.with_name(CONFIG_FILE)):
+        raise ExportError(
+            f"'{path}' would make the adapter in '{place.parent}' unloadable: a file of that name "
+            "may run.",
+            hint="Choose a name that ends in .onnx.",
         )
     return place
 

@@ -285,6 +285,15 @@ def test_nothing_that_is_no_file_is_replaced(exported: Exported, tmp_path: Path)
     assert pipe.is_fifo()
 
 
+@pytest.mark.parametrize("name", ["torch.py", "model.pt", "x.pkl", "lib.so.1"])
+def test_nothing_that_makes_an_adapter_unloadable_is_written(
+    exported: Exported, adapter_folder: Path, name: str
+) -> None:
+    with pytest.raises(ExportError, match=f"{name}' would make the adapter in .* unloadable"):
+        export_onnx(exported.backbone, exported.adapter, adapter_folder / name)
+    assert not (adapter_folder / name).exists()
+
+
 @pytest.mark.parametrize("name", ADAPTER_FILES)
 def test_the_files_of_an_adapter_are_not_replaced(
     exported: Exported, adapter_folder: Path, name: str
