@@ -12,11 +12,11 @@ T = TypeVar("T")
 class Memo:
     """Keeps what depends on its key alone.
 
-    A value that is there is read without a lock. One that is not is made by the first thread that
+    A value that is there is read at once. One that is not is made by the first thread that
     asks for it; others that want the same one wait, and those that want another do not.
 
     Args:
-        limit: how many values to keep, the last ones made; None for all.
+        limit: how many values to keep, the last ones used; None for all.
     """
 
     def __init__(self, *, limit: int | None = None) -> None:
@@ -31,7 +31,7 @@ class Memo:
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return the value of a key; `make` makes it, and may fail, and is then tried again."""
         try:
-            return self._values[key]  # type: ignore[no-any-return]
+            return self._read(key)  # type: ignore[no-any-return]
         except KeyError:
             pass
         with self._guard:
@@ -45,6 +45,13 @@ class Memo:
             finally:
                 with self._guard:
                     self._making.pop(key, None)
+
+    def _read(self, key: Hashable) -> Any:
+        if self._limit is None:
+            return self._values[key]  # without a lock
+        with self._guard:
+            value = self._values[key] = self._values.pop(key)
+            return value
 
     def _keep(self, key: Hashable, value: object) -> None:
         with self._guard:

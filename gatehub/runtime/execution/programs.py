@@ -22,9 +22,9 @@ from gatehub.runtime.heap import return_free_memory
 
 Size = tuple[int, int, int]
 
-# Programs are kept for the backbone's own image size and for so many others. Each takes megabytes,
-# and callers choose what sizes they send.
-OTHER_SIZES = 4
+# Programs are kept for the backbone's own image size and for so many others, since callers choose
+# what sizes they send. One holds no weights and takes a few megabytes; recording takes 0.2 to 1 s.
+OTHER_SIZES = 32
 
 
 def size_of(images: Tensor) -> Size:

@@ -201,7 +201,7 @@ def test_a_network_that_views_its_values_in_the_usual_order_is_served_in_it() ->
     assert not weights["body.weight"].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_programs_of_a_handful_of_sizes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_sizes_in_rotation_are_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded: list[Size] = []
 
     def count(*arguments: object, **choices: object) -> Recording:
@@ -211,16 +211,18 @@ def test_programs_of_a_handful_of_sizes_are_kept(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("gatehub.runtime.execution.programs.record", count)
     backbone = wire(in_a_row)
     engine = make_engine(backbone, [make_task(backbone, "birds")])
+    assert OTHER_SIZES >= 8
     sides = [SIDE, *range(20, 20 + OTHER_SIZES)]
     for side in sides * 2:
         engine.predict("birds", random_images(1, side))
     assert [size[1] for size in recorded] == sides
-    engine.predict("birds", random_images(1, 40))  # the oldest goes, but never the backbone's own
-    engine.predict("birds", random_images(1, SIDE))
-    engine.predict("birds", random_images(1, 20 + OTHER_SIZES - 1))
-    assert [size[1] for size in recorded] == [*sides, 40]
     engine.predict("birds", random_images(1, 20))
-    assert [size[1] for size in recorded] == [*sides, 40, 20]
+    engine.predict("birds", random_images(1, 90))  # the least used goes, never the backbone's own
+    for side in (SIDE, 20, 20 + OTHER_SIZES - 1):
+        engine.predict("birds", random_images(1, side))
+    assert [size[1] for size in recorded] == [*sides, 90]
+    engine.predict("birds", random_images(1, 21))
+    assert [size[1] for size in recorded] == [*sides, 90, 21]
 
 
 def test_sizes_that_do_not_fit_are_refused_by_name() -> None:

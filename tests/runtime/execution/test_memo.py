@@ -57,13 +57,13 @@ def test_what_fails_is_tried_again_and_leaves_nothing() -> None:
     assert not memo._making
 
 
-def test_the_oldest_values_go() -> None:
+def test_the_least_used_values_go() -> None:
     memo = Memo(limit=2)
-    for key in "abc":
+    for key in "abac":
         memo.get(key, lambda key=key: key)
     assert len(memo) == 2
-    assert memo.get("b", lambda: "new") == "b"
-    assert memo.get("a", lambda: "new") == "new"
+    assert memo.get("a", lambda: "new") == "a"
+    assert memo.get("b", lambda: "new") == "new"
 
 
 def test_none_is_a_value() -> None:
