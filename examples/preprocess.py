@@ -35,8 +35,12 @@ def prepare(image: Image.Image, preprocessing: dict[str, Any]) -> np.ndarray:
 def flatten(image: Image.Image, rules: dict[str, Any] | None) -> Image.Image:
     """Return the first frame upright, opaque, in 8-bit RGB."""
     if rules is None:  # an adapter made before there were rules
+        if image.mode[0] in "IF":
+            raise ValueError(f"{image.mode}: save the image with 8 bits per channel.")
         return image.convert("RGB")
     flat = scale_depth(image)
+    if flat.mode in ("LAB", "La", "RGBa"):
+        raise ValueError(f"{flat.mode}: save the image with RGB or RGBA pixels.")
     if flat.has_transparency_data:
         layer = flat.convert("RGBA")
         flat = Image.new("RGB", layer.size, tuple(rules["background"]))

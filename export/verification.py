@@ -9,10 +9,17 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gatehub._text import quote
 from gatehub.errors import ExportError, ExportFormatError, ExportIntegrityError
 from gatehub.export._digests import Digests, has_digests, is_sealed, read_metadata, read_opsets
 from gatehub.export._record import Record
-from gatehub.export.parity import DEFAULT_TOLERANCE, check_parity, first_line
+from gatehub.export.parity import (
+    DEFAULT_TOLERANCE,
+    INPUT_NAME,
+    OUTPUT_NAME,
+    check_parity,
+    first_line,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -150,11 +157,12 @@ def _compare(
     Raises:
         ExportIntegrityError: it was edited.
     """
-    if record.format_version == 1 and not has_digests(metadata):
+    edits = _find_ends(proto)
+    if not edits and record.format_version == 1 and not has_digests(metadata):
         return FileState.unrecorded
-    if is_sealed(data, metadata, subject=subject):
+    if not edits and is_sealed(data, metadata, subject=subject):
         return FileState.as_exported
-    edits = Digests.from_metadata(metadata, subject=subject).find_edits(proto)
+    edits = edits or Digests.from_metadata(metadata, subject=subject).find_edits(proto)
     if edits:
         shown = edits[:_SHOWN_EDITS]
         more = [f"{len(edits) - len(shown)} more"] if len(edits) > len(shown) else []
@@ -163,3 +171,17 @@ def _compare(
             hint="Fetch or export it again.",
         )
     return FileState.changed
+
+
+def _find_ends(proto: onnx.ModelProto) -> list[str]:
+    """Name inputs and outputs that stand beside those of an export: no optimiser adds any.
+
+    A program may read the first output, or give a weight that is an input as well.
+    """
+    ends = (("input", proto.graph.input, INPUT_NAME), ("output", proto.graph.output, OUTPUT_NAME))
+    return [
+        f"{kind} {quote(value.name, 80)}"
+        for kind, values, own in ends
+        for value in values
+        if value.name != own and own in [other.name for other in values]
+    ]

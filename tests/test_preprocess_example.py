@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import Identity
 
+from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import InputError
 from tests.backbone.drawn import any_images, preprocessings
@@ -118,10 +119,27 @@ def test_it_gives_the_same_bits_for_an_adapter_without_rules(
         png(np.zeros((2, 2, 1), np.uint16), 0, bits=4, key=(0,)),
         encode(Image.new("I", (2, 2)), "TIFF"),
         encode(Image.new("F", (2, 2)), "TIFF"),
+        encode(Image.new("LAB", (2, 2)), "TIFF"),
     ],
 )
 def test_what_it_leaves_out_is_refused(encoded: bytes) -> None:
     preprocessing = Preprocessing.from_model(Identity())
+    with pytest.raises(ValueError, match="save the image with"):
+        PREPARE(Image.open(io.BytesIO(encoded)), stored(preprocessing))
+
+
+@pytest.mark.parametrize(
+    ("mode", "rules"),
+    [
+        *((mode, None) for mode in ("I;16", "I", "F")),
+        *((mode, ImageRules()) for mode in ("I", "F", "LAB")),
+    ],
+)
+def test_what_the_package_refuses_is_refused(mode: str, rules: ImageRules | None) -> None:
+    preprocessing = replace(Preprocessing.from_model(Identity()), image_rules=rules)
+    encoded = encode(Image.new(mode, (2, 2)), "TIFF")
+    with pytest.raises(InputError):
+        preprocessing.transform()(encoded)
     with pytest.raises(ValueError, match="save the image with"):
         PREPARE(Image.open(io.BytesIO(encoded)), stored(preprocessing))
 

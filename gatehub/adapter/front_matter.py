@@ -58,7 +58,7 @@ class _Reader:
     def __init__(self, head: str) -> None:
         self._dates: list[Any] = []
         self._loader = yaml.SafeLoader(head)
-        self._events: Iterator[Any] = iter(self._loader.get_event, None)
+        self._events: Iterator[Any] = iter(self._next, None)
 
     def read(self) -> Any:
         for event in self._events:
@@ -76,6 +76,12 @@ class _Reader:
             f"Its front matter holds a date {self._place(first)} ({len(self._dates):,} such), "
             f'which some programs read as text and others do not; write "{first.value}".'
         ]
+
+    def _next(self) -> Any:
+        try:
+            return self._loader.get_event()
+        except (ValueError, OverflowError) as error:  # of chr(), for "\\Uffffffff"
+            self._refuse_text(self._loader.line, error)
 
     def _end(self) -> None:
         for event in self._events:
@@ -121,6 +127,10 @@ class _Reader:
 
     def _convert(self, event: Any) -> str | int | float | bool | None:
         kind, text = self._type(event), event.value
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # half of a pair of surrogates
+            self._refuse_text(event.start_mark.line, error)
         if kind == "null":
             return None
         if kind == "bool":
@@ -146,13 +156,22 @@ class _Reader:
             f"Its front matter holds {what} {self._place(event)}; expected what JSON can say."
         )
 
+    def _refuse_text(self, line: int, error: Exception) -> NoReturn:
+        raise ValueError(
+            f"Its front matter holds a character that UTF-8 does not have {_name_line(line)}."
+        ) from error
+
     def _place(self, event: Any) -> str:
-        # One line for the edge above it, and lines count from one.
-        return f"in line {event.start_mark.line + 2}"
+        return _name_line(event.start_mark.line)
+
+
+def _name_line(line: int) -> str:
+    # One line for the edge above it, and lines count from one.
+    return f"in line {line + 2}"
 
 
 def _explain(error: yaml.YAMLError) -> str:
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if not problem or mark is None:
         return first_line(error)
-    return f"{shorten(problem)} in line {mark.line + 2}"
+    return f"{shorten(problem)} {_name_line(mark.line)}"

@@ -12,11 +12,36 @@ from gatehub.errors import ImageTooLargeError
 MAX_SIDE = 200_000
 # Encoders write about ten. Each costs a pass over all pixels and may be 70 bytes long.
 MAX_SCANS = 32
+# Headers of Netpbm, comments included, are read byte by byte.
+START_BYTES = 4096
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 # Of JPEG: all but those that stand for a byte FF in the data, or have no length after them.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _END, _SCAN = 0xD9, 0xDA
+# Pillow ends a comment at either character, and lets it stand in the middle of a number.
+_COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")
+_BITMAPS = (b"P1", b"P4")  # which have no largest value
+
+
+def check_start(start: bytes, *, name: str) -> None:
+    """Refuse a Netpbm file (PBM, PGM, PPM, PFM) whose header does not end where it should.
+
+    Args:
+        start: the first `START_BYTES` of a file, or all of a shorter one.
+        name: what it is called in the error.
+
+    Raises:
+        ImageTooLargeError: its header is longer than that.
+    """
+    if len(start) < START_BYTES or re.match(rb"P[0-9fy]", start) is None:
+        return
+    words = 3 if start.startswith(_BITMAPS) else 4
+    if re.match(rb"(?:\S+\s+){%d}" % words, _COMMENT.sub(b"", start)) is None:
+        raise ImageTooLargeError(
+            f"{name} is a Netpbm file whose header does not end within {START_BYTES:,} bytes.",
+            hint="Save it again without the comment.",
+        )
 
 
 def check_header(image: Image.Image, *, name: str, max_pixels: int) -> None:

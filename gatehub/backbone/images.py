@@ -17,7 +17,7 @@ from PIL import Image, ImageColor
 
 from gatehub._text import shorten
 from gatehub.backbone._depth import scale_depth
-from gatehub.backbone._headers import check_header
+from gatehub.backbone._headers import START_BYTES, check_header, check_start
 from gatehub.errors import ImageTooLargeError, InputError
 
 DEFAULT_MAX_PIXELS = 50_000_000
@@ -115,7 +115,7 @@ def open_image(
     """
     name = name_source(source)
     try:
-        with _open(source) as image:
+        with _open(source, name) as image:
             check_header(image, name=name, max_pixels=max_pixels)
             return _convert(image, name) if rules is None else _flatten(image, rules, name)
     except InputError:
@@ -138,14 +138,17 @@ def name_source(source: ImageSource) -> str:
     return f"'{source}'" if isinstance(source, str | Path) else "The image"
 
 
-def _open(source: ImageSource) -> Image.Image | nullcontext[Image.Image]:
+def _open(source: ImageSource, name: str) -> Image.Image | nullcontext[Image.Image]:
     if isinstance(source, Image.Image):
         return nullcontext(source)  # whoever opened it closes it
     if isinstance(source, np.ndarray):
         return Image.fromarray(source)
-    return Image.open(
-        io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS
-    )
+    if isinstance(source, bytes):
+        check_start(source[:START_BYTES], name=name)
+        return Image.open(io.BytesIO(source), formats=IMAGE_FORMATS)
+    with open(source, "rb") as file:
+        check_start(file.read(START_BYTES), name=name)
+    return Image.open(source, formats=IMAGE_FORMATS)
 
 
 def _convert(image: Image.Image, name: str) -> Image.Image:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from PIL import Image
 from timm.data import create_transform
 
 from gatehub.backbone.images import ImageSource
@@ -15,11 +19,13 @@ from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TrainingError
 from gatehub.training import defaults
 
-if TYPE_CHECKING:
-    import torch
-    from PIL import Image
-
 _MAX_COUNT = 2**63  # what JSON readers and seeds can hold
+_MAX_JITTER = 100
+# Of a policy: how many operations, chains of them and links of a chain an image goes through.
+_COUNTS = ("n", "w", "d")
+_MAX_OPERATIONS = 10
+_MAX_SETTING = 1000  # timm takes a deviation ("mstd") above 100 for a uniform draw
+_TRIALS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +78,9 @@ class Recipe:
                 raise TrainingError(
                     f"{name} is {count!r:.100}; expected {low} or more, a whole number below 2^63."
                 )
-        for name in ("gate_rate", "head_rate", "gate_decay", "head_decay", "color_jitter"):
+        for name in ("gate_rate", "head_rate", "gate_decay", "head_decay"):
             self._check_number(name, math.inf, "0 or more")
+        self._check_number("color_jitter", _MAX_JITTER, f"0 to below {_MAX_JITTER}")
         for name in ("warmup", "label_smoothing", "hflip"):
             self._check_number(name, 1, "0 to below 1")
         if not isinstance(self.min_crop, int | float) or not 0 < self.min_crop <= 1:
@@ -86,17 +93,19 @@ class Recipe:
             raise TrainingError(f"{name} is {value!r:.100}; expected {expected}.")
 
     def _check_policy(self) -> None:
-        """Refuse a policy that timm cannot read; it would say so after the images were read."""
+        """Refuse a policy that timm cannot read or apply, or that takes for ever."""
         policy = self.auto_augment
         try:
             if not isinstance(policy, str):
                 raise TypeError("it is not a string")
-            create_transform(input_size=32, is_training=True, auto_augment=policy or None)
+            _check_settings(policy)
+            if policy:
+                _try_policy(policy)
         # timm asserts, divides and looks up as it reads the text.
         except Exception as error:
             reason = str(error) or type(error).__name__
             raise TrainingError(
-                f"auto_augment is {policy!r:.100}, which timm does not understand: {reason}.",
+                f"auto_augment is {policy!r:.100}, which timm cannot apply: {reason}.",
                 hint="Such as rand-m6-n2, original, v0, 3a or augmix-m3-w3; leave it out for none.",
             ) from error
 
@@ -125,6 +134,37 @@ class Recipe:
             std=preprocessing.std,
         )
         return partial(_open_and_augment, preprocessing, transform)
+
+
+def _check_settings(policy: str) -> None:
+    """Refuse numbers of a policy that would cost minutes for an image.
+
+    Raises:
+        ValueError: a number is too large, or none.
+    """
+    for setting in policy.split("-")[1:]:
+        found = re.match(r"([a-z]*?)(inf|nan|[0-9].*)$", setting, re.DOTALL)
+        if found is None:  # no number, or timm's to refuse
+            continue
+        name, number = found.groups()
+        limit = _MAX_OPERATIONS if name in _COUNTS else _MAX_SETTING
+        if not float(number) <= limit:
+            raise ValueError(f"{setting[:40]!r} is more than {limit}")
+
+
+def _try_policy(policy: str) -> None:
+    """Apply a policy to a small picture, without a trace in what is drawn later."""
+    drawn, numbers = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            transform = create_transform(input_size=32, is_training=True, auto_augment=policy)
+            for seed in range(_TRIALS):
+                random.seed(seed)
+                np.random.seed(seed)
+                transform(Image.new("RGB", (32, 32), "gray"))
+    finally:
+        random.setstate(drawn)
+        np.random.set_state(numbers)
 
 
 def _open_and_augment(

@@ -7,11 +7,13 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageFile
 
-from gatehub.backbone._headers import MAX_SCANS, MAX_SIDE, check_header
+from gatehub.backbone._headers import MAX_SCANS, MAX_SIDE, START_BYTES, check_header
+from gatehub.backbone.images import open_image
 from gatehub.errors import ImageTooLargeError
 from tests.backbone.files import announce_png, encode, gradient, tiff
 
@@ -104,6 +106,34 @@ def test_what_looks_like_a_scan_and_is_none_does_not_count() -> None:
     jpeg = encode(gradient(), "JPEG")
     check(jpeg[:2] + comment + jpeg[2:])
     check(jpeg + b"\0\2" + looks)  # as phones append a film
+
+
+@pytest.mark.parametrize("magic", [b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf"])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_netpbm_file_of_a_long_header_is_refused_before_it_is_opened(
+    magic: bytes, in_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(Image, "open", lambda *args, **_: opened.append(args))
+    words = [magic, b"9", b"9", b"255"][: 3 if magic in (b"P1", b"P4") else 4]
+    for place in range(1, len(words) + 1):
+        comment = b"#" + b"x" * START_BYTES
+        header = b" ".join(words[:place]) + comment + b"\n " + b" ".join(words[place:])
+        data: bytes | Path = header + b"\n" + bytes(400)
+        if in_file:
+            (tmp_path / "a.ppm").write_bytes(header)
+            data = tmp_path / "a.ppm"
+        with pytest.raises(ImageTooLargeError, match="header does not end within 4,096 bytes"):
+            open_image(data)
+    assert opened == []
+
+
+def test_a_netpbm_file_may_have_a_comment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    comment = b"#" + b"x" * (START_BYTES - 100) + b"\n"
+    for header in (b"P6\n" + comment + b"40 30\n255\n", b"P6 4" + comment + b"0 30 255\n"):
+        assert open_image(header + bytes(3600)).size == (40, 30)
+    assert open_image(b"P1 90 90\n" + b"0" * 8100).size == (90, 90)
 
 
 def test_an_image_in_memory_has_nothing_to_check_but_its_size() -> None:

@@ -18,7 +18,14 @@ from gatehub.errors import ExportFormatError, ExportIntegrityError, GatehubError
 from gatehub.export import FileState, verify_onnx
 from gatehub.export._digests import Digests
 from tests.export.exports import LABELS, Exported
-from tests.export.test_verify import GOLDEN, edit, edit_metadata, read_metadata, set_entry
+from tests.export.test_verify import (
+    GOLDEN,
+    edit,
+    edit_metadata,
+    forget_digests,
+    read_metadata,
+    set_entry,
+)
 
 Change = Callable[[onnx.ModelProto], object]
 
@@ -109,6 +116,47 @@ def test_an_entry_of_gatehubs_that_was_added_or_stands_twice(
     with pytest.raises(ExportFormatError, match=r"'gatehub.labels' stands twice"):
         verify_onnx(add("gatehub.labels", '["a", "b", "c", "d"]'))
     assert verify_onnx(add("licence", "mine")).state is FileState.changed
+
+
+def add_first_output(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Neg", ["logits"], ["probabilities"]))
+    value = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["b", len(LABELS)])
+    model.graph.output.insert(0, value)
+
+
+def add_last_output(model: onnx.ModelProto) -> None:
+    name = model.graph.node[3].output[0]
+    model.graph.output.append(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", "c", "h", "w"])
+    )
+
+
+def make_weight_an_input(model: onnx.ModelProto) -> None:
+    weight = model.graph.initializer[0]
+    value = helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+    model.graph.input.append(value)
+
+
+@pytest.mark.parametrize("digests", [True, False])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (add_first_output, "output 'probabilities'"),
+        (add_last_output, "output '"),
+        (make_weight_an_input, "input '"),
+    ],
+)
+def test_an_input_or_output_of_its_own_is_an_edit(
+    exported: Exported, tmp_path: Path, change: Change, named: str, digests: bool
+) -> None:
+    def edit_ends(model: onnx.ModelProto) -> None:
+        change(model)
+        if not digests:
+            forget_digests(model)
+
+    path = edit(exported, tmp_path / "birds.onnx", edit_ends)
+    with pytest.raises(ExportIntegrityError, match=f"edited after its export: {named}"):
+        verify_onnx(path)
 
 
 def test_every_weight_is_watched_to_its_last_bit(exported: Exported, tmp_path: Path) -> None:

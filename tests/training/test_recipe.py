@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -44,8 +45,16 @@ PREPROCESSING = Preprocessing(
         ({"gate_rate": float("nan")}, "gate_rate is nan"),
         ({"head_rate": "fast"}, "head_rate is 'fast'; expected 0 or more"),
         ({"min_crop": None}, "min_crop is None"),
-        ({"auto_augment": "bogus"}, "auto_augment is 'bogus', which timm does not understand"),
+        ({"auto_augment": "bogus"}, "auto_augment is 'bogus', which timm cannot apply"),
         ({"auto_augment": None}, "auto_augment is None"),
+        ({"auto_augment": "augmix-a0"}, "auto_augment is 'augmix-a0', which timm cannot apply"),
+        ({"auto_augment": "augmix-ainf"}, "'ainf' is more than 1000"),
+        ({"auto_augment": "rand-m9-mstdnan"}, "'mstdnan' is more than 1000"),
+        ({"auto_augment": "rand-m9-n11"}, "'n11' is more than 10"),
+        ({"auto_augment": "rand-m9-n1000000"}, "'n1000000' is more than 10"),
+        ({"auto_augment": "augmix-w100000"}, "'w100000' is more than 10"),
+        ({"auto_augment": "augmix-m3-d1000000"}, "'d1000000' is more than 10"),
+        ({"color_jitter": 1e308}, r"color_jitter is 1e\+308; expected 0 to below 100"),
     ],
 )
 def test_refuses_what_is_out_of_range(setting: dict[str, object], text: str) -> None:
@@ -60,6 +69,21 @@ def test_rate_rises_then_falls_to_nothing() -> None:
     assert rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 0.01
+
+
+def draw_numbers() -> list[float]:
+    return [random.random(), np.random.rand(), torch.rand(()).item()]
+
+
+@pytest.mark.parametrize(
+    "policy", ["rand-m9-n2-mstd0.5-inc1", "rand-m9-mstd101", "original-mstd0.5", "v0r", "3a"]
+)
+def test_a_policy_is_tried_without_a_trace(policy: str) -> None:
+    seed_everything(0)
+    expected = draw_numbers()
+    seed_everything(0)
+    assert Recipe(auto_augment=policy).auto_augment == policy
+    assert draw_numbers() == expected
 
 
 def test_augmentation_depends_on_the_seed_alone() -> None:
