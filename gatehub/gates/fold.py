@@ -18,7 +18,7 @@ from gatehub.gates.heads import find_head_places, name_head
 from gatehub.gates.layout import GateLayout, SiteGate
 from gatehub.gates.norm_folding import merge_norms
 from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
-from gatehub.gates.sites import copy_plain
+from gatehub.gates.sites import copy_plain, mark_plain
 
 # Fine-tuning on larger images is common: at 448 pixels a side, or 1024, what was trained at 224.
 MAX_INPUT_GROWTH = 32
@@ -48,6 +48,11 @@ def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) ->
     reaches the backbone or the adapter. An `Engine` keeps many tasks in memory, each at the cost
     of its own layers only.
 
+    Layers that form their kernel from their weight, such as timm's `StdConv2d`, become plain ones,
+    since no weight of theirs stands for a gated kernel. Each has an empty buffer such as
+    `weight_is_not_for_StdConv2d`, so that timm's own model refuses the `state_dict`; another
+    folded model takes it.
+
     Args:
         backbone: the one that the adapter was trained on.
         adapter: gates, normalisation values and head of a task.
@@ -75,6 +80,7 @@ def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) ->
         install_tensors(model, fold_weights(backbone, model, adapter))
         if merge_norm:
             merge_norms(model, input_size=backbone.preprocessing.input_size)
+        mark_plain(model, theirs)
         own_memory(model, lenders=(*theirs.parameters(), *theirs.buffers(), *given))
     return model.eval().requires_grad_(False)
 

@@ -183,6 +183,23 @@ def copy_plain(model: nn.Module, *, exclude: Sequence[str] = ()) -> nn.Module:
     return copied
 
 
+def mark_plain(copied: nn.Module, model: nn.Module) -> None:
+    """Let strict loading tell a plain layer's weight from that of the layer it replaced.
+
+    Args:
+        copied: from `copy_plain`; changed in place.
+        model: what it was copied from.
+    """
+    plain = dict(copied.named_modules())
+    rules = registered_sites()
+    for name, module in model.named_modules():
+        rule = rules.get(type(module))
+        if rule is None or rule.plain is None or type(plain.get(name, module)) is type(module):
+            continue
+        mark = f"weight_is_not_for_{type(module).__name__}"
+        plain[name].register_buffer(mark, torch.empty(0))
+
+
 def _holds(module: nn.Module, part: str) -> bool:
     return isinstance(module._parameters.get(part, module._buffers.get(part)), Tensor)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -352,6 +353,16 @@ def test_a_folded_standardised_layer_is_a_plain_convolution() -> None:
         "fc.weight",
         "fc.bias",
     }
+
+
+@pytest.mark.parametrize("layer", [StdConv2d, StdConv2dSame, ScaledStdConv2d, ScaledStdConv2dSame])
+def test_a_standardised_model_does_not_take_folded_weights(layer: type[nn.Conv2d]) -> None:
+    backbone = Backbone(OneLayer(layer(3, 8, 3), 8))
+    folded, other = (fold(backbone, adapt(make_trained(backbone, seed=s))) for s in (1, 2))
+    with pytest.raises(RuntimeError, match=rf"layer\.weight_is_not_for_{layer.__name__}"):
+        OneLayer(layer(3, 8, 3), 8).load_state_dict(folded.state_dict())
+    other.load_state_dict(copy.deepcopy(folded).state_dict())
+    assert torch.equal(other(random_images()), folded(random_images()))
 
 
 def test_a_folded_model_is_frozen_and_evaluates(tiny_backbone: Backbone) -> None:
