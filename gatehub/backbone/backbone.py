@@ -17,6 +17,7 @@ from gatehub.backbone.classifier import split_classifier
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.backbone.seal import Seal
 from gatehub.backbone.structure import refuse_reparameterised
+from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import BackboneChangedError, BackboneError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Backbone(nn.Module):
             every pass (weight norm, spectral norm, pruning).
     """
 
+    @pin_settings()
     def __init__(
         self,
         model: nn.Module,
@@ -144,6 +146,7 @@ class Backbone(nn.Module):
         return super().train(False)
 
 
+@pin_settings()
 def load_backbone(
     name: str | BackboneIdentity,
     *,
@@ -151,7 +154,7 @@ def load_backbone(
     pretrained: bool = True,
     seed: int = 0,
 ) -> Backbone:
-    """Load a timm model and freeze it.
+    """Load a timm model and freeze it: on the CPU, in the dtype of its weights' file.
 
     Args:
         name: any timm name, with or without a tag ("resnet18.a1_in1k"); "hf-hub:ORG/NAME" or
@@ -227,6 +230,7 @@ def check_backbone(
         _weights.resolve_file(weights)
 
 
+@pin_settings()
 def build_structure(name: str) -> nn.Module:
     """Build a network without weights, on the meta device, which takes no memory for them.
 

@@ -54,9 +54,10 @@ def pin_settings() -> Iterator[None]:
     """Set aside what the host has set for this thread, and for the whole process.
 
     It is for timm's and torch's own code, which makes layers and graphs in the default dtype:
-    building a backbone or its classifier, exporting a graph. torch knows some settings for the
-    whole process only. So where the host has changed those, its other threads see torch's own
-    values until the last of these blocks ends: not for what every request passes.
+    building a backbone or its classifier, exporting a graph. As a decorator, it spans a function.
+    torch knows some settings for the whole process only. So where the host has changed those, its
+    other threads see torch's own values until the last of these blocks ends: not for what every
+    request passes.
     """
     with pin_thread_settings(), _PROCESS:
         yield

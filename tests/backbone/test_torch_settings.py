@@ -5,13 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gatehub.backbone import Backbone, load_backbone
+from gatehub.backbone.backbone import build_structure
 from gatehub.backbone.torch_settings import pin_settings, pin_thread_settings
 
+NET = "test_resnet"
 Setting = Callable[[], AbstractContextManager[object]]
 
 
@@ -174,3 +179,32 @@ def test_what_the_host_sets_meanwhile_is_kept() -> None:
         with pin_settings():
             torch.set_default_dtype(torch.float16)
         assert torch.get_default_dtype() is torch.float16
+
+
+def test_a_loaded_backbone_holds_what_its_source_holds(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    save_file(load_backbone(NET, pretrained=False).model.state_dict(), path)
+    makers: dict[str, Callable[[], Backbone]] = {
+        "demo": lambda: load_backbone("demo"),
+        "seed": lambda: load_backbone(NET, pretrained=False),
+        "file": lambda: load_backbone(NET, weights=path),
+        "object": lambda: Backbone(load_backbone(NET, pretrained=False).model),
+    }
+    digests = {name: make().digest for name, make in makers.items()}
+    for enter in ALL.values():
+        for name, make in makers.items():
+            with enter():
+                backbone = make()
+            assert backbone.digest == digests[name]
+            tensors = backbone.state_dict().values()
+            assert {t.device.type for t in tensors} == {"cpu"}
+            assert {t.dtype for t in tensors} == {torch.float32, torch.int64}
+            assert not any(t.is_inference() for t in tensors)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_structure_alone_is_built_as_ever(name: str) -> None:
+    with ALL[name]():
+        model = build_structure("demo")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert not any(p.is_inference() for p in model.parameters())
