@@ -6,12 +6,15 @@ import signal
 import sys
 from types import FrameType
 
-# A closed terminal sends the first, `kill`, systemd, containers and time limits the second.
-_ENDING = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGTERM") if hasattr(signal, name))
+# A closed terminal sends the first, `kill`, systemd, containers and time limits the second,
+# a limit of processor time the third.
+_ENDING = tuple(
+    getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGXCPU") if hasattr(signal, name)
+)
 
 
 def unwind_on_signals() -> None:
-    """Let SIGHUP and SIGTERM raise SystemExit in the main thread, with 128 plus their number.
+    """Let these signals raise SystemExit in the main thread, with 128 plus their number.
 
     By default they end a process at once, and what it was just making stays half made. Those
     that whoever started the command has set to be ignored, as `nohup` does, stay ignored.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,9 +19,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gatehub._disk import sync_file, sync_folder, write_whole
+from gatehub._text import quote
 from gatehub.hub.files import KnownFile, StoredFile, is_digest, looks_like, prove
 from gatehub.hub.guard import guarded
 from gatehub.hub.names import is_commit, is_component
+from gatehub.hub.reports import warn
 
 _KNOWN, _SEEN = ".known", ".seen"
 _MAX_RECORD_BYTES = 100_000
@@ -74,7 +77,8 @@ class Cache:
     def place(self, repo: str, commit: str, stage: Path, files: Mapping[str, StoredFile]) -> None:
         """Give a proven folder its place in the cache, in place of a damaged one.
 
-        What is there already stays if it is sound: another pull may be using it.
+        What is there already stays if it is sound: another pull may be using it. A folder with
+        files that no pull has put there is kept beside it, and a `HubWarning` says where.
 
         Args:
             repo: `org/name`.
@@ -86,7 +90,7 @@ class Cache:
         with guarded(self.root / repo):  # or two would both see a damaged one, and take it away
             if prove(folder, files) is None:
                 with suppress(FileNotFoundError):
-                    os.rename(folder, stage.with_name(f"{stage.name}.old"))
+                    _set_aside(folder, stage, files)
                 os.rename(stage, folder)
                 sync_folder(folder.parent)
 
@@ -116,6 +120,20 @@ class Cache:
             return revision
         commit = (_read(self.root / repo / _SEEN / revision) or b"").decode("ascii", "replace")
         return commit if is_commit(commit) else None
+
+
+def _set_aside(folder: Path, stage: Path, files: Mapping[str, StoredFile]) -> None:
+    """Move a folder to where it is removed with the stage, or to be kept if others use it, too."""
+    others = sorted({path.name for path in folder.iterdir()} - files.keys())
+    if not others:
+        os.rename(folder, stage.with_name(f"{stage.name}.old"))
+        return
+    kept = folder.with_name(f"{folder.name}.kept-{secrets.token_hex(4)}")
+    os.rename(folder, kept)
+    warn(
+        f"The cache's folder {folder} had files that are not the adapter's "
+        f"({quote(', '.join(others))}); they are in {kept} now."
+    )
 
 
 def cached_adapters() -> list[tuple[str, str, Path]]:

@@ -30,7 +30,7 @@ from gatehub.hub.lock import Pin, add_pin, read_lock
 from gatehub.hub.names import is_commit, split_name
 from gatehub.hub.opening import open_hub
 from gatehub.hub.protocol import Hub
-from gatehub.hub.reports import Report, told, warn
+from gatehub.hub.reports import Report, reading, told, warn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +174,8 @@ class _Pull:
         if is_commit(self._revision) and self._cache.files(self._repo, self._revision.lower()):
             return self._revision.lower(), False
         try:
-            commit = self._store.resolve(self._repo, self._revision)
+            with reading(self._store.place):
+                commit = self._store.resolve(self._repo, self._revision)
         except HubUnreachableError as error:
             seen = self._cache.seen(self._repo, self._revision)
             if seen is None or self._cache.files(self._repo, seen) is None:

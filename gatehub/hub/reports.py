@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from gatehub.errors import GatehubError, HubError, HubWarning
+from gatehub.errors import GatehubError, HubError, HubUnreachableError, HubWarning
 
 Report = Callable[[str], None]
+
+# What a mounted drive says while its server is away; not every system has each.
+_NAMES = (
+    "EIO ENODEV ENXIO ENOTCONN ESTALE EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH ENETRESET "
+    "ECONNABORTED ECONNRESET ETIMEDOUT EREMOTEIO"
+)
+_AWAY = {number for number, name in errno.errorcode.items() if name in _NAMES.split()}
 
 
 def warn(sentence: str) -> None:
@@ -28,4 +37,24 @@ def told(doing: str) -> Iterator[None]:
         raise HubError(
             f"{doing} failed: {error.strerror or error}{where}.",
             hint="Nothing half-written is left in its place. Fix that, and run the command again.",
+        ) from error
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Tell a mounted hub that does not answer from what else the operating system refuses.
+
+    Raises:
+        HubUnreachableError: the drive's server is away.
+    """
+    try:
+        yield
+    except GatehubError:
+        raise
+    except OSError as error:
+        if error.errno not in _AWAY:
+            raise
+        raise HubUnreachableError(
+            f"{where} cannot be read: {os.strerror(error.errno)}.",
+            hint="Check the drive and its server.",
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -261,3 +262,73 @@ def test_the_cache_serves_while_a_folder_hub_is_away(
         with pytest.raises(kind, match="not in the cache either"):
             pull("acme/bees", hub=hub)
     push(adapter_folder, REPO, hub=hub)  # a first push makes a hub
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN]
+)
+def test_the_cache_serves_while_a_drive_does_not_answer(
+    number: int, adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
+    hub = tmp_path / "hub"
+    push(adapter_folder, REPO, hub=hub, tag="v1")
+    before = pull(f"{REPO}@v1", hub=hub)
+
+    def fail(*_: object) -> bool:
+        raise OSError(number, os.strerror(number), str(hub))
+
+    monkeypatch.setattr("gatehub.hub.folder.disk.Disk.exists", fail)
+    with pytest.warns(HubWarning, match=r"cannot be read: .* from the cache .* may be stale"):
+        assert pull(f"{REPO}@v1", hub=hub) == before
+    with pytest.raises(HubUnreachableError, match="not in the cache either"):
+        pull("acme/bees", hub=hub)
+
+
+def test_a_drive_that_allows_nothing_is_not_taken_for_one_that_is_away(
+    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(adapter_folder, REPO, hub=tmp_path / "hub")
+
+    def fail(*_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("gatehub.hub.folder.disk.Disk.exists", fail)
+    with pytest.raises(HubError, match="Permission denied") as refused:
+        pull(REPO, hub=tmp_path / "hub")
+    assert not isinstance(refused.value, HubUnreachableError)
+
+
+def test_what_a_user_put_into_the_cache_is_kept(
+    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
+    push(adapter_folder, REPO, hub=tmp_path / "hub")
+    folder = pull(REPO, hub=tmp_path / "hub")
+    (folder / "NOTES.md").write_text("mine")
+    (folder / ".git").mkdir()
+    with pytest.warns(HubWarning, match=r"\.git, NOTES\.md.*; they are in .*\.kept-"):
+        assert pull(REPO, hub=tmp_path / "hub") == folder
+    (kept,) = folder.parent.glob("*.kept-*")
+    assert (kept / "NOTES.md").read_text() == "mine"
+    assert (kept / ".git").is_dir()
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        path.name for path in adapter_folder.iterdir()
+    )
+    (folder / "README.md").write_text("damaged")
+    assert pull(REPO, hub=tmp_path / "hub") == folder
+    assert len([*folder.parent.glob("*.kept-*")]) == 1
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini"])
+def test_leftovers_of_a_desktop_are_no_tags(
+    name: str, adapter_folder: Path, tmp_path: Path
+) -> None:
+    hub = FolderHub(tmp_path / "hub")
+    push(adapter_folder, REPO, hub=tmp_path / "hub", tag="v1")
+    for folder in ("tags", "heads", "heads/main"):
+        (tmp_path / "hub" / "repos" / REPO / "refs" / folder / name).write_bytes(b"\0")
+    assert verify_hub(hub).problems == ()
+    collect_garbage(hub)
+    (row,) = hub.list_revisions(REPO)
+    assert row.tags == ("v1",)

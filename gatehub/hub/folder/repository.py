@@ -16,6 +16,8 @@ from gatehub.hub.names import DEFAULT_BRANCH, check_repository, is_ref
 _MAX_REF_BYTES = 100
 _NUMBER = re.compile(r"[0-9]{8}")
 _DELETED = "deleted"
+# What desktops and network drives leave in a folder, and what could be a tag's name.
+_LEFTOVERS = {"Thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini"}
 _RESTORE = "Restore that file from a copy of the hub."
 
 
@@ -49,7 +51,9 @@ class Repository:
 
     def tags(self) -> dict[str, str]:
         """Every tag and its commit, by name."""
-        commits = {name: self.tagged(name) for name in self._named("tags")}
+        commits = {
+            name: self.tagged(name) for name in self._named("tags") if name not in _LEFTOVERS
+        }
         return {tag: commit for tag, commit in commits.items() if commit is not None}
 
     def head(self, branch: str, *, at_least: int = 0) -> Head | None:
