@@ -113,12 +113,13 @@ class Backbone(nn.Module):
         """Refuse to go on with other weights than those that the identity names.
 
         Every weight is read: 20 ms for a ResNet-18. Moving or casting the backbone itself
-        (`backbone.to(...)`, `backbone.half()`) is no such change.
+        (`backbone.to(...)`, `backbone.half()`) is no such change, but a cast that rounds cannot be
+        taken back: `backbone.half().float()` has other weights.
 
         Raises:
             BackboneChangedError: a weight has changed since the backbone was loaded.
         """
-        changed = self._find_changed()
+        changed = self._seal.find_changed(self._sealed())
         if changed:
             others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise BackboneChangedError(
@@ -128,17 +129,16 @@ class Backbone(nn.Module):
                 "of its own. To cast a backbone, cast the Backbone and not its model.",
             )
 
-    def _find_changed(self) -> tuple[str, ...]:
-        present = self.model.state_dict()
-        return self._seal.find_changed({n: t for n, t in present.items() if n in self._names})
+    def _sealed(self) -> dict[str, Tensor]:
+        return {n: t for n, t in self.model.state_dict().items() if n in self._names}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast every tensor, on purpose; what changed before is still told."""
-        unchanged = not self._find_changed()
+        before = self._sealed()
+        unchanged = not self._seal.find_changed(before)
         applied: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if unchanged:
-            present = self.model.state_dict()
-            self._seal = Seal({n: t for n, t in present.items() if n in self._names})
+            self._seal = self._seal.follow(before, self._sealed())
         return applied
 
     def train(self, mode: bool = True) -> Self:

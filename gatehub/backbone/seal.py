@@ -17,10 +17,31 @@ class Seal:
 
     Args:
         tensors: by name; they are read, and not kept.
+        rounded_to: the dtype that some of them were rounded to; in another one they are not what
+            they were, though no value has changed since.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], *, rounded_to: torch.dtype | None = None
+    ) -> None:
         self._known = _describe(tensors)
+        self._rounded_to = rounded_to
+
+    def follow(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Seal:
+        """Return the seal for what a move or a cast has made of tensors.
+
+        Args:
+            before: the tensors that are sealed.
+            after: what has their place now. A cast may round them. Whatever else changes their
+                values, such as `to_empty`, breaks the seal.
+        """
+        rounded_to = self._rounded_to
+        for name, tensor in after.items():
+            if not _is_same(before[name], tensor):
+                if tensor.dtype == before[name].dtype:
+                    return self
+                rounded_to = tensor.dtype
+        return Seal(after, rounded_to=rounded_to)
 
     def find_changed(self, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
         """Return the names of tensors that differ, are missing or are new.
@@ -30,11 +51,30 @@ class Seal:
         """
         found = _describe(tensors)
         names = self._known.keys() | found.keys()
-        return tuple(sorted(n for n in names if self._known.get(n) != found.get(n)))
+        return tuple(
+            sorted(
+                name
+                for name in names
+                if self._known.get(name) != found.get(name) or self._is_widened(tensors[name])
+            )
+        )
+
+    def _is_widened(self, tensor: Tensor) -> bool:
+        return (
+            self._rounded_to is not None
+            and tensor.is_floating_point()
+            and tensor.dtype != self._rounded_to
+        )
 
 
 def _describe(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size, int]]:
     return {name: (t.dtype, t.shape, _sum_bytes(t)) for name, t in tensors.items()}
+
+
+def _is_same(before: Tensor, after: Tensor) -> bool:
+    """Whether two tensors hold the same values, whatever their dtypes and devices."""
+    wide = torch.promote_types(before.dtype, after.dtype)
+    return before.shape == after.shape and _sum_bytes(before.to(wide)) == _sum_bytes(after.to(wide))
 
 
 def _sum_bytes(tensor: Tensor) -> int:

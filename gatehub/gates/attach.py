@@ -147,10 +147,11 @@ class GatedModel(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast every tensor, on purpose; what changed before is still told."""
-        unchanged = not self._seal.find_changed(self._frozen())
+        before = {name: tensor.detach() for name, tensor in self._frozen().items()}
+        unchanged = not self._seal.find_changed(before)
         applied: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if unchanged:
-            self._seal = Seal(self._frozen())
+            self._seal = self._seal.follow(before, self._frozen())
         return applied
 
     def _learned(self, names: Iterable[str]) -> dict[str, nn.Parameter]:

@@ -13,7 +13,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
-from gatehub.errors import BackboneChangedError, GateError
+from gatehub.errors import BackboneChangedError, GateError, GatehubError
 from gatehub.gates.attach import attach_gates
 from gatehub.gates.fold import fold
 from gatehub.runtime.engine import Engine
@@ -303,6 +303,34 @@ def test_a_backbone_may_be_moved_and_cast_on_purpose(cast: Callable[[Backbone], 
     folded = fold(backbone, adapter)
     answer = folded(random_images(dtype=next(folded.parameters()).dtype))
     assert torch.allclose(answer.float(), expected, rtol=0.01, atol=0.01)
+
+
+SPOILED: dict[str, Callable[[torch.nn.Module], object]] = {
+    "rounded": lambda module: module.half().float(),
+    "rounded twice": lambda module: module.bfloat16().half().double(),
+    "rounded, moved": lambda module: (
+        module.bfloat16().to(memory_format=torch.channels_last).float()
+    ),
+    "emptied": lambda module: module.to_empty(device="cpu"),
+}
+
+
+@pytest.mark.parametrize("deed", SPOILED)
+def test_what_a_cast_has_rounded_or_emptied_is_not_what_was_loaded(deed: str) -> None:
+    backbone = make_backbone()
+    model = make_trained(backbone)
+    adapter = Adapter.from_model(model, task="birds")
+    SPOILED[deed](backbone)
+    for ask in (
+        lambda: fold(backbone, adapter),
+        lambda: attach_gates(backbone, labels=LABELS),
+        lambda: Engine(backbone),
+    ):
+        with pytest.raises(BackboneChangedError, match="have changed since it was loaded"):
+            ask()
+    SPOILED[deed](model)
+    with pytest.raises(GatehubError, match=r"have changed|NaN"):  # of what is learned
+        Adapter.from_model(model, task="birds")
 
 
 def test_what_writes_into_frozen_weights_of_a_gated_model_makes_no_adapter() -> None:
