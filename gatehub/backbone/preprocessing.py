@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MAX_INPUT_SIDE = 4096
 # Of an image that is resized before it is cropped.
 MAX_RESIZED_PIXELS = DEFAULT_MAX_PIXELS
+_LONG = 2  # width over height of a photograph, at most; some are wider
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -101,10 +102,11 @@ class Preprocessing:
                 f"Preprocessing crop is {self.crop_pct} {quote(self.crop_mode, 40)}; expected a "
                 f"share in (0, 1] and one of {', '.join(sorted(_CROP_MODES))}."
             )
-        if height / self.crop_pct * (width / self.crop_pct) > MAX_RESIZED_PIXELS:
+        if height / self.crop_pct * (width / self.crop_pct) > MAX_RESIZED_PIXELS / _LONG:
             raise InputError(
-                f"Preprocessing crop_pct is {self.crop_pct}, for which any image would be resized "
-                f"to more than {MAX_RESIZED_PIXELS:,} pixels before {height} x {width} are cut out."
+                f"Preprocessing crop_pct is {self.crop_pct}, for which a photograph would be "
+                f"resized to more than {MAX_RESIZED_PIXELS:,} pixels before {height} x {width} are "
+                "cut out."
             )
 
     @classmethod

@@ -190,7 +190,7 @@ OUT_OF_RANGE: list[tuple[tuple[str | int, ...], object, str]] = [
     (("preprocessing", "interpolation"), "magic", "'magic'; expected one of"),
     (("preprocessing", "crop_pct"), 1.5, r"expected a share in \(0, 1\]"),
     (("preprocessing", "crop_mode"), "", "crop is 0.875 ''; expected"),
-    (("preprocessing", "crop_pct"), 1e-9, "for which any image would be resized to more than"),
+    (("preprocessing", "crop_pct"), 1e-9, "for which a photograph would be resized to more than"),
     (("preprocessing", "std", 1), 1e-300, "leave some of the 256 levels .* infinite or equal"),
     (("preprocessing", "mean", 1), 1e300, "leave some of the 256 levels .* infinite or equal"),
     (("preprocessing", "image_rules"), None, "image_rules is null; expected an object"),
