@@ -189,18 +189,28 @@ def remove_abandoned(folder: Path, *, older_than_s: float = 0.0) -> tuple[int, i
                 path, found = Path(entry.path), entry.stat(follow_symlinks=False)
                 if time.time() - found.st_mtime < older_than_s:
                     continue
-                if stat.S_ISREG(found.st_mode) and _is_abandoned(path):
-                    path.unlink()
-                    count, size = count + 1, size + found.st_size
-                elif stat.S_ISDIR(found.st_mode) and _is_abandoned(path / _MARK):
-                    size += sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
-                    shutil.rmtree(path)
-                    count += 1
+                is_folder = stat.S_ISDIR(found.st_mode)
+                if not is_folder and not stat.S_ISREG(found.st_mode):
+                    continue
+                # Removed under the lock, or its maker could lock it in between and trust it.
+                with _abandoned(path / _MARK if is_folder else path) as abandoned:
+                    if not abandoned:
+                        continue
+                    files = [path, *path.rglob("*")] if is_folder else [path]
+                    freed = sum(file.lstat().st_size for file in files if file.is_file())
+                    if is_folder:
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+                    count, size = count + 1, size + freed
     return count, size
 
 
-def _is_abandoned(path: Path) -> bool:
+@contextmanager
+def _abandoned(path: Path) -> Iterator[bool]:
     """Whether who made a file is gone: nobody locks it, or it is old where nobody can lock.
+
+    It stays locked within the with block.
 
     Raises:
         OSError: there is no such file, or it is somebody else's.
@@ -208,10 +218,11 @@ def _is_abandoned(path: Path) -> bool:
     flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with os.fdopen(os.open(path, flags), "rb+") as stream:
         found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            return False
-        locked = _lock(stream)
-        return time.time() - found.st_mtime > _ABANDONED_S if locked is None else locked
+        locked = _lock(stream) if stat.S_ISREG(found.st_mode) else False
+        if locked is not None:
+            yield locked
+            return
+    yield time.time() - found.st_mtime > _ABANDONED_S
 
 
 def _claim(stream: BinaryIO) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -292,3 +293,25 @@ def test_of_many_who_create_a_file_one_does(tmp_path: Path) -> None:
     ((_, winner),) = [entry for entry in made if entry[0]]
     assert (tmp_path / "file").read_bytes() == b"%d" % winner
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_what_is_taken_for_abandoned_is_removed_before_anybody_else_can_lock_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its maker waits for the lock, and sees then that it is gone."""
+    room = tmp_path / f".gatehub-{'0' * 16}.tmp"
+    room.mkdir()
+    mark = room / _disk._MARK
+    mark.touch()
+    free: list[bool] = []
+    rmtree = shutil.rmtree
+
+    def look(path: Path) -> None:
+        with mark.open("rb") as stream:
+            free.append(_disk._lock(stream) is not False)
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", look)
+    assert _disk.remove_abandoned(tmp_path) == (1, 0)
+    assert free == [False]

@@ -27,6 +27,9 @@ from gatehub.adapter.folder import ADAPTER_FILES, CARD_FILE, CONFIG_FILE
 V = TypeVar("V")
 
 _LOG_FILE = "training.jsonl"
+# Parts of a PNG in which programs and cameras write: of the first kind the text can be read here.
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Settings whose values are places by their meaning.
 _PLACES = re.compile(r"data|dir|file|folder|path|root|source|weights", re.IGNORECASE)
@@ -89,7 +92,7 @@ def without_paths(
         ),
         metrics=_cut_names(config.metrics, found),
     )
-    texts = {}
+    changed = {}
     for name in (CARD_FILE, _LOG_FILE):
         if (folder / name).is_file():
             # What is no UTF-8 stays as it is.
@@ -99,19 +102,28 @@ def without_paths(
             else:
                 after = _cut_log(before, found)
             if after != before:
-                texts[name] = after.encode("utf-8", "surrogateescape")
+                changed[name] = after.encode("utf-8", "surrogateescape")
+    for name in filter(_is_picture, ADAPTER_FILES):
+        if (folder / name).is_file():
+            picture = (folder / name).read_bytes()
+            bare = _drop_texts(picture, name, found)
+            if bare != picture:
+                changed[name] = bare
     if not found:
         yield folder, config, []
         return
-    if _LOG_FILE in texts:
-        digest = hashlib.sha256(texts[_LOG_FILE]).hexdigest()
-        published = published.with_files(config.tensors, {**config.files, _LOG_FILE: digest})
+    digests = {
+        name: hashlib.sha256(data).hexdigest()
+        for name, data in changed.items()
+        if name in config.files
+    }
+    published = published.with_files(config.tensors, {**config.files, **digests})
     with TemporaryDirectory(prefix="gatehub-push-") as temporary:
         copy = Path(temporary)
         for name in ADAPTER_FILES:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, copy / name)
-        for name, data in {**texts, CONFIG_FILE: published.to_json()}.items():
+        for name, data in {**changed, CONFIG_FILE: published.to_json()}.items():
             (copy / name).write_bytes(data)
         yield copy, published, sorted(found)
 
@@ -179,6 +191,27 @@ def _cut_record(line: str, found: dict[str, str]) -> str:
         return line if after == before else json.dumps(after)
     except (ValueError, RecursionError):
         return _cut_setting("", line, found)
+
+
+def _is_picture(name: str) -> bool:
+    return name.endswith(".png")
+
+
+def _drop_texts(picture: bytes, name: str, found: dict[str, str]) -> bytes:
+    """Leave out what a PNG says beside its pixels, unless it provably holds no path."""
+    if not picture.startswith(_SIGNATURE):
+        return picture
+    kept, at = [_SIGNATURE], len(_SIGNATURE)
+    while at < len(picture):
+        end = at + 12 + int.from_bytes(picture[at : at + 4], "big")
+        kind, data = picture[at + 4 : at + 8], picture[at + 8 : end - 4]
+        text = data.decode("latin-1").replace("\0", "\n")
+        if kind not in _TEXTS or (kind == b"tEXt" and _cut_setting("", text, {}) == text):
+            kept.append(picture[at:end])
+        else:
+            found[f"a {kind.decode()} of {name}"] = "nothing"
+        at = end
+    return b"".join(kept)
 
 
 def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

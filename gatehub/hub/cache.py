@@ -124,7 +124,7 @@ class Cache:
 
 def _set_aside(folder: Path, stage: Path, files: Mapping[str, StoredFile]) -> None:
     """Move a folder to where it is removed with the stage, or to be kept if others use it, too."""
-    others = sorted({path.name for path in folder.iterdir()} - files.keys())
+    others = sorted(set(os.listdir(folder)) - files.keys()) if folder.is_dir() else []
     if not others:
         os.rename(folder, stage.with_name(f"{stage.name}.old"))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gatehub.adapter import verify_adapter
 from gatehub.adapter.card_check import check_card
@@ -253,3 +256,51 @@ def test_lines_of_a_log_that_hide_a_value_are_cut_as_text(folder: Path) -> None:
 def test_a_backbone_by_its_name_on_a_hub_stays(folder: Path) -> None:
     training = {"backbone": "acme/net", "license": "acme/licence"}
     assert publish(make_sample(training=training).save(folder))[1] == []
+
+
+def picture(**texts: str) -> bytes:
+    info = PngInfo()
+    for key, text in texts.items():
+        if key.startswith("z"):
+            info.add_text(key, text, zip=True)
+        elif key.startswith("i"):
+            info.add_itxt(key, text)
+        else:
+            info.add_text(key, text)
+    buffer = io.BytesIO()
+    image = Image.new("RGB", (5, 4), (9, 8, 7))
+    image.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("key", ["Source", "zSource", "iSource"])
+@pytest.mark.parametrize("name", ["training.png", "gates.png"])
+def test_a_picture_is_published_without_what_programs_wrote_in_it(
+    key: str, name: str, folder: Path
+) -> None:
+    make_sample().save(folder)
+    (folder / name).write_bytes(picture(Title="Curve", **{key: "/home/alice/secret/photos"}))
+    with without_paths(folder, SAMPLE_CONFIG) as (ready, _, cut):
+        published = (ready / name).read_bytes()
+    assert len(cut) == 1
+    image = Image.open(io.BytesIO(published))
+    assert image.getpixel((0, 0)) == (9, 8, 7)
+    assert image.info == {"Title": "Curve"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        picture(Software="Matplotlib version3.9, https://matplotlib.org/"),
+        picture(),
+        b"\x89PNG\r\n\x1a\n",
+        b"\x89PNG\r\n\x1a\n\xff\xff\xff\xfftEXt",
+        b"no picture",
+    ],
+)
+def test_a_picture_that_tells_nothing_stays(data: bytes, folder: Path) -> None:
+    make_sample().save(folder)
+    (folder / "training.png").write_bytes(data)
+    with without_paths(folder, SAMPLE_CONFIG) as (ready, _, cut):
+        assert ready == folder
+    assert cut == []

@@ -304,7 +304,6 @@ def lose_everything(folder: Path) -> None:
         lambda folder: flip(folder / "gates.safetensors"),
         lambda folder: (folder / "README.md").write_text("another card"),
         lambda folder: (folder / "README.md").unlink(),
-        lambda folder: (folder / "more").write_text(""),
         lose_everything,
     ],
 )
