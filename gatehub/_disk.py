@@ -190,20 +190,23 @@ def remove_abandoned(folder: Path, *, older_than_s: float = 0.0) -> tuple[int, i
                 if time.time() - found.st_mtime < older_than_s:
                     continue
                 is_folder = stat.S_ISDIR(found.st_mode)
-                if not is_folder and not stat.S_ISREG(found.st_mode):
-                    continue
                 # Removed under the lock, or its maker could lock it in between and trust it.
                 with _abandoned(path / _MARK if is_folder else path) as abandoned:
-                    if not abandoned:
-                        continue
-                    files = [path, *path.rglob("*")] if is_folder else [path]
-                    freed = sum(file.lstat().st_size for file in files if file.is_file())
-                    if is_folder:
-                        shutil.rmtree(path)
-                    else:
-                        path.unlink()
-                    count, size = count + 1, size + freed
+                    if abandoned:
+                        size += _remove(path)
+                        count += 1
     return count, size
+
+
+def _remove(path: Path) -> int:
+    """Remove a file or a folder, and return how many bytes it had."""
+    if not path.is_dir():
+        size = path.lstat().st_size
+        path.unlink()
+        return size
+    size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+    shutil.rmtree(path)
+    return size
 
 
 @contextmanager

@@ -31,10 +31,16 @@ class KernelForms:
 
     layouts: tuple[tuple[str, Layout], ...] = ()
     matrices: frozenset[str] = frozenset()
-    _by_name: Mapping[str, Layout] = field(init=False, repr=False, compare=False, hash=False)
+    _by_name: Mapping[str, Layout] = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_name", dict(self.layouts))
+        # Every request looks weights up by their forms, of which there may be a hundred.
+        object.__setattr__(self, "_hash", hash((self.layouts, self.matrices)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def layout(self, name: str) -> Layout | None:
         """Return the order of a kernel, None for weights that stay as they are."""

@@ -210,10 +210,10 @@ def _ready(
             files = {**files, **_digest(ready, but=TENSORS_FILE)}
             verify_adapter(ready, proven=_sums(files))
             listed = " and ".join(quote(path) for path in cut[:5])
-            more = f" and {len(cut) - 5} more paths" if len(cut) > 5 else ""
+            more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
             report(
-                f"Not published: where on this machine {listed}{more} lies; the last name only. "
-                "The backbone's digest goes along."
+                f"Not published: {listed}{more}; of what could be a path of this machine, the last "
+                "name only. The backbone's digest goes along."
             )
         yield ready, files, config
 

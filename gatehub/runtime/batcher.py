@@ -104,8 +104,8 @@ class Batcher:
             TaskNotFoundError: no task of that name is served.
             InputError: an image of another shape, dtype or kind, or values that are not finite.
             QueueFullError: the queue is full.
-        EngineError: the batcher is closed or another process's, or the time is not a number of
-            seconds.
+            EngineError: the batcher is closed or another process's, or the time is not a number of
+                seconds.
         """
         if timeout_s is not None and (type(timeout_s) not in (int, float) or not timeout_s >= 0):
             raise EngineError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from threading import TIMEOUT_MAX
 
 import torch
 from torch import Tensor
@@ -86,8 +87,8 @@ def check_limits(*, folded_bytes: object, gates_bytes: object, wait_s: object) -
             raise EngineError(
                 f"{name} is {limit!r:.100}; expected a whole number of bytes, 0 or more, or None."
             )
-    if not isinstance(wait_s, int | float) or isinstance(wait_s, bool) or not wait_s >= 0:
-        raise EngineError(f"wait_s is {wait_s!r:.100}; expected 0 or more seconds.")
+    if type(wait_s) not in (int, float) or not 0 <= wait_s <= TIMEOUT_MAX:  # type: ignore[operator]
+        raise EngineError(f"wait_s is {wait_s!r:.100}; expected 0 to {TIMEOUT_MAX:,.0f} seconds.")
 
 
 def _check_tensor(given: object, subject: str, expected: str) -> Tensor:

@@ -245,14 +245,21 @@ def test_a_pinned_pull_says_nothing_of_where_a_branch_is(
     assert Cache(open_hub(hub).key).seen(REPO, "main") == newest
 
 
+@pytest.fixture
+def pulled(
+    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path]:
+    """A folder hub, and the folder in the cache to which its tag v1 was pulled."""
+    monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
+    push(adapter_folder, REPO, hub=tmp_path / "hub", tag="v1")
+    return tmp_path / "hub", pull(f"{REPO}@v1", hub=tmp_path / "hub")
+
+
 @pytest.mark.parametrize("gone", ["unmounted", "empty mount point"])
 def test_the_cache_serves_while_a_folder_hub_is_away(
-    gone: str, adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gone: str, pulled: tuple[Path, Path], adapter_folder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
-    hub = tmp_path / "hub"
-    push(adapter_folder, REPO, hub=hub, tag="v1")
-    before = pull(f"{REPO}@v1", hub=hub)
+    hub, before = pulled
     hub.rename(tmp_path / "elsewhere")
     if gone == "empty mount point":
         hub.mkdir()
@@ -268,12 +275,9 @@ def test_the_cache_serves_while_a_folder_hub_is_away(
     "number", [errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN]
 )
 def test_the_cache_serves_while_a_drive_does_not_answer(
-    number: int, adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, pulled: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
-    hub = tmp_path / "hub"
-    push(adapter_folder, REPO, hub=hub, tag="v1")
-    before = pull(f"{REPO}@v1", hub=hub)
+    hub, before = pulled
 
     def fail(*_: object) -> bool:
         raise OSError(number, os.strerror(number), str(hub))
@@ -300,11 +304,9 @@ def test_a_drive_that_allows_nothing_is_not_taken_for_one_that_is_away(
 
 
 def test_what_a_user_put_into_the_cache_is_kept(
-    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pulled: tuple[Path, Path], adapter_folder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("GATEHUB_CACHE", str(tmp_path / "cache"))
-    push(adapter_folder, REPO, hub=tmp_path / "hub")
-    folder = pull(REPO, hub=tmp_path / "hub")
+    _, folder = pulled
     (folder / "NOTES.md").write_text("mine")
     (folder / ".git").mkdir()
     with pytest.warns(HubWarning, match=r"\.git, NOTES\.md.*; they are in .*\.kept-"):

@@ -141,6 +141,7 @@ def test_what_is_no_adapter_is_refused(tiny_engine: Engine, source: Any) -> None
         {"wait_s": -1},
         {"wait_s": float("nan")},
         {"wait_s": "1"},
+        {"wait_s": float("inf")},
     ],
 )
 def test_a_limit_that_is_none_is_refused(tiny_backbone: Backbone, limit: Any) -> None:

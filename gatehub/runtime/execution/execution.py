@@ -47,8 +47,9 @@ class FoldedTask:
 class Execution:
     """A backbone in one dtype: what it runs for any task, and how a task's weights are formed.
 
-    Everything is safe to call from any number of threads, and inference takes no lock. The first
-    images of a size cost several passes, since the network is recorded on them.
+    Everything is safe to call from any number of threads, and inference takes no lock, but to look
+    up a size of images that is not the backbone's own. The first images of a size cost several
+    passes, since the network is recorded on them.
 
     Args:
         merged: the backbone.
@@ -184,7 +185,7 @@ class Execution:
             parts = torch.split(images, [count for _, count in tasks])
             return [self.run(task, part) for part, (task, _) in zip(parts, tasks, strict=True)]
         with torch.inference_mode():
-            values = stem.stem(at.enter(images), self._stem_weights(stem, at.forms(len(images))))
+            values = stem.stem(at.enter(images), self._stem_weights(stem, at, len(images)))
             shares = (
                 Share(weights=task.weights, labels=task.labels, count=count)
                 for task, count in tasks
@@ -205,7 +206,7 @@ class Execution:
         if stem is None:
             return [self.run(task, images) for task in tasks]
         with torch.inference_mode():
-            values = stem.stem(at.enter(images), self._stem_weights(stem, at.forms(len(images))))
+            values = stem.stem(at.enter(images), self._stem_weights(stem, at, len(images)))
             return [
                 leave(stem.rest(stem.protect(values), task.weights, task.labels, len(images)))
                 for task in tasks
@@ -215,15 +216,17 @@ class Execution:
         own = frozenset().union(*(task.own for task in tasks))
         return at.memo.get(own, partial(self._split, own, at))
 
-    def _stem_weights(self, stem: Stem, forms: KernelForms) -> Mapping[str, Weight]:
+    def _stem_weights(self, stem: Stem, at: Recorded, batch: int) -> Mapping[str, Weight]:
         """Return what a stem reads, which is the bare backbone's own."""
-        return self._weights.bare(stem.weights, forms)
+        forms = at.forms(batch)
+        read = partial(self._weights.bare, stem.weights, forms)
+        return at.memo.get(("stem weights", stem, forms), read)
 
     def _split(self, own: frozenset[str], at: Recorded) -> Stem | None:
         stem = split(at.program, own)
         if stem is None:
             return None
-        weights = self._stem_weights(stem, at.forms(2))
+        weights = self._stem_weights(stem, at, 2)
 
         def run(chosen: list[int]) -> Sequence[Tensor]:
             with torch.inference_mode():
