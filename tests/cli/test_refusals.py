@@ -42,7 +42,7 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("gate_rate", "nan", "gate_rate is nan"),
     ("head_rate", "inf", "head_rate is inf"),
     ("hflip", 1.5, "hflip is 1.5; expected 0 to below 1"),
-    ("auto_augment", "bogus", "auto_augment is 'bogus', which timm does not understand"),
+    ("auto_augment", "bogus", "auto_augment is 'bogus', which timm cannot apply"),
     ("val_fraction", 0, "validation fraction is 0"),
     ("val_fraction", 1, "validation fraction is 1"),
     ("val_fraction", "nan", "validation fraction is nan"),

@@ -134,13 +134,13 @@ class PlainEngine:
             yield from self.pin(task)
 
     def unpin(self, task: str) -> Steps[None]:
-        found = self._look(task)
+        found = self._present(task)
         if found is not None:
             self.folded.pins.discard(("folded", found))
         yield from ()
 
     def evict(self, task: str) -> Steps[bool]:
-        found = self._look(task)
+        found = self._present(task)
         yield from ()
         if found is None:
             return False
@@ -173,6 +173,11 @@ class PlainEngine:
         if task not in self.served:
             raise TaskNotFoundError("No such task.")
         return self.served[task]
+
+    def _present(self, task: str) -> Generation | None:
+        """What is in memory of a task, though it may be about to be replaced."""
+        self._look(task)
+        return self.served.get(task)
 
     def _find(self, task: str) -> Steps[Generation]:
         found = self._look(task)
