@@ -123,11 +123,12 @@ def is_taken(folder: Path) -> bool:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path, *, private: bool = False) -> Iterator[Path]:
     """Make a folder of the same name on the same file system, in one that is removed afterwards.
 
     Args:
         folder: the place that it is for; the folders above it are made.
+        private: no other user can look into it (on Windows, as the folders above it say).
 
     Yields:
         The new folder, which is empty. Beside it is room to move things out of the way.
@@ -137,7 +138,7 @@ def staged(folder: Path) -> Iterator[Path]:
     remove_abandoned(parent)
     while True:
         room = parent / f".gatehub-{secrets.token_hex(8)}.tmp"
-        room.mkdir()
+        room.mkdir(0o700 if private else 0o777)
         try:
             with (room / _MARK).open("xb") as mark:
                 if _claim(mark):

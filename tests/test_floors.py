@@ -40,7 +40,7 @@ WITHIN: Mapping[str, Floors] = {
     ),
     "gatehub.hub": (
         ("gatehub.hub.names", "gatehub.hub.files", "gatehub.hub.reports", "gatehub.hub.guard"),
-        ("gatehub.hub.protocol", "gatehub.hub.cache"),
+        ("gatehub.hub.protocol", "gatehub.hub.cache", "gatehub.hub.snapshot"),
         ("gatehub.hub.folder", "gatehub.hub.huggingface", "gatehub.hub.lock"),
         ("gatehub.hub.opening",),
         ("gatehub.hub.pushing", "gatehub.hub.pulling", "gatehub.hub.listing"),

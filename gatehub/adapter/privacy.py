@@ -12,12 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from gatehub.adapter.card import last_name, write_cell
@@ -69,18 +66,17 @@ _PATH = re.compile(
 )
 
 
-@contextmanager
-def without_paths(
+def hide_paths(
     folder: Path, config: AdapterConfig
-) -> Iterator[tuple[Path, AdapterConfig, list[str]]]:
-    """The folder as it may be published: itself, or a copy with paths cut to their last name.
+) -> tuple[AdapterConfig, tuple[str, ...], list[str]]:
+    """Make a folder one that may be published, with paths cut to their last name.
 
     Args:
-        folder: a sound adapter.
+        folder: a copy of a sound adapter, which is rewritten.
         config: its config.
 
-    Yields:
-        The folder to publish, its config, and what was cut.
+    Returns:
+        Its config, the files that were rewritten, and what was cut.
     """
     found: dict[str, str] = {}
     published = replace(
@@ -110,22 +106,17 @@ def without_paths(
             if bare != picture:
                 changed[name] = bare
     if not found:
-        yield folder, config, []
-        return
+        return config, (), []
     digests = {
         name: hashlib.sha256(data).hexdigest()
         for name, data in changed.items()
         if name in config.files
     }
     published = published.with_files(config.tensors, {**config.files, **digests})
-    with TemporaryDirectory(prefix="gatehub-push-") as temporary:
-        copy = Path(temporary)
-        for name in ADAPTER_FILES:
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, copy / name)
-        for name, data in {**changed, CONFIG_FILE: published.to_json()}.items():
-            (copy / name).write_bytes(data)
-        yield copy, published, sorted(found)
+    changed[CONFIG_FILE] = published.to_json()
+    for name, data in changed.items():
+        (folder / name).write_bytes(data)
+    return published, tuple(changed), sorted(found)
 
 
 def cut_paths(text: str, found: dict[str, str]) -> str:

@@ -53,6 +53,41 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+def open_regular(path: str | Path, *, within: int | None = None) -> BinaryIO | None:
+    """Open a file for reading, unless it is a link, a folder or a pipe.
+
+    That holds for the file that is read, whatever takes its name meanwhile. Windows cannot open
+    without following links; there, what was opened is compared with what has the name.
+
+    Args:
+        path: of the file.
+        within: a folder's descriptor that the path begins at.
+
+    Returns:
+        None for what is no regular file.
+
+    Raises:
+        OSError: nothing is there, or it may not be read.
+    """
+    # A named pipe would block the open, and so the process, for good.
+    flags = [getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")]
+    try:
+        descriptor = os.open(path, os.O_RDONLY | sum(flags), dir_fd=within)
+    except OSError:
+        if stat.S_ISREG(os.stat(path, dir_fd=within, follow_symlinks=False).st_mode):
+            raise
+        return None
+    try:
+        found = os.fstat(descriptor)
+        regular = stat.S_ISREG(found.st_mode)
+        if not hasattr(os, "O_NOFOLLOW"):
+            named = os.stat(path, dir_fd=within, follow_symlinks=False)
+            regular = regular and os.path.samestat(named, found)
+        return os.fdopen(os.dup(descriptor), "rb") if regular else None
+    finally:
+        os.close(descriptor)
+
+
 def digest_file(path: Path) -> StoredFile:
     """Read a file once, for its size and digest."""
     with path.open("rb") as stream:

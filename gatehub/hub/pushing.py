@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +19,9 @@ from gatehub.errors import (
     RepositoryNotFoundError,
 )
 from gatehub.hub.files import (
-    MAX_FILE_BYTES,
     KnownFile,
     StoredFile,
+    changed_meanwhile,
     digest_file,
     is_same,
     select_files,
@@ -38,6 +36,7 @@ from gatehub.hub.names import (
 from gatehub.hub.opening import open_hub
 from gatehub.hub.protocol import AdapterSummary, Hub, PushResult, Refs
 from gatehub.hub.reports import Report, told, warn
+from gatehub.hub.snapshot import copied
 
 if TYPE_CHECKING:
     from gatehub.adapter.config import AdapterConfig
@@ -94,7 +93,7 @@ def push(
     Paths of this machine in the config and the card are cut to their last name.
 
     Args:
-        folder: an adapter folder; it is verified before anything is sent.
+        folder: an adapter folder, without links; a private copy of its files is verified and sent.
         repo: `org/name`; a Hub makes it if it is not there.
         hub: see `open_hub`.
         revision: the branch, which need not exist yet.
@@ -190,44 +189,31 @@ def _wait_for_others(error: Exception, failed: int) -> float | None:
 def _ready(
     folder: str | Path, report: Report
 ) -> Iterator[tuple[Path, dict[str, StoredFile], AdapterConfig]]:
-    """The folder as it is to be pushed, the digests of its files, and its config, all verified."""
+    """A copy as it is to be pushed, the digests of its files, and its config, all verified."""
     # Loads torch, which nothing else in this package needs.
     from gatehub.adapter.files import verify_adapter
-    from gatehub.adapter.folder import TENSORS_FILE
-    from gatehub.adapter.privacy import without_paths
+    from gatehub.adapter.folder import list_files
+    from gatehub.adapter.privacy import hide_paths
 
     folder = Path(folder)
-    # Digests before verification: what the hub then takes is what was verified.
-    files = _digest(folder)
-    config = verify_adapter(folder, proven=_sums(files))
-    for name, file in files.items():
-        if file.bytes > MAX_FILE_BYTES[name]:
-            raise AdapterFormatError(
-                f"'{folder / name}' has {file.bytes:,} bytes; a hub takes {MAX_FILE_BYTES[name]:,}."
-            )
-    with without_paths(folder, config) as (ready, config, cut):
+    list_files(folder)  # names what stays here, too
+    with copied(folder) as (copy, files):
+        try:
+            config = verify_adapter(copy, proven=_sums(files))
+        except AdapterFormatError:
+            verify_adapter(folder)  # says the same, and by the folder's own name
+            raise changed_meanwhile(folder) from None
+        config, changed, cut = hide_paths(copy, config)
         if cut:
-            files = {**files, **_digest(ready, but=TENSORS_FILE)}
-            verify_adapter(ready, proven=_sums(files))
+            files |= {name: digest_file(copy / name) for name in changed}
+            verify_adapter(copy, proven=_sums(files))
             listed = " and ".join(quote(path) for path in cut[:5])
             more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
             report(
                 f"Not published: {listed}{more}; of what could be a path of this machine, the last "
                 "name only. The backbone's digest goes along."
             )
-        yield ready, files, config
-
-
-def _digest(folder: Path, but: str = "") -> dict[str, StoredFile]:
-    paths = {name: folder / name for name in sorted(MAX_FILE_BYTES) if name != but}
-    for path in paths.values():
-        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            raise AdapterFormatError(
-                f"'{path}' is not a regular file; a push follows no link, since it could lead to "
-                "what was never to be published.",
-                hint=f"Put the file itself there, for example from a copy: cp -rL '{folder}' COPY.",
-            )
-    return {name: digest_file(path) for name, path in paths.items() if path.is_file()}
+        yield copy, files, config
 
 
 def _sums(files: Mapping[str, StoredFile]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import gatehub
-import gatehub.adapter.files
+import gatehub.hub.snapshot
 from gatehub.adapter import Adapter
 from gatehub.errors import (
     AdapterExistsError,
@@ -129,21 +130,20 @@ def test_an_unsound_adapter_is_not_pushed(hub: Path, adapter_folder: Path, tmp_p
     assert not hub.exists()
 
 
-def test_an_adapter_that_changes_meanwhile_is_not_pushed(
+def test_an_adapter_that_changes_while_it_is_copied_is_not_pushed(
     hub: Path, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verify = gatehub.adapter.files.verify_adapter
+    """Its copy is half old and half new, while the folder is sound again."""
+    copy = gatehub.hub.snapshot.digest_stream
 
-    def verify_and_change(folder: Path, **proven: Any) -> Any:
-        config = verify(folder, **proven)
-        (folder / "README.md").write_text("something else")
-        return config
+    def copy_something_else(source: Any, target: Any, **limit: Any) -> Any:
+        return copy(source if "config" in target.name else BytesIO(b"new"), target, **limit)
 
-    monkeypatch.setattr(gatehub.adapter.files, "verify_adapter", verify_and_change)
+    monkeypatch.setattr(gatehub.hub.snapshot, "digest_stream", copy_something_else)
 
-    with pytest.raises(HubError, match=r"README\.md changed while it was pushed"):
+    with pytest.raises(HubError, match=r"birds changed while it was pushed"):
         push(adapter_folder, REPO, hub=hub)
-    assert list_adapters(hub) == []
+    assert not hub.exists()
 
 
 def test_a_flipped_bit_on_the_hub_never_arrives(

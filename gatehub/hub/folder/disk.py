@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import BinaryIO
 
 from gatehub._disk import create_whole, remove_abandoned, replacing, sync_folder
 from gatehub.errors import HubError, HubIntegrityError
-from gatehub.hub.files import StoredFile, changed_meanwhile, digest_stream
+from gatehub.hub.files import StoredFile, changed_meanwhile, digest_stream, open_regular
 from gatehub.hub.folder.storage import check_bytes, check_key, check_length, missing
 from gatehub.hub.names import is_component
 
@@ -178,13 +177,9 @@ class Disk:
 
     def _open(self, key: str) -> BinaryIO:
         path = self.path(key)
-        # A named pipe would block the open, and so the process, for good.
-        flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, os.O_RDONLY | flags)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
+        if (stream := open_regular(path)) is None:
             raise HubIntegrityError(f"{path} is not a file.")
-        return os.fdopen(descriptor, "rb")
+        return stream
 
     def _make_folder(self, key: str) -> Path:
         """Make the folders above a key, and return where it lies."""
