@@ -6,17 +6,17 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gatehub.backbone import Backbone
+from gatehub.backbone.checkpointing import watch_passes
 from gatehub.backbone.classifier import is_inside, replace_classifier
 from gatehub.backbone.seal import Seal
 from gatehub.backbone.structure import own_memory
 from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import AlreadyGatedError, GateError, UngatedLayerWarning
-from gatehub.gates.gated_layer import GatedLayer, Pass, gate_layer, place_of
+from gatehub.gates.gated_layer import GatedLayer, gate_layer, place_of
 from gatehub.gates.heads import find_head_places, name_head
 from gatehub.gates.layout import GateLayout, plan_gates
 from gatehub.gates.norms import (
@@ -55,7 +55,6 @@ class GatedModel(nn.Module):
         self.backbone = backbone.identity
         self.preprocessing = backbone.preprocessing
         self._heads = backbone.heads
-        self._pass = Pass()
         theirs = backbone.model
         self.net = copy_plain(theirs, exclude=backbone.heads)
         replace_classifier(self.net, len(labels))
@@ -78,16 +77,13 @@ class GatedModel(nn.Module):
                 self._places[self._gains[site]] = f"{site}.{place_of(layer, 'gain')}"
         self._places |= self._name_head(self.net.state_dict())
         self.requires_grad_(True)
+        watch_passes(self.net)
         self.train(False)
         self._seal = Seal(self._frozen())
 
     def forward(self, images: Tensor) -> Tensor:
         """Answer for the task: images (B, 3, H, W), normalised → logits (B, len(labels))."""
-        self._pass.wants_gradients = torch.is_grad_enabled()
-        try:
-            return cast(Tensor, self.net(images))
-        finally:
-            self._pass.wants_gradients = False
+        return cast(Tensor, self.net(images))
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; batch statistics move only where they are the task's own."""
@@ -178,7 +174,7 @@ class GatedModel(nn.Module):
             if site in self._gains:
                 gain = model.get_parameter(self._gains[site]).detach().clone()
                 layer.weight = nn.Parameter(gainless[f"{site}.weight"])
-            gate_layer(layer, gate, gain=gain, within=self._pass)
+            gate_layer(layer, gate, gain=gain)
 
     def _free_norms(self) -> None:
         """Untie the task's normalisation values from others, that may be frozen."""

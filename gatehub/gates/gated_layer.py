@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
-from types import FrameType
 from typing import Any, ClassVar, cast
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointFunction
 
 from gatehub.errors import GateError
 from gatehub.gates.fold import gate_kernel
 from gatehub.gates.layout import SiteGate
-
-
-@dataclass(slots=True)
-class Pass:
-    """A pass of a gated model.
-
-    Args:
-        wants_gradients: whether one is under way that began with gradients enabled.
-    """
-
-    wants_gradients: bool = False
 
 
 class GatedWeight(nn.Module):
@@ -37,15 +21,11 @@ class GatedWeight(nn.Module):
         kernel: `K(W)`, (O, I/groups, kH, kW) or (O, I), frozen.
         gate: the site's; it begins at M = 1.
         gain: of a shape that broadcasts against the kernel, or None.
-        within: the model's pass.
     """
 
-    def __init__(
-        self, kernel: nn.Parameter, gate: SiteGate, *, gain: Tensor | None, within: Pass
-    ) -> None:
+    def __init__(self, kernel: nn.Parameter, gate: SiteGate, *, gain: Tensor | None) -> None:
         super().__init__()
         self.site = gate
-        self.within = within
         self.kernel = kernel
         for part, tensor in gate.kind.initialise(*gate.shape, like=kernel).items():
             self.register_parameter(part, nn.Parameter(tensor))
@@ -53,8 +33,6 @@ class GatedWeight(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the gated kernel: a new one at each call, with its history."""
-        if self.within.wants_gradients and not torch.is_grad_enabled():
-            _refuse_lost_gradients()
         parts = {part: cast(Tensor, getattr(self, part)) for part in self.site.parts}
         gain = cast(Tensor | None, self.gain)
         return gate_kernel(self.kernel, self.site, parts, gain=gain)
@@ -92,14 +70,13 @@ class GatedLayer:
         return _make_empty, key, self.__dict__
 
 
-def gate_layer(layer: nn.Module, gate: SiteGate, *, gain: Tensor | None, within: Pass) -> None:
+def gate_layer(layer: nn.Module, gate: SiteGate, *, gain: Tensor | None) -> None:
     """Let a layer compute with its weight times a gate from now on, in place.
 
     Args:
         layer: one that computes with its `weight` as it stands; the weight is frozen.
         gate: the site's.
         gain: the task's own gain, or None; see `GatedWeight`.
-        within: the model's pass.
     """
     held = "gated_weight"
     while hasattr(layer, held):  # a layer may have anything of its own
@@ -107,36 +84,12 @@ def gate_layer(layer: nn.Module, gate: SiteGate, *, gain: Tensor | None, within:
     registry = layer._parameters if "weight" in layer._parameters else layer._buffers
     kernel = nn.Parameter(cast(Tensor, registry.pop("weight")).detach(), requires_grad=False)
     layer.__class__ = _mix(type(layer), held)
-    layer.add_module(held, GatedWeight(kernel, gate, gain=gain, within=within))
+    layer.add_module(held, GatedWeight(kernel, gate, gain=gain))
 
 
 def place_of(layer: nn.Module, part: str) -> str:
     """Return the name in a gated layer of what it holds, such as "gate" or "gain"."""
     return f"{cast(GatedLayer, layer)._held}.{part}"
-
-
-def _refuse_lost_gradients() -> None:
-    """Refuse a gate that would get no gradient from a pass that wants them.
-
-    A block under `checkpoint(..., use_reentrant=True)` runs without gradients, and runs again with
-    them while they flow back; but only if something that was given to it needs a gradient, and
-    behind a frozen stem nothing does.
-
-    Raises:
-        GateError: the outermost such block was given nothing that needs a gradient.
-    """
-    given = None
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code is CheckpointFunction.forward.__code__:
-            given = frame.f_locals["args"]
-        frame = frame.f_back
-    if given is not None and not any(isinstance(v, Tensor) and v.requires_grad for v in given):
-        raise GateError(
-            "A block is checkpointed with use_reentrant=True, and nothing that is given to it "
-            "needs a gradient, so its gates would get none.",
-            hint="Use use_reentrant=False, or give the model images that require gradients.",
-        )
 
 
 _MIXED: dict[tuple[type[nn.Module], str], type[nn.Module]] = {}

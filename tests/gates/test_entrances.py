@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import warnings
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -120,20 +121,144 @@ def test_any_block_can_be_computed_again(
     check_gradients(find_gradients(model, images, train=True), expected)
 
 
-@pytest.mark.parametrize("start", [None, "layer3"])
-def test_a_block_whose_gates_would_get_no_gradient_is_refused(start: str | None) -> None:
+def test_a_reentrant_block_behind_what_learns_is_computed_again() -> None:
+    """Given images that require gradients, by every way into the network."""
+    images = random_images(3)
+    for start, enter in ((None, ENTRIES["net"]), ("layer3", ENTRIES["model"])):
+        model = make_trained(make_backbone(), start=start)
+        expected = find_gradients(model, images, train=True)
+        compute_again(model.net.get_submodule(start or "conv1"), reentrant=True)
+        model.zero_grad()
+        enter(model, images.clone().requires_grad_()).backward()
+        found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        check_gradients(found, expected)
+
+
+def run_by_hand(model: GatedModel, images: Tensor) -> Tensor:
+    for layer in list(model.net.children())[:-1]:
+        images = layer(images)
+    return model.net.fc(images)
+
+
+def sum_losses(logits: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits, torch.arange(len(logits)) % 3)
+
+
+ENTRIES: dict[str, Callable[[GatedModel, Tensor], Tensor]] = {
+    "model": lambda model, images: sum_losses(model(images)),
+    "net": lambda model, images: sum_losses(model.net(images)),
+    "features": lambda model, images: sum_losses(
+        model.net.forward_head(model.net.forward_features(images))
+    ),
+    "layers": lambda model, images: sum_losses(run_by_hand(model, images)),
+}
+BLIND = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+LOST = r"use_reentrant=True, and nothing .* needs a gradient"
+
+
+@BLIND
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize(
+    ("start", "place"),
+    [(None, "conv1"), (None, "bn1"), ("layer3", "layer3"), ("layer4", "layer4")],
+)
+def test_a_block_whose_parameters_would_get_no_gradient_is_refused(
+    start: str | None, place: str, entry: str
+) -> None:
     """Before the first thing that learns, torch does not compute a reentrant block again."""
     model = make_trained(make_backbone(), start=start)
     images = random_images(3)
-    expected = find_gradients(model, images, train=True)
-    compute_again(model.net.get_submodule(start or "conv1"), reentrant=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "None of the inputs have requires_grad", UserWarning)
-        with pytest.raises(GateError, match=r"use_reentrant=True, and nothing .* needs a gradient"):
-            model(images)
+    if place == "bn1":  # a block with a norm that learns, and no gate
+        model.net.bn1 = nn.Sequential(model.net.bn1)
+    compute_again(model.net.get_submodule(place), reentrant=True)
+    for train in (False, True):
+        model.train(train)
+        if place == "bn1":
+            model.net.bn1.requires_grad_(True)
+            model.net.conv1.requires_grad_(False)
+        with torch.no_grad():  # nobody asks for gradients
+            expected = ENTRIES[entry](model, images)
+        for _ in range(2):
+            with pytest.raises(GateError, match=LOST):
+                ENTRIES[entry](model, images)
         with torch.no_grad():
-            model(images), model.net(images)
-    check_gradients(find_gradients(model, images.requires_grad_(), train=True), expected)
+            assert torch.equal(ENTRIES[entry](model, images), expected)
+        model.requires_grad_(False)
+        assert torch.equal(ENTRIES[entry](model, images), expected)
+        model.requires_grad_(True)
+
+
+@BLIND
+@pytest.mark.parametrize("entry", ["model", "net"])
+def test_a_whole_network_that_would_get_no_gradient_is_refused(entry: str) -> None:
+    model = make_trained(make_backbone())
+    compute_again(model.net, reentrant=True)
+    with pytest.raises(GateError, match=LOST):
+        ENTRIES[entry](model, random_images(3))
+
+
+@BLIND
+def test_a_block_checkpointed_by_hand_is_refused() -> None:
+    model = make_trained(make_backbone(), start="layer3")
+    stem = nn.Sequential(*list(model.net.children())[:6])
+    images = random_images(3)
+
+    def answer() -> Tensor:
+        x = checkpoint(model.net.layer3, stem(images), use_reentrant=True)
+        return model.net.forward_head(model.net.layer4(x))
+
+    with torch.no_grad():
+        assert torch.equal(answer(), model(images))
+    with pytest.raises(GateError, match=LOST):
+        answer()
+    # Within a block that is computed again, too; there while gradients flow back.
+    outer = checkpoint(
+        lambda x: model.net.forward_head(
+            model.net.layer4(checkpoint(model.net.layer3, x.detach(), use_reentrant=True))
+        ),
+        stem(images).requires_grad_(),
+        use_reentrant=True,
+    )
+    with pytest.raises(GateError, match=LOST):
+        outer.sum().backward()
+
+
+@BLIND
+def test_features_without_gradients_leave_the_next_pass_alone() -> None:
+    images = random_images(3)
+    model = make_trained(make_backbone())
+    expected = find_gradients(model, images, train=True)
+    model.net.layer4.forward = partial(checkpoint, model.net.layer4.forward, use_reentrant=True)
+    for entry in ENTRIES.values():
+        with torch.no_grad():
+            model.net.forward_features(images)
+        model.zero_grad()
+        entry(model, images).backward()
+        found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        check_gradients(found, expected)
+
+
+@BLIND
+def test_a_thread_that_asks_for_no_gradients_disturbs_none_that_does() -> None:
+    model = make_trained(make_backbone(), start="layer3")
+    images = random_images(3)
+    compute_again(model.net.layer3, reentrant=True)
+    both = threading.Barrier(2)
+
+    def meet(module: nn.Module, given: object) -> None:
+        both.wait(60)
+
+    model.net.layer4.register_forward_pre_hook(meet)
+
+    def ask() -> Tensor:
+        with torch.no_grad():
+            return model(images)
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask)
+        with pytest.raises(GateError, match=LOST):
+            model(images)
+        assert answer.result().isfinite().all()
 
 
 def test_gains_of_scaled_convolutions_are_computed_again(reentrant: bool) -> None:
