@@ -3,6 +3,7 @@
 A backbone from a folder is remembered by its path, and so are the images; settings and a card may
 hold any other. On a hub these tell strangers about a machine and its owner's clients, and help
 nobody. So whatever could be a path is cut to its last name: rather one too many than one too few.
+One rule says what could be one (`_tells`). In settings and log it cuts a line, in the card a word.
 The digest still binds the adapter to the backbone's weights, wherever the one who pulls it has
 them. Labels stay, since they are the adapter's answers.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,38 +31,55 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Settings whose values are places by their meaning.
 _PLACES = re.compile(r"data|dir|file|folder|path|root|source|weights", re.IGNORECASE)
-# What holds a slash and is no path, in a setting: public addresses, and figures.
-_ELSEWHERE = re.compile(
-    r"""https?://(?!localhost\b)[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}(?::\d+)?(?:[/?#][^\s"'`<>|]*)?(?!\S)
-    | (?:s3|gs|hf)://[^\s"'`<>|]+ | hf-hub:[\w.-]+/[\w.-]+(?!\S)
-    | (?<!\S)(?:\d[\d.]*(?:/\d[\d.]*)+|n/a|and/or|km/h)(?!\S)""",
-    re.VERBOSE | re.IGNORECASE,
-)
 # Settings that name a repository or a licence.
 _NAMED = re.compile(r"backbone|base_model|repo|licen[cs]e", re.IGNORECASE)
 _ORG_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_KINDS = re.compile(r"(file|local-dir):(?!//)", re.IGNORECASE)
+
+# What stands around words, and where a word ends: before one of these, or before stops and one.
+_AROUND = r"""\s"'`<>|()\[\]{},;=*"""
+_BEGIN = rf"(?<![^{_AROUND}])"
+_END = rf"(?=[.:!?]{{0,3}}(?:[{_AROUND}]|$))"
+# An address goes on through brackets that are closed, and not where a query holds a path itself.
+_ADDRESS = r"""(?: \([^\s"'`<>|(){}\[\]\\]*\)
+    | (?!=(?:[/~]|%2F|file:|[a-z]:[/\\]))[^\s"'`<>|(){}\[\]\\] )*"""
+# What holds a slash and is no path: public addresses, and figures.
+_PUBLIC = rf"""https?://(?:[\w-]+\.)+(?!(?:local|localhost|localdomain|lan|home|corp|internal|intranet|
+        private|arpa)\b)[a-z]{{2,}}(?::\d+)?(?:[/?#]{_ADDRESS})?{_END}
+    | \b(?:s3|gs|hf)://{_ADDRESS}{_END} | \bhf-hub:[\w.-]+/[\w.-]+(?:@[\w.-]+)?{_END}
+    | {_BEGIN}(?:\d[\d.]*(?:/\d[\d.]*)+|n/a|and/or|km/h){_END}"""
+_ELSEWHERE = re.compile(_PUBLIC, re.VERBOSE | re.IGNORECASE)
 # A separator, as URLs write it and in look-alikes, too. Between spaces it is none.
 _SEPARATOR = r"(?:[\\/\u2044\u2215\u29f8\uff0f\uff3c]|%2F|%5C)"
-_TELLING_SETTING = re.compile(
+# One name, with a separator before or behind it, says no more than the name alone.
+_TELLING = re.compile(rf"[^\\/]{_SEPARATOR}+[^\\/]", re.IGNORECASE)
+_TELLING_WORDS = re.compile(
     rf"\S{_SEPARATOR}+[^\s\\/]|[^\s\\/]{_SEPARATOR}+\S|\b[A-Za-z]:(?=[^\s\\/]+\\)", re.IGNORECASE
 )
-_KINDS = re.compile(r"(file|local-dir):(?!//)", re.IGNORECASE)
-# One name, with a separator before or behind it, says no more than the name alone.
-_TELLING = re.compile(r"[^\\/][\\/]+[^\\/]")
+# Markdown's way to write a sign that would mean something.
+_ESCAPE = re.compile(r"\\(?=[!-/:-@\[-`{-~])")
 # The end of a sentence, or of what stands in brackets.
-_TAIL = re.compile(r"([)\].,;:!?}]*)$")
+_TAIL = re.compile(r"([)\].,;:!?}*]*)$")
 
+# In a text two names with a slash are a repository, or two words to choose from, but for a file.
+_TWO_NAMES = r"""\w[\w.-]*/(?![\w.-]*\.(?:bmp|csv|gif|jpe?g|jsonl?|md|npy|onnx|pdf|png|pth?|py|sh|
+    safetensors|tiff?|tsv|txt|webp|ya?ml|zip)(?![\w-]))\w[\w.-]*(?:@\w[\w.-]*)?"""
+# What a link, a picture or a page's mark-up leads to is a place, though it has spaces.
+_PLACE = r"""(?:(?<=\]\(<)|(?<=\]:[ ]<))[^<>\n]+ | (?<=\]\()[^\s()<>]+ | (?<=\]:[ ])[^\s<>]+
+    | (?:(?<=\ssrc=["'])|(?<=\shref=["']))[^"'\n<>]+"""
 # Where a path may begin in a text: at a drive, a share, the root, a home, here, or a variable.
 _ROOT = r"""(?: file:[\\/]* | [A-Za-z]:[\\/]+ | \\*/[\\/]* | \\+(?=[A-Za-z0-9.])
     | ~[\w.-]*[\\/]+ | \.\.?[\\/]+ | \$\{?\w+\}?[\\/]+ | %\w+%[\\/]+ )"""
 # Without quotation marks it ends at a space, unless what follows goes on as a path does.
 _BARE = r"""[^\s"'`<>|]* (?: [ ](?![.~$%])[^\s"'`<>|\\/:\[\]]+[\\/][^\s"'`<>|]* )*"""
 _PATH = re.compile(
-    rf"""(?P<elsewhere> \b(?!file:)[A-Za-z][A-Za-z0-9+.-]+://[^\s"'`<>|]* )
+    rf"""(?P<place> (?!{_PUBLIC}) (?:{_PLACE}) )
+    | (?P<elsewhere> {_PUBLIC} | {_BEGIN}{_TWO_NAMES}{_END} )
     | (?P<path> (?<=["])  {_ROOT} [^"\n]* (?=["])
               | (?<=['])  {_ROOT} [^'\n]* (?=['])
               | (?<=[`])  {_ROOT} [^`\n]* (?=[`])
-              | (?<![\w.~$%\\/])  {_ROOT} {_BARE} )""",
+              | (?<![\w.~$%\\/])  {_ROOT} {_BARE}
+              | {_BEGIN} [^{_AROUND}\\/\u2044\u2215\u29f8\uff0f\uff3c]* {_SEPARATOR} {_BARE} )""",
     re.VERBOSE | re.IGNORECASE,
 )
 
@@ -83,7 +101,7 @@ def hide_paths(
         config,
         backbone=replace(config.backbone, source=_cut_source(config.backbone.source, found)),
         training=_cut_names(
-            {name: _cut_setting(name, value, found) for name, value in config.training.items()},
+            {name: cut_setting(name, value, found) for name, value in config.training.items()},
             found,
         ),
         metrics=_cut_names(config.metrics, found),
@@ -94,7 +112,7 @@ def hide_paths(
             # What is no UTF-8 stays as it is.
             before = (folder / name).read_bytes().decode("utf-8", "surrogateescape")
             if name == CARD_FILE:
-                after = cut_paths(_cut_known(before, found), found)
+                after = cut_paths(_cut_known(before, found), found, kept=config.labels)
             else:
                 after = _cut_log(before, found)
             if after != before:
@@ -119,19 +137,33 @@ def hide_paths(
     return published, tuple(changed), sorted(found)
 
 
-def cut_paths(text: str, found: dict[str, str]) -> str:
+def cut_paths(text: str, found: dict[str, str], *, kept: Collection[str] = ()) -> str:
     """Cut every path in a text to its last name.
+
+    What is judged is a word, and what a link or a picture leads to. Words with spaces are one path
+    where they are in quotation marks or begin at a root. Other than in a setting, two names with a
+    slash between them stay (`acme/birds`, `cat/dog`), unless a link leads there.
 
     Args:
         text: prose, a table, code, or lines of JSON.
         found: what was cut is added, with what stands there instead.
+        kept: what stays, whatever it looks like.
     """
 
     def cut(match: re.Match[str]) -> str:
-        path, tail = _TAIL.split(match["path"] or "", maxsplit=1)[:2]
-        return _shorten(path, found) + tail if _TELLING.search(path) else match[0]
+        path, tail = _TAIL.split(match["place"] or match["path"] or "", maxsplit=1)[:2]
+        if path in kept or path + tail in kept or not _tells(_ESCAPE.sub("", path)):
+            return match[0]
+        return _shorten(path, found) + tail
 
-    return _PATH.sub(cut, text)
+    while (after := _PATH.sub(cut, text)) != text:  # what is left may make up another
+        text = after
+    return text
+
+
+def _tells(text: str) -> bool:
+    """Whether something in a text could be a path: the one rule for settings, log and card."""
+    return _TELLING_WORDS.search(_ELSEWHERE.sub("", text)) is not None
 
 
 def _cut_source(source: str, found: dict[str, str]) -> str:
@@ -141,7 +173,7 @@ def _cut_source(source: str, found: dict[str, str]) -> str:
     return cut_paths(source, found)
 
 
-def _cut_setting(name: str, value: V, found: dict[str, str]) -> V | str:
+def cut_setting(name: str, value: V, found: dict[str, str]) -> V | str:
     """Cut a setting to its last name, unless it provably holds no path."""
     if not isinstance(value, str) or (_NAMED.fullmatch(name) and _ORG_NAME.fullmatch(value)):
         return value
@@ -155,8 +187,7 @@ def _cut_setting(name: str, value: V, found: dict[str, str]) -> V | str:
 
 def _cut_line(line: str, found: dict[str, str]) -> str:
     """Cut a line of a setting: a path may begin with any word of it, since names have spaces."""
-    rest = _ELSEWHERE.sub("", line)
-    if not _TELLING_SETTING.search(rest):
+    if not _tells(line):
         return line
     if _PATH.fullmatch(line) and line[-1:] in "\\/":
         return _shorten(line, found)
@@ -181,7 +212,7 @@ def _cut_record(line: str, found: dict[str, str]) -> str:
         after = _cut_value("", before, found)
         return line if after == before else json.dumps(after)
     except (ValueError, RecursionError):
-        return _cut_setting("", line, found)
+        return cut_setting("", line, found)
 
 
 def _is_picture(name: str) -> bool:
@@ -197,7 +228,7 @@ def _drop_texts(picture: bytes, name: str, found: dict[str, str]) -> bytes:
         end = at + 12 + int.from_bytes(picture[at : at + 4], "big")
         kind, data = picture[at + 4 : at + 8], picture[at + 8 : end - 4]
         text = data.decode("latin-1").replace("\0", "\n")
-        if kind not in _TEXTS or (kind == b"tEXt" and _cut_setting("", text, {}) == text):
+        if kind not in _TEXTS or (kind == b"tEXt" and cut_setting("", text, {}) == text):
             kept.append(picture[at:end])
         else:
             found[f"a {kind.decode()} of {name}"] = "nothing"
@@ -217,7 +248,7 @@ def _cut_value(name: str, value: Any, found: dict[str, str]) -> Any:
         return _cut_names(cut, found)
     if isinstance(value, list):
         return [_cut_value(name, item, found) for item in value]
-    return _cut_setting(name, value, found)
+    return cut_setting(name, value, found)
 
 
 def _cut_names(settings: Mapping[str, V], found: dict[str, str]) -> dict[str, V]:
@@ -251,7 +282,7 @@ def _begins_as_path(text: str) -> bool:
 
 
 def _shorten(path: str, found: dict[str, str]) -> str:
-    short = last_name(path) or "unnamed"
+    short = last_name(re.sub(_SEPARATOR, "/", path, flags=re.IGNORECASE)) or "unnamed"
     if short != path:
         found[path] = short
     return short

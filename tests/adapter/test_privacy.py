@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from gatehub.adapter import verify_adapter
 from gatehub.adapter.card_check import check_card
-from gatehub.adapter.privacy import cut_paths, hide_paths
+from gatehub.adapter.privacy import cut_paths, cut_setting, hide_paths
 from tests.adapter.sample import CARD, CONFIG, SAMPLE_CONFIG, TENSORS, contents, make_sample
 
 SECRET = "secret-client"
@@ -135,7 +135,7 @@ def test_a_path_in_a_text_is_cut(path: str, text: str, folder: Path) -> None:
         ("A path /home/ada/My Photos/eyes in prose.", "A path eyes in prose."),
         ('"/home/ada/my own photos/eyes" and so', '"eyes" and so'),
         ("`C:\\Users\\Ada L\\the eyes`", "`the eyes`"),
-        ("GET https://host/tasks/eyes or file:///srv/eyes", "GET https://host/tasks/eyes or eyes"),
+        ("GET https://hf.co/acme/a or file:///srv/eyes", "GET https://hf.co/acme/a or eyes"),
         ("(see /srv/a/eyes/, or ~/eyes.) [x](/a/eyes)!", "(see eyes, or eyes.) [x](eyes)!"),
         ("see <https://hf.co/acme/eyes>, [x](../a/eyes.png)", "see <https://hf.co/acme/eyes>, [x]"
          "(eyes.png)"),
@@ -192,17 +192,112 @@ def test_a_repository_in_the_front_matter_is_no_path(folder: Path) -> None:
     assert "https://hf.co/acme/eyes" in sent
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.text(st.sampled_from("/\\ab .~$%{}'\"`<>|:\n-_file"), max_size=60))
+PIECES = [
+    *"/\\ab .~$%:\n<>`\"'1{}(),=@*_[]-\u2215",
+    *("%2F", "[x](", "https://x.co", "http://", "file:", "C:", "src="),
+]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
 def test_any_text_is_cut_once_and_for_all(text: str) -> None:
     found: dict[str, str] = {}
     cut = cut_paths(text, found)
     assert len(cut) <= len(text) + len("unnamed") * len(found)
     assert (cut == text) == (not found)
+    assert cut_paths(cut, {}) == cut
+
+
+# Where a card names a place.
+AROUND = [
+    *("{}", "see {}.", "({}),", "**{}**", "`{}`", '"{}"', "| {} |", "a,{};b", "x={}", "k: {}\n"),
+    *("[l]({})", "![l]({})", "[l](<{}>)", "[l]: {}", "<{}>", '<img src="{}">', "<a href='{}'>"),
+    *("-I {}", "[a](https://hf.co/b)({})", "[![b](https://hf.co/b)]({})", "https://hf.co {}"),
+]
+# What a path or an address of this machine, or of one beside it, begins with.
+BEGINNINGS = [
+    *("", "/", "//", "./", "../", "~/", "~ada/", "$HOME/", "${D}/", "%D%\\", "C:/", "C:\\", "C:"),
+    *("\\\\", "\\", "-I/", "@", "x:", "a@srv:", "file:", "file:///", "FILE://", "git+file://"),
+    *("smb://", "nfs://h/", "afp:/", "ssh://", "sftp://a@h/", "vscode://file/", "data:", "http:"),
+    *("http://localhost/", "http://[::1]/", "https://10.0.0.5/", "https://nas/", "//hf.co/"),
+    *("https://nas.local/", "https://localhost:80/", "https://u:p@hf.co/", "https://hf.co/?x=/"),
+]
+SEPARATORS = ["/", "\\", "//", "%2F", "%5c", "\u2215", "\uff0f"]
+NAMES = st.lists(st.text(st.sampled_from("abzé训0-_.+@&#~"), min_size=1, max_size=5), max_size=2)
+
+
+@settings(max_examples=500, deadline=None)
+@given(*map(st.sampled_from, (AROUND, BEGINNINGS, SEPARATORS)), NAMES, NAMES)
+def test_one_rule_cuts_card_and_settings(
+    around: str, beginning: str, separator: str, before: list[str], after: list[str]
+) -> None:
+    names = [*before, SECRET, *after, "photos", "eyes"]
+    text = around.format(beginning + separator.join(names))
+    assert SECRET not in cut_paths(text, {})
+    assert SECRET not in cut_setting("note", text, {})
+
+
+PUBLIC = [
+    *("https://hf.co", "https://x.org/~ada/a//b", "http://x.com:80/a/b.html?x=1&y=a/b#c/d"),
+    *("https://en.wikipedia.org/wiki/Bird_(animal)", "s3://b/a/c", "hf://a/b/c", "eyes.png"),
+    *("hf-hub:acme/net@v1", "1/2/2024", "and/or"),
+]
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("public", PUBLIC)
+def test_a_card_links_to_public_pages_and_its_own_files(around: str, public: str) -> None:
+    text = around.format(public)
+    assert cut_paths(text, {}) == text
+    assert cut_paths(f"{text} {public}", {}) == f"{text} {public}"
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("acme/birds, acme/birds@v1 or cat/dog", None),
+        (f"[l]({SECRET}/photos) of {SECRET}/1.jpg", "[l](photos) of 1.jpg"),
+        (f'<img src="{SECRET} and co/1.jpg"> [l](<my {SECRET}/a>)', '<img src="1.jpg"> [l](<a>)'),
+        ("home/a/x y, [l](./eyes.png)", "x y, [l](eyes.png)"),
+        ("smb://host/share and vscode://file/home/a/x", "share and x"),
+    ],
+)  # fmt: skip
+def test_two_names_stay_in_prose_and_are_a_place_in_a_link(text: str, cut: str | None) -> None:
+    assert cut_paths(text, {}) == (cut or text)
+
+
+def test_labels_stay_in_the_card(folder: Path) -> None:
+    sent, cut = publish(make_sample(labels=("ape/monkey/lemur", "/a/b")).save(folder))
+    assert cut == []
+    assert b"`ape/monkey/lemur`, `/a/b`." in sent[CARD]
 
 
 def test_a_long_line_takes_no_longer_for_its_paths() -> None:
-    for piece in ('"./', "/a", " a/", "'../x ", "file:", "\\a", "~/"):
+    pieces = (
+        '"./',
+        "/a",
+        " a/",
+        "'../x ",
+        "file:",
+        "\\a",
+        "~/",
+        "(",
+        "a,",
+        "a(",
+        "https://a.",
+        "[](",
+    )
+    for piece in (
+        *pieces,
+        "https://a.co/.",
+        "https://a.co/(",
+        "a/b@",
+        "x.jpg",
+        "%2",
+        "%2F",
+        "=a:",
+        ")*",
+    ):
         cut_paths(piece * 20_000, {})
 
 
