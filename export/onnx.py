@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import torch
 
+from gatehub._arguments import checked
 from gatehub._disk import replacing
 from gatehub._file_kinds import may_run
 from gatehub._text import shorten
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _PLACE_HINT = "Name a file in a folder that exists and that you may write to."
 
 
+@checked(ExportError)
 def export_onnx(
     backbone: Backbone,
     adapter: Adapter,
@@ -64,8 +66,6 @@ def export_onnx(
         ExportError: the model cannot be translated or run, or the file cannot be written.
     """
     check_settings(path, opset=opset, tolerance=tolerance)
-    _check_type(backbone, Backbone, "backbone", hint="gatehub.load_backbone(NAME) returns one.")
-    _check_type(adapter, Adapter, "adapter", hint="gatehub.Adapter.load(FOLDER) returns one.")
     # What takes seconds begins once the place is known to be writable.
     with _writing(path) as file, pin_settings():
         # Folding shares tensors with the backbone, which stays where and as it is.
@@ -99,6 +99,7 @@ def export_onnx(
     return report
 
 
+@checked(ExportError)
 def check_settings(
     path: str | Path, *, opset: int = MIN_OPSET, tolerance: float = DEFAULT_TOLERANCE
 ) -> None:
@@ -108,13 +109,16 @@ def check_settings(
         ExportError: no such opset, a tolerance that checks nothing, or a place where a file would
             replace something else.
     """
-    if type(opset) is not int or not MIN_OPSET <= opset <= MAX_OPSET:
+    if not MIN_OPSET <= opset <= MAX_OPSET:
         raise ExportError(
             f"ONNX opset {shorten(str(opset))} was asked for; expected {MIN_OPSET} to {MAX_OPSET}.",
             hint=f"{MIN_OPSET} is the one that most runtimes read.",
         )
-    if not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
-        raise ExportError(f"The tolerance is {shorten(str(tolerance))}; expected 0 or more.")
+    if not 0 <= tolerance < math.inf:
+        raise ExportError(
+            f"The tolerance is {shorten(str(tolerance))}; expected 0 or more.",
+            hint="Leave it out for what sound exports keep to.",
+        )
     _find_place(path)
 
 
@@ -124,8 +128,6 @@ def _find_place(path: str | Path) -> Path:
     Raises:
         ExportError: something would be lost there.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise ExportError(f"The path is of type {type(path).__name__}; expected a str or a Path.")
     path = Path(path)
     try:
         place = Path(os.path.realpath(path))
@@ -148,14 +150,6 @@ def _find_place(path: str | Path) -> Path:
             hint="Choose a name that ends in .onnx.",
         )
     return place
-
-
-def _check_type(value: object, expected: type, name: str, *, hint: str) -> None:
-    if not isinstance(value, expected):
-        raise ExportError(
-            f"The {name} is of type {type(value).__name__}; expected gatehub.{expected.__name__}.",
-            hint=hint,
-        )
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gatehub._arguments import checked
+from gatehub._file_kinds import advise_pull, describe_pointer, is_pointer_text
 from gatehub._text import quote
 from gatehub.errors import ExportError, ExportFormatError, ExportIntegrityError
 from gatehub.export._digests import Digests, has_digests, is_sealed, read_metadata, read_opsets
@@ -62,6 +64,7 @@ class ExportReport:
     state: FileState
 
 
+@checked(ExportError)
 def verify_onnx(path: str | Path, *, tolerance: float = DEFAULT_TOLERANCE) -> ExportReport:
     """Check an exported file on its own: sound ONNX, unchanged, and the answers it promises.
 
@@ -96,6 +99,8 @@ def verify_onnx(path: str | Path, *, tolerance: float = DEFAULT_TOLERANCE) -> Ex
         raise ExportError(
             f"'{file}' cannot be read ({error.strerror}).", hint="Check the path."
         ) from error
+    if is_pointer_text(data):
+        raise ExportFormatError(describe_pointer(f"'{file}'"), hint=advise_pull(file.parent))
     return examine(data, file, subject=f"'{file}'", tolerance=tolerance)
 
 

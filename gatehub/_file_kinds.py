@@ -16,14 +16,18 @@ _PROGRAMS = (
 )
 _LIBRARY_VERSION = re.compile(r"(\.\d+)+$")
 
-_POINTER = b"version https://git-lfs.github.com/spec/"
-_MAX_POINTER_BYTES = 1_024
+# A first line, today's or of git-lfs before it had that name, and lines of a key and a value.
+_POINTER = re.compile(
+    rb"(\xef\xbb\xbf)?version https://(git-lfs|hawser)\.github\.com/spec/\S+"
+    rb"(\r?\n[a-z0-9.-]+ [^\r\n]+)*\s*"
+)
+# Its specification says less than 1,024; what extends it may write more.
+MAX_POINTER_BYTES = 4_096
 _HEAD_BYTES = 64
 _MAX_SAFETENSORS_HEADER = 100_000_000
 
 ONNX = "an ONNX model"
 _BEGINNINGS: tuple[tuple[tuple[bytes, ...], str], ...] = (
-    ((_POINTER,), "a git-lfs pointer"),
     ((b"PK\x03\x04",), "a zip archive or a PyTorch checkpoint"),
     (tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6)), "a pickle"),
     ((b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*"), "an image"),
@@ -43,10 +47,22 @@ def may_run(name: str) -> bool:
 
 def is_pointer(path: Path) -> bool:
     """Whether a regular file is what git checks out in place of a large one without git-lfs."""
-    if path.stat().st_size > _MAX_POINTER_BYTES:
+    if path.stat().st_size > MAX_POINTER_BYTES:
         return False
-    with path.open("rb") as file:
-        return file.read(len(_POINTER)) == _POINTER
+    return is_pointer_text(path.read_bytes())
+
+
+def is_pointer_text(content: bytes) -> bool:
+    """Whether a file with that content is such a pointer."""
+    return len(content) <= MAX_POINTER_BYTES and _POINTER.fullmatch(content) is not None
+
+
+def describe_pointer(name: str) -> str:
+    """Say that a file, called `name` in the sentence, is a pointer: one sentence for all files."""
+    return (
+        f"{name} is a git-lfs pointer and not the file itself: it was cloned without git-lfs. "
+        "`git lfs pull` fetches the file."
+    )
 
 
 def advise_pull(folder: Path) -> str:
@@ -70,6 +86,8 @@ def describe_file(path: Path) -> str:
         head = file.read(_HEAD_BYTES)
     if not head:
         return "an empty file"
+    if is_pointer(path):
+        return "a git-lfs pointer"
     for beginnings, kind in _BEGINNINGS:
         if head.startswith(beginnings):
             return kind

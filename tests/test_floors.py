@@ -16,6 +16,7 @@ HOUSE: Floors = (
     ("gatehub._text", "gatehub._disk", "gatehub._pickles", "gatehub._retries"),
     ("gatehub._file_kinds",),
     ("gatehub.errors",),
+    ("gatehub._arguments",),
     ("gatehub._places", "gatehub._huggingface"),
     ("gatehub.backbone",),
     ("gatehub.compiler",),

@@ -90,7 +90,8 @@ def check_values(tensors: Mapping[str, Tensor], where: str) -> None:
         found = _describe_kind(tensor)
         if found is not None:
             raise TensorDtypeError(
-                f"Tensor {quote(name)} in {where} is {found}; expected a dense tensor of float32."
+                f"Tensor {quote(name)} in {where} is {found}; expected a dense tensor of float32.",
+                hint="Adapter.from_model(model, task=…) takes a trained model's own.",
             )
         if tensor.numel() == 0:
             raise TensorShapeError(

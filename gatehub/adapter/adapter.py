@@ -10,6 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from gatehub._arguments import check_argument, checked
 from gatehub._places import find_folder
 from gatehub.adapter._tensors import check_values
 from gatehub.adapter.config import AdapterConfig
@@ -17,7 +18,7 @@ from gatehub.adapter.files import read_adapter, round_tensors, write_adapter
 from gatehub.adapter.probe import PROBE_SEED, Probe, draw_images
 from gatehub.backbone import Backbone, BackboneIdentity, digest_tensors
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import TensorDtypeError
+from gatehub.errors import AdapterError, TensorDtypeError
 from gatehub.gates.attach import GatedModel
 from gatehub.gates.fold import fold
 from gatehub.gates.layout import GateLayout
@@ -46,6 +47,9 @@ class Adapter:
     tensors: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
+        for name, kind in (("config", AdapterConfig), ("tensors", Mapping)):
+            value = getattr(self, name)
+            check_argument(value, kind, name, where="Adapter()", error=AdapterError)
         check_values(self.tensors, f"adapter '{self.task}'")
         own = {name: tensor.detach() for name, tensor in self.tensors.items()}
         object.__setattr__(self, "tensors", MappingProxyType(own))
@@ -55,6 +59,7 @@ class Adapter:
         return _restore, (self.config, dict(self.tensors))
 
     @classmethod
+    @checked(AdapterError)
     def from_model(
         cls,
         model: GatedModel,
@@ -93,6 +98,7 @@ class Adapter:
         return cls(config=config, tensors=tensors)
 
     @classmethod
+    @checked(AdapterError)
     def load(cls, folder: str | Path) -> Adapter:
         """Read an adapter from its folder, as float32, or refuse it.
 
@@ -107,6 +113,7 @@ class Adapter:
         config, tensors = read_adapter(find_folder(folder))
         return cls(config=config, tensors=tensors)
 
+    @checked(AdapterError)
     def save(
         self,
         folder: str | Path,
@@ -139,6 +146,7 @@ class Adapter:
             Path(folder), self.config, self.tensors, dtype=dtype, attachments=attachments or {}
         )
 
+    @checked(AdapterError)
     def as_stored(self, dtype: str) -> Adapter:
         """Return the adapter with the values that it will have after `save` and `load`.
 
@@ -149,6 +157,7 @@ class Adapter:
         self._check_dtype(dtype)
         return replace(self, tensors=round_tensors(self.config, self.tensors, dtype))
 
+    @checked(AdapterError)
     def with_probe(self, backbone: Backbone, *, dtype: str = "float16") -> Adapter:
         """Return the adapter as it will be stored, with what it answers to a few known images.
 
@@ -175,6 +184,7 @@ class Adapter:
         probe = Probe.of(logits.tolist(), dtype=dtype)
         return replace(stored, config=replace(self.config, probe=probe))
 
+    @checked(AdapterError)
     def with_metrics(self, metrics: Mapping[str, float]) -> Adapter:
         """Return the same adapter with other figures."""
         return replace(self, config=replace(self.config, metrics=dict(metrics)))

@@ -21,7 +21,8 @@ def check_task_name(name: object) -> None:
     if not isinstance(name, str) or _TASK_PATTERN.fullmatch(name) is None:
         raise UnsafeNameError(
             f"{quote(name, 100)} is not a valid task name; expected letters, digits, '.', '_' and "
-            "'-', at most 96, the first a letter or a digit."
+            "'-', at most 96, the first a letter or a digit.",
+            hint="Choose a name such as 'birds' or 'birds-2'.",
         )
 
 

@@ -2,12 +2,11 @@
 
 from gatehub.backbone.backbone import (
     Backbone,
-    BackboneIdentity,
     build_structure,
     check_backbone,
-    digest_tensors,
     load_backbone,
 )
+from gatehub.backbone.identity import BackboneIdentity, digest_tensors
 
 __all__ = [
     "Backbone",

@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from gatehub._file_kinds import advise_pull, is_pointer
+from gatehub._file_kinds import advise_pull, describe_pointer, is_pointer
 from gatehub._pickles import is_pickle
-from gatehub._text import first_line
+from gatehub._text import first_line, quote
 from gatehub.backbone._download import fetch_file, find_pickle
 from gatehub.errors import BackboneError, BackboneNotFoundError, UnsafeWeightsError
 
@@ -51,13 +51,16 @@ def resolve_file(path: str | Path) -> Path:
     file = Path(path).absolute()
     if is_pickle(file.name):
         raise UnsafeWeightsError(
-            f"'{path}' is a pickle, which can run code when it is read.",
+            f"{quote(str(path))} is a pickle, which can run code when it is read.",
             hint="Convert it to safetensors where you trust it (safetensors.torch.save_file).",
         )
     if file.suffix != ".safetensors":
-        raise BackboneError(f"'{path}' is not a .safetensors file, the only kind that is read.")
+        raise BackboneError(
+            f"{quote(str(path))} is not a .safetensors file, the only kind that is read.",
+            hint="Convert it to safetensors where you trust it (safetensors.torch.save_file).",
+        )
     if not file.is_file():
-        raise BackboneNotFoundError(f"There is no file '{path}'.", hint="Check the path.")
+        raise BackboneNotFoundError(f"There is no file {quote(str(path))}.", hint="Check the path.")
     _check_content(file)
     return file
 
@@ -101,11 +104,7 @@ def resolve_config(name: str) -> Path:
 def _check_content(file: Path) -> None:
     """Refuse a file of a clone that was made without git-lfs."""
     if is_pointer(file):
-        raise BackboneError(
-            f"'{file}' is a git-lfs pointer and not the file itself: it was cloned without "
-            "git-lfs.",
-            hint=advise_pull(file.parent),
-        )
+        raise BackboneError(describe_pointer(f"'{file}'"), hint=advise_pull(file.parent))
 
 
 def download(name: str) -> tuple[Path, str | None]:

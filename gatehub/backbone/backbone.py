@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,11 +10,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from gatehub._arguments import checked
 from gatehub.backbone import _weights
 from gatehub.backbone.classifier import split_classifier
+from gatehub.backbone.identity import BackboneIdentity, digest_tensors
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.backbone.seal import Seal
-from gatehub.backbone.structure import refuse_reparameterised
+from gatehub.backbone.structure import refuse_unusable
 from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import BackboneChangedError, BackboneError
 
@@ -24,34 +24,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo_backbone"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackboneIdentity:
-    """Which weights a backbone has, and where they came from.
-
-    Args:
-        architecture: timm's name without the tag, such as "resnet18".
-        tag: timm's name of the weights, such as "a1_in1k", or "".
-        source: "timm", "demo", "seed:N", "hf-hub:ORG/NAME", "local-dir:PATH", "file:PATH",
-            or "memory" for a model that was handed over as an object.
-        revision: commit of a hub repository, or None.
-        digest: SHA-256 over everything but the classifier, 64 hexadecimal digits.
-    """
-
-    architecture: str
-    tag: str
-    source: str
-    revision: str | None
-    digest: str
-
-    @property
-    def name(self) -> str:
-        """Architecture and tag, as timm writes them."""
-        return f"{self.architecture}.{self.tag}" if self.tag else self.architecture
-
-    def __str__(self) -> str:
-        return f"{self.name} (digest {self.digest[:12]}…)"
 
 
 class Backbone(nn.Module):
@@ -71,10 +43,12 @@ class Backbone(nn.Module):
             ("fc",); two in networks that were distilled, such as ("head", "head_dist").
 
     Raises:
-        BackboneError: the model has no classifier that can be replaced, or recomputes weights in
-            every pass (weight norm, spectral norm, pruning).
+        BackboneError: the model has no classifier that can be replaced, was compiled or scripted,
+            has weights without values, or recomputes them in every pass (weight norm, spectral
+            norm, pruning).
     """
 
+    @checked(BackboneError)
     @pin_settings()
     def __init__(
         self,
@@ -85,7 +59,7 @@ class Backbone(nn.Module):
         revision: str | None = None,
     ) -> None:
         super().__init__()
-        refuse_reparameterised(model)
+        refuse_unusable(model)
         self.model = model.eval().requires_grad_(False)
         self.preprocessing = Preprocessing.from_model(model)
         self.heads, kept = split_classifier(model)
@@ -146,9 +120,10 @@ class Backbone(nn.Module):
         return super().train(False)
 
 
+@checked(BackboneError)
 @pin_settings()
 def load_backbone(
-    name: str | BackboneIdentity,
+    name: str | Path | BackboneIdentity,
     *,
     weights: str | Path | None = None,
     pretrained: bool = True,
@@ -158,7 +133,8 @@ def load_backbone(
 
     Args:
         name: any timm name, with or without a tag ("resnet18.a1_in1k"); "hf-hub:ORG/NAME" or
-            "hf-hub:ORG/NAME@REVISION"; "local-dir:PATH"; or "demo", which ships with gatehub.
+            "hf-hub:ORG/NAME@REVISION"; "local-dir:PATH", or PATH as a Path; or "demo", which ships
+            with gatehub.
             Or an adapter's `backbone`, to load from where that came; its digest is compared
             where the adapter is used.
         weights: a safetensors file to read the weights from, for a timm name. A classifier of
@@ -173,6 +149,7 @@ def load_backbone(
     """
     if isinstance(name, BackboneIdentity):
         return _reload(name)
+    name = f"local-dir:{name}" if isinstance(name, Path) else name
     check_backbone(name, weights=weights, pretrained=pretrained)
     if name == "demo":
         folder = _weights.resolve_folder(f"local-dir:{DEMO_FOLDER}")
@@ -274,20 +251,6 @@ def _reload(identity: BackboneIdentity) -> Backbone:
         f"Backbone {identity} has source '{identity.source}', from which it cannot be loaded.",
         hint="Name the backbone yourself (--backbone, or load_backbone).",
     )
-
-
-def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over sorted names, dtypes, shapes and bytes, as 64 hexadecimal digits.
-
-    Each tensor adds one line "NAME DTYPE [D0, D1]" and then its little-endian bytes in C order.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        digest.update(f"{name} {dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _read_config(model: nn.Module, key: str) -> str:

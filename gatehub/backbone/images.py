@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
+from gatehub._arguments import check_fields, checked
+from gatehub._file_kinds import advise_pull, describe_pointer, is_pointer_text
 from gatehub._text import shorten
 from gatehub.backbone._depth import scale_depth
 from gatehub.backbone._headers import START_BYTES, check_header, check_start
@@ -26,7 +28,7 @@ IMAGE_RULES_VERSION = 1
 # Pillow reads more; some of it starts other programs (EPS runs Ghostscript).
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-ImageSource: TypeAlias = "bytes | str | Path | Image.Image | NDArray[np.uint8]"
+ImageSource: TypeAlias = bytes | str | Path | Image.Image | NDArray[np.uint8]
 
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 _ORIENTATION = 0x0112
@@ -60,6 +62,7 @@ class ImageRules:
     background: tuple[int, int, int] = (255, 255, 255)
 
     def __post_init__(self) -> None:
+        check_fields(self, InputError)
         if self.version != IMAGE_RULES_VERSION:
             raise InputError(
                 f"The image rules are of version {shorten(str(self.version), 40)}; this gatehub "
@@ -67,16 +70,18 @@ class ImageRules:
                 hint="Upgrade gatehub (pip install -U gatehub).",
             )
         colour = self.background
-        if len(colour) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in colour):
+        if not all(0 <= value <= 255 for value in colour):
             raise InputError(
                 f"The background of the image rules is {str(colour)[:80]}; expected red, green "
-                "and blue, each a whole number from 0 to 255."
+                "and blue, each a whole number from 0 to 255.",
+                hint="White is (255, 255, 255).",
             )
 
 
 NEWEST_RULES = ImageRules()
 
 
+@checked(InputError)
 def parse_colour(text: str) -> tuple[int, int, int]:
     """Read a colour, as "#ffffff", "white" or "rgb(255, 255, 255)".
 
@@ -93,6 +98,7 @@ def parse_colour(text: str) -> tuple[int, int, int]:
     return colour[0], colour[1], colour[2]
 
 
+@checked(InputError)
 def open_image(
     source: ImageSource,
     *,
@@ -144,10 +150,15 @@ def _open(source: ImageSource, name: str) -> Image.Image | nullcontext[Image.Ima
     if isinstance(source, np.ndarray):
         return Image.fromarray(source)
     if isinstance(source, bytes):
+        if is_pointer_text(source):
+            raise InputError(describe_pointer(name), hint="Send the image itself.")
         check_start(source[:START_BYTES], name=name)
         return Image.open(io.BytesIO(source), formats=IMAGE_FORMATS)
     with open(source, "rb") as file:
-        check_start(file.read(START_BYTES), name=name)
+        start = file.read(START_BYTES)
+    if is_pointer_text(start):
+        raise InputError(describe_pointer(name), hint=advise_pull(Path(source).parent))
+    check_start(start, name=name)
     return Image.open(source, formats=IMAGE_FORMATS)
 
 

@@ -10,13 +10,15 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from timm.data import resolve_data_config
+from torch import Tensor, nn
 
+from gatehub._arguments import check_fields, checked
 from gatehub._text import quote, shorten
 from gatehub.backbone.images import (
     DEFAULT_MAX_PIXELS,
@@ -27,9 +29,6 @@ from gatehub.backbone.images import (
     open_image,
 )
 from gatehub.errors import ImageTooLargeError, InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 MAX_INPUT_SIDE = 4096
 # Of an image that is resized before it is cropped.
@@ -73,6 +72,7 @@ class Preprocessing:
     image_rules: ImageRules | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, InputError)
         channels, height, width = self.input_size
         if channels != 3 or not 1 <= min(height, width) <= max(height, width) <= MAX_INPUT_SIDE:
             raise InputError(
@@ -110,6 +110,7 @@ class Preprocessing:
             )
 
     @classmethod
+    @checked(InputError)
     def from_model(cls, model: nn.Module) -> Preprocessing:
         """Read the preprocessing from a timm model's own configuration, with the newest rules.
 
@@ -133,6 +134,7 @@ class Preprocessing:
             del fields["image_rules"]
         return fields
 
+    @checked(InputError)
     def open(self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
         """Decode an image to 8-bit RGB, and refuse one that would become too large.
 
@@ -163,6 +165,7 @@ class Preprocessing:
             raise InputError(f"{becomes}.", hint="Pad it to a shape nearer to that of the input.")
         return image
 
+    @checked(InputError)
     def transform(self, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Callable[[ImageSource], Tensor]:
         """Return the evaluation transform: an image → (3, H, W) float32, normalised.
 
@@ -171,6 +174,7 @@ class Preprocessing:
         """
         return partial(self._transform, max_pixels=max_pixels)
 
+    @checked(InputError)
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Return the (width, height) to which an image is resized before it is cropped."""
         _, down, across = (math.floor(side / self.crop_pct) for side in self.input_size)

@@ -9,7 +9,9 @@ import types
 from collections.abc import Iterable
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -120,12 +122,15 @@ def own_tensor(tensor: Tensor, lent: set[int]) -> Tensor:
     return tensor.clone() if tensor.untyped_storage().data_ptr() in lent else tensor
 
 
-def refuse_reparameterised(model: nn.Module) -> None:
-    """Refuse a model with weights that are recomputed before every pass.
+def refuse_unusable(model: nn.Module) -> None:
+    """Refuse a model without weights that can be read, copied, and stand still.
 
     Raises:
-        BackboneError: a layer is pruned, or under the older weight norm or spectral norm.
+        BackboneError: it was compiled or scripted; a tensor has no values; a layer is pruned, or
+            under the older weight norm or spectral norm.
     """
+    _refuse_compiled(model)
+    _refuse_empty(model)
     for name, module in model.named_modules():
         for hook in module._forward_pre_hooks.values():
             for kind, (state, remedy) in _REMEDIES.items():
@@ -136,3 +141,44 @@ def refuse_reparameterised(model: nn.Module) -> None:
                         "pass; expected weights that stand still.",
                         hint=f"Make it permanent first: {remedy.format(weight)}.",
                     )
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        what = f"Layer '{name}'" if name else "The model"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise BackboneError(
+                f"{what} is a ScriptModule of torch.jit, whose layers cannot be replaced; expected "
+                "a timm model.",
+                hint="Give the model that was scripted or traced.",
+            )
+        if hasattr(module, "_orig_mod"):
+            raise BackboneError(
+                f"{what} was compiled by torch.compile, so its layers cannot be replaced; expected "
+                "a timm model.",
+                hint="Give the model as it was before: compiled._orig_mod. Compile what `fold` "
+                "returns instead.",
+            )
+
+
+def _refuse_empty(model: nn.Module) -> None:
+    """Refuse tensors that are only promised, or that no layer of a backbone computes with."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if not any(isinstance(tensor, nn.Parameter) for tensor in tensors.values()):
+        raise BackboneError(
+            f"{type(model).__name__} has no parameters; expected a timm model with its weights.",
+            hint="load_backbone(NAME) loads one by its name.",
+        )
+    for name, tensor in tensors.items():
+        forms = {
+            "is not initialised": is_lazy(tensor),
+            "is on the meta device, without values": tensor.is_meta,
+            "is quantized": tensor.is_quantized,
+            f"is laid out as {tensor.layout}": tensor.layout is not torch.strided,
+        }
+        for form, found in forms.items():
+            if found:
+                raise BackboneError(
+                    f"'{name}' of {type(model).__name__} {form}; expected dense weights.",
+                    hint="Load the model's weights before you make a Backbone of it.",
+                )

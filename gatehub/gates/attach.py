@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from gatehub._arguments import check_argument, checked
+from gatehub._text import quote, shorten
 from gatehub.backbone import Backbone
 from gatehub.backbone.checkpointing import watch_passes
 from gatehub.backbone.classifier import is_inside, replace_classifier
@@ -187,6 +189,7 @@ class GatedModel(nn.Module):
                 module._parameters[leaf] = nn.Parameter(value.detach().clone())
 
 
+@checked(GateError, but=("backbone",))
 def attach_gates(
     backbone: Backbone,
     *,
@@ -220,17 +223,19 @@ def attach_gates(
             "The model already has gates; a second set would multiply with the first.",
             hint="Attach to the backbone itself; it stays as it is and can be attached to again.",
         )
-    if not isinstance(backbone, Backbone):
+    check_argument(backbone, Backbone, "backbone", where="attach_gates()", error=GateError)
+    names = tuple(map(str, labels))  # numpy has texts of its own
+    if not all(names) or not names:
         raise GateError(
-            f"Gates are attached to a Backbone, not to a {type(backbone).__name__}.",
-            hint="Use load_backbone(NAME), or Backbone(model) around a timm model of your own.",
+            f"labels is {shorten(repr(labels))}; expected class names, at least one.",
+            hint="Give them in the order of the logits, such as labels=['cat', 'dog'].",
         )
-    names = tuple(labels)
-    if isinstance(labels, str) or not names or not all(isinstance(n, str) and n for n in names):
-        raise GateError(f"labels is {labels!r}; expected class names, at least one.")
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise GateError(f"labels holds {', '.join(map(repr, twice))} more than once.")
+        raise GateError(
+            f"labels holds {', '.join(map(quote, twice))} more than once.",
+            hint="Name each class once.",
+        )
     backbone.check_unchanged()
     layout = plan_gates(backbone.model, exclude=backbone.heads, gates=gates, norm=norm, start=start)
     ungated = find_ungated(backbone.model, start=start, exclude=backbone.heads)
@@ -239,7 +244,7 @@ def attach_gates(
         warnings.warn(
             f"{backbone.identity.architecture} keeps layers without gates: {left}.",
             UngatedLayerWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     with pin_settings():
         return GatedModel(backbone, layout, names)

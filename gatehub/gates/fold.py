@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from gatehub._arguments import checked
 from gatehub.backbone import Backbone, BackboneIdentity
 from gatehub.backbone.classifier import replace_classifier
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.backbone.structure import own_memory
 from gatehub.backbone.torch_settings import pin_settings
-from gatehub.errors import BackboneMismatchError, SiteError
+from gatehub.errors import BackboneMismatchError, GateError, SiteError
 from gatehub.gates.heads import find_head_places, name_head
 from gatehub.gates.layout import GateLayout, SiteGate
 from gatehub.gates.norm_folding import merge_norms
@@ -24,6 +25,7 @@ from gatehub.gates.sites import copy_plain, mark_plain
 MAX_INPUT_GROWTH = 32
 
 
+@runtime_checkable
 class GateState(Protocol):
     """What folding needs to know of a task; an `Adapter` has it."""
 
@@ -41,6 +43,7 @@ class GateState(Protocol):
     def tensors(self) -> Mapping[str, Tensor]: ...
 
 
+@checked(GateError)
 def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) -> nn.Module:
     """Return a plain timm model with the adapter's gates multiplied into its kernels.
 

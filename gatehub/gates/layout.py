@@ -116,5 +116,6 @@ def check_norm(norm: str) -> None:
     """
     if norm not in NORMS:
         raise GateError(
-            f"Normalisation mode is {quote(norm, 80)}; expected one of {', '.join(NORMS)}."
+            f"Normalisation mode is {quote(norm, 80)}; expected one of {', '.join(NORMS)}.",
+            hint="'affine' is what most tasks want.",
         )

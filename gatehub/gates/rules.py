@@ -23,6 +23,7 @@ from timm.layers import (
 )
 from torch import Tensor, nn
 
+from gatehub._arguments import check_fields, checked
 from gatehub.errors import SiteError
 from gatehub.gates.kinds import GATE_PARTS
 
@@ -52,10 +53,12 @@ class SiteRule:
     inside: Callable[[Sequence[nn.Module]], bool] | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, SiteError)
         if (self.gain is None) != (self.gainless is None):
             raise SiteError(
                 f"A rule has gain={self.gain!r} and gainless={self.gainless!r}; expected both or "
                 "neither.",
+                hint="Give both where the layer has a parameter that scales its output channels.",
             )
         if self.gain in GATE_PARTS:
             raise SiteError(
@@ -65,6 +68,7 @@ class SiteRule:
             )
 
 
+@checked(SiteError)
 def register_site(layer: type[nn.Module], rule: SiteRule) -> None:
     """Let layers of one class carry gates.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatehub.errors import AdapterError
+from gatehub._arguments import checked
+from gatehub.errors import AdapterError, HubError
 from gatehub.hub.cache import cached_adapters
 from gatehub.hub.names import check_repository
 from gatehub.hub.opening import open_hub
@@ -28,6 +29,7 @@ class CachedAdapter:
     folder: Path
 
 
+@checked(HubError)
 def search(
     *,
     backbone: str | None = None,
@@ -52,6 +54,7 @@ def search(
     return _list("Searching the hub", query, hub, report)
 
 
+@checked(HubError)
 def list_adapters(
     hub: str | Path | None = None, *, report: Report | None = None
 ) -> list[ListedAdapter]:
@@ -66,6 +69,7 @@ def _list(
         return open_hub(hub).list_adapters(query, report or warn)
 
 
+@checked(HubError)
 def list_revisions(repo: str, hub: str | Path | None = None) -> list[ListedRevision]:
     """The history of one adapter: `main` first, each branch from its head backwards.
 

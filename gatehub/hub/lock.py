@@ -66,6 +66,10 @@ def read_lock(path: Path) -> dict[str, Pin]:
         return {name: _pin(name, entry) for name, entry in record["adapters"].items()}
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise HubError(
+            f"'{path}' cannot be read: {error.strerror or error}.", hint="Check the path."
+        ) from error
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise HubError(
             f"'{path}' is not a lock file of gatehub: {error}.",

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gatehub._arguments import checked
+from gatehub.errors import HubError
 from gatehub.hub.folder.hub import FolderHub
 from gatehub.hub.names import not_a_hub
 from gatehub.hub.protocol import Hub
@@ -15,6 +17,7 @@ from gatehub.hub.protocol import Hub
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
+@checked(HubError)
 def open_hub(hub: str | Path | None = None, *, trusted: bool = True) -> Hub:
     """The hub that a path or URL names.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gatehub._arguments import checked
 from gatehub._disk import is_taken, staged, sync_folder
 from gatehub.errors import (
     AdapterError,
@@ -54,6 +55,7 @@ class Pulled:
     stale: bool
 
 
+@checked(HubError)
 def pull(
     name: str,
     *,
@@ -91,6 +93,7 @@ def pull(
     return pull_adapter(name, hub=hub, out=out, lock=lock, update=update, report=report).folder
 
 
+@checked(HubError)
 def pull_adapter(
     name: str,
     *,

@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gatehub._arguments import checked
 from gatehub._retries import retry
 from gatehub._text import quote
 from gatehub.errors import (
     AdapterFormatError,
     HubConflictError,
+    HubError,
     HubTagError,
     RepositoryNotFoundError,
 )
@@ -73,6 +75,7 @@ class PushPlan:
     bytes: int
 
 
+@checked(HubError)
 def push(
     folder: str | Path,
     repo: str,
@@ -133,6 +136,7 @@ def push(
         return result
 
 
+@checked(HubError)
 def plan_push(
     folder: str | Path,
     repo: str,

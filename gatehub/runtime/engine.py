@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gatehub._arguments import checked
 from gatehub._text import quote
 from gatehub.adapter import Adapter
 from gatehub.adapter.names import check_task_name
@@ -54,6 +55,7 @@ class Engine:
         EngineError: no such dtype, or a limit that is none.
     """
 
+    @checked(EngineError)
     def __init__(
         self,
         backbone: Backbone,
@@ -63,11 +65,6 @@ class Engine:
         gates_bytes: int | None = None,
         wait_s: float = 30.0,
     ) -> None:
-        if not isinstance(backbone, Backbone):
-            raise EngineError(
-                f"An engine takes a Backbone, not a {type(backbone).__name__}.",
-                hint="Use load_backbone(NAME), or Backbone(model) around a timm model of your own.",
-            )
         check_limits(folded_bytes=folded_bytes, gates_bytes=gates_bytes, wait_s=wait_s)
         self.backbone = backbone
         self._check = partial(check_images, channels=backbone.preprocessing.input_size[0])
@@ -86,6 +83,7 @@ class Engine:
         self._loader = Loader(merged, executions, reader, self._tiers, self._catalogue)
         self._current = Current(self._catalogue, self._loader, wait_s=wait_s)
 
+    @checked(EngineError, but=("task",))
     def load(self, task: str, adapter: Adapter | str | Path) -> TaskInfo:
         """Serve an adapter under a name; a task of that name is replaced.
 
@@ -109,6 +107,7 @@ class Engine:
         check_task_name(task)
         return self._loader.load(task, open_source(adapter)).info
 
+    @checked(EngineError, but=("task",))
     def register(self, task: str, adapter: str | Path) -> None:
         """Name where a task is, and load it from there when it is asked for the next time.
 
@@ -199,7 +198,7 @@ class Engine:
             InputError: images of another shape or dtype, or another number of them.
         """
         exact = not self._check(images, subject="A mixed batch")
-        check_names(tasks, images=len(images))
+        check_names(tasks, where="Engine.run_mixed()", images=len(images))
         return self._current.answer(
             tasks, lambda found: answer_mixed([found[t] for t in tasks], images, self._tiers, exact)
         )
@@ -224,7 +223,7 @@ class Engine:
             InputError: images of another shape or dtype.
         """
         exact = not self._check(images, subject="A batch for many tasks")
-        check_names(tasks)
+        check_names(tasks, where="Engine.run_all()")
 
         def answer(found: Mapping[str, Served]) -> dict[str, Answer]:
             answers = answer_all(list(found.values()), images, self._tiers, exact)

@@ -9,6 +9,7 @@ from threading import TIMEOUT_MAX
 import torch
 from torch import Tensor
 
+from gatehub._arguments import check_argument
 from gatehub._text import first_line
 from gatehub.errors import EngineError, InputError
 
@@ -60,19 +61,22 @@ def check_image(image: object, *, channels: int, subject: str) -> None:
     _measure(tensor[None], subject)
 
 
-def check_names(tasks: object, *, images: int | None = None) -> None:
+def check_names(tasks: Sequence[str], *, where: str, images: int | None = None) -> None:
     """Refuse what is not a sequence of task names, one for each image if their number is given.
+
+    Args:
+        tasks: anything a caller may have passed.
+        where: what takes them, such as "Engine.run_all()".
+        images: how many images there are.
 
     Raises:
         InputError: it is something else.
     """
-    if isinstance(tasks, str) or not isinstance(tasks, Sequence):
-        raise InputError(
-            f"Tasks are named by a {type(tasks).__name__}; expected a list of their names."
-        )
+    check_argument(tasks, Sequence[str], "tasks", where=where, error=InputError)
     if images is not None and len(tasks) != images:
         raise InputError(
-            f"A mixed batch names {len(tasks)} tasks for {images} images; expected one for each."
+            f"A mixed batch names {len(tasks)} tasks for {images} images; expected one for each.",
+            hint="Name the same task several times where it is to answer for several images.",
         )
 
 

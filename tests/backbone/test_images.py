@@ -327,11 +327,11 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     ("fields", "sentence"),
     [
         ({"version": 2}, "of version 2; this gatehub knows version 1"),
-        ({"background": (0, 0)}, r"background of the image rules is \(0, 0\); expected red"),
+        ({"background": (0, 0)}, r"tuple as background; expected tuple\[int, int, int\]"),
         ({"background": (0, 0, 256)}, "each a whole number from 0 to 255"),
         ({"background": (0, -1, 0)}, "each a whole number from 0 to 255"),
-        ({"background": (0.5, 0, 0)}, "each a whole number from 0 to 255"),
-        ({"background": (True, 0, 0)}, "each a whole number from 0 to 255"),
+        ({"background": (0.5, 0, 0)}, r"0\.5 \(float\) as background\[0\]; expected int"),
+        ({"background": (True, 0, 0)}, r"True \(bool\) as background\[0\]; expected int"),
     ],
     ids=str,
 )

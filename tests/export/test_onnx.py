@@ -207,9 +207,8 @@ def test_an_opset_that_would_not_be_honoured_is_refused(
     exported: Exported, tmp_path: Path, opset: Any
 ) -> None:
     asked = str(opset)[:9]
-    with pytest.raises(
-        ExportError, match=rf"ONNX opset {asked}.* was asked for; expected 18 to 24"
-    ):
+    value = rf"ONNX opset {asked} was asked for; expected 18 to 24"
+    with pytest.raises(ExportError, match=rf"{value}|{asked}.* as opset; expected int"):
         export_onnx(exported.backbone, exported.adapter, tmp_path / "task.onnx", opset=opset)
     assert list(tmp_path.iterdir()) == []
 
@@ -218,7 +217,9 @@ def test_an_opset_that_would_not_be_honoured_is_refused(
 def test_a_tolerance_that_checks_nothing_is_refused(
     exported: Exported, tmp_path: Path, tolerance: Any
 ) -> None:
-    with pytest.raises(ExportError, match=f"The tolerance is {tolerance}; expected 0 or more"):
+    with pytest.raises(
+        ExportError, match=rf"(is {tolerance}; expected 0 or more|as tolerance; expected float)"
+    ):
         export_onnx(
             exported.backbone, exported.adapter, tmp_path / "task.onnx", tolerance=tolerance
         )
@@ -308,13 +309,23 @@ def test_the_files_of_an_adapter_are_not_replaced(
 @pytest.mark.parametrize(
     ("backbone", "adapter", "path", "sentence"),
     [
-        (None, None, "x.onnx", "The backbone is of type NoneType; expected gatehub.Backbone"),
-        ("resnet18", None, "x.onnx", "The backbone is of type str; expected gatehub.Backbone"),
-        ("{backbone}", "birds", "x.onnx", "The adapter is of type str; expected gatehub.Adapter"),
-        ("{backbone}", "{adapter}", None, "The path is of type NoneType; expected a str or"),
-        ("{backbone}", "{adapter}", b"x", "The path is of type bytes; expected a str or a Path"),
-        ("{backbone}", "{adapter}", "x\0.onnx", "cannot be written (embedded null"),
-        ("{backbone}", "{adapter}", "", "'.' is a folder; expected a file"),
+        (None, None, "x.onnx", "export_onnx() got None as backbone; expected Backbone."),
+        ("resnet18", None, "x.onnx", "export_onnx() got 'resnet18' (str) as backbone; expected"),
+        ("{backbone}", "birds", "x.onnx", "export_onnx() got 'birds' (str) as adapter; expected"),
+        ("{backbone}", "{adapter}", None, "export_onnx() got None as path; expected str or Path"),
+        ("{backbone}", "{adapter}", b"x", "export_onnx() got b'x' (bytes) as path; expected str"),
+        (
+            "{backbone}",
+            "{adapter}",
+            "x\0.onnx",
+            ".onnx' (str) as path, which is neither a path nor a name.",
+        ),
+        (
+            "{backbone}",
+            "{adapter}",
+            "",
+            "'.' is a folder; expected a file",
+        ),
     ],
 )
 def test_arguments_of_another_type_are_refused(

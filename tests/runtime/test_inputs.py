@@ -95,8 +95,6 @@ def test_what_is_no_name_is_refused(tiny_engine: Engine, name: Any) -> None:
     with Batcher(tiny_engine) as batcher:
         for ask in (
             lambda: tiny_engine.predict(name, images),
-            lambda: tiny_engine.predict_mixed([name], images),
-            lambda: tiny_engine.predict_all(images, [name]),
             lambda: tiny_engine.task(name),
             lambda: tiny_engine.is_loaded(name),
             lambda: tiny_engine.unload(name),
@@ -107,6 +105,12 @@ def test_what_is_no_name_is_refused(tiny_engine: Engine, name: Any) -> None:
         ):
             with pytest.raises(TaskNotFoundError, match=f"No task <{type(name).__name__}> is"):
                 ask()
+    for ask in (
+        lambda: tiny_engine.predict_mixed([name], images),
+        lambda: tiny_engine.predict_all(images, [name]),
+    ):
+        with pytest.raises(InputError, match=r"as tasks\[0\]; expected str"):
+            ask()
     for ask in (lambda: tiny_engine.register(name, "x"), lambda: tiny_engine.load(name, "x")):
         with pytest.raises(UnsafeNameError, match="is not a valid task name"):
             ask()
@@ -119,14 +123,14 @@ def test_what_names_no_tasks_is_refused(tiny_engine: Engine, names: Any) -> None
         lambda: tiny_engine.predict_mixed(names, images),
         lambda: tiny_engine.predict_all(images, names),
     ):
-        with pytest.raises(InputError, match="expected a list of their names"):
+        with pytest.raises(InputError, match=r"as tasks; expected Sequence\[str\]"):
             ask()
 
 
 @pytest.mark.parametrize("source", [None, 5, b"a", {"a": 1}, torch.nn.Identity()])
 def test_what_is_no_adapter_is_refused(tiny_engine: Engine, source: Any) -> None:
     for ask in (tiny_engine.load, tiny_engine.register):
-        with pytest.raises(EngineError, match=f"not from <{type(source).__name__}>"):
+        with pytest.raises(EngineError, match=r"as adapter; expected .*Path"):
             ask("b", source)
 
 
@@ -146,7 +150,7 @@ def test_what_is_no_adapter_is_refused(tiny_engine: Engine, source: Any) -> None
 )
 def test_a_limit_that_is_none_is_refused(tiny_backbone: Backbone, limit: Any) -> None:
     (name,) = limit
-    with pytest.raises(EngineError, match=f"{name} is .*; expected"):
+    with pytest.raises(EngineError, match=rf"({name} is|as {name};).* expected"):
         Engine(tiny_backbone, **limit)
 
 
