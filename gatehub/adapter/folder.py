@@ -6,7 +6,14 @@ import os
 import warnings
 from pathlib import Path
 
-from gatehub._file_kinds import ONNX, advise_pull, describe_file, is_pointer, may_run
+from gatehub._file_kinds import (
+    ONNX,
+    advise_pull,
+    describe_file,
+    describe_pointer,
+    is_pointer,
+    may_run,
+)
 from gatehub._text import quote
 from gatehub.errors import (
     AdapterExistsError,
@@ -50,11 +57,7 @@ def list_files(folder: Path) -> set[str]:
         if not (folder / name).is_file():
             raise UnexpectedFileError(f"'{folder}' holds '{name}', which is not a regular file.")
         if is_pointer(folder / name):
-            raise PointerFileError(
-                f"'{folder / name}' is a git-lfs pointer and not the file itself: it was cloned "
-                "without git-lfs.",
-                hint=advise_pull(folder),
-            )
+            raise PointerFileError(describe_pointer(f"'{folder / name}'"), hint=advise_pull(folder))
     others = sorted(names - present)
     # Nothing here would run it. But Python looks for modules where one works, so a torch.py in an
     # adapter is imported in torch's place; and a pickle beside gates is there to be loaded.
@@ -105,10 +108,13 @@ def find_foreign(folder: Path) -> list[str]:
     )
 
 
-def _no_folder(folder: Path) -> MissingFileError:
+def _no_folder(folder: Path) -> MissingFileError | PointerFileError:
     """What is there instead of a folder."""
     try:
         kind = describe_file(folder)
+        if folder.is_file() and is_pointer(folder):
+            hint = advise_pull(folder.parent)
+            return PointerFileError(describe_pointer(f"'{folder}'"), hint=hint)
     except (OSError, ValueError):
         return MissingFileError(
             f"'{folder}' is not a folder, so it is not an adapter.", hint="Check the path."

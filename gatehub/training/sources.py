@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gatehub._file_kinds import advise_pull, describe_pointer, is_pointer
 from gatehub.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(
@@ -240,6 +241,8 @@ def _rows(table: Path) -> list[tuple[int, list[str]]]:
     """Return the table's rows that are not blank, each with its last line's number."""
     delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
     try:
+        if is_pointer(table):
+            raise DataError(describe_pointer(f"'{table}'"), hint=advise_pull(table.parent))
         with table.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
             stripped = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)

@@ -224,11 +224,6 @@ def test_prose_about_pointers_is_no_pointer(tmp_path: Path) -> None:
         ("best.pth", b"\x80\x02}q", "is a pickle, and no folder"),
         ("photo.jpg", b"\xff\xd8\xff\xe0", "is an image, and no folder"),
         ("old.safetensors", b"\x08\0\0\0\0\0\0\0{}", "is a safetensors file, and no folder"),
-        (
-            "gates.safetensors",
-            POINTER,
-            r"is a git-lfs pointer, .* Give the folder that it lies in: '",
-        ),
         ("config.json", b'{"task": 1}', r"is JSON, .* Give the folder that it lies in: '.*'\."),
         ("data.csv", "path,label\n\u00e9".encode(), "is text, and no folder"),
         ("data.csv", ("x" * 63 + "\u00e9").encode(), "is text, and no folder"),
