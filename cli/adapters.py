@@ -75,8 +75,9 @@ def verify(
     """Check every byte of an adapter, or an exported file and its answers; exit with 0 or 1.
 
     An exported file is "as exported"; or has the "same answers, file changed", by an optimiser
-    say; or is wrong, and the error names what was edited. Its digests are checksums, not a
-    signature.
+    say; or is wrong, and the error names what was edited. Of a changed file it says which parts
+    could not be compared, so that only the answers to the probe speak for them. Its digests are
+    checksums, not a signature.
     """
     output = Output(format)
     value: dict[str, object] = {"path": path, "sound": True}
@@ -85,6 +86,8 @@ def verify(
 
         report = verify_onnx(Path(path))
         value["state"] = report.state.value
+        for sentence in report.uncompared:
+            output.note(sentence)
         found = (
             f"its answers differ by at most {report.max_abs_diff:.2g} from those it promises "
             f"({report.state.value})"

@@ -13,19 +13,30 @@ Within `digests`, each digest is the beginning of a SHA-256:
     nodes     of the attributes of each node, constants included, in the order of the nodes
     weights   initialiser → "type:shape:digest", the type as ONNX numbers it
 
-An optimiser rewires the graph, renames and drops weights, and leaves the metadata alone. So a
-weight of the same name and shape with other values is an edit, and so is another attribute where
-the wiring is the same. These are checksums, not a signature: they find what happens to a file by
-accident or by hand, not who edits it and computes new digests.
+An optimiser rewires the graph, renames and drops weights, and leaves the metadata alone. So an
+edit is
+
+    an entry of the metadata that is not what it was;
+    a weight with other values, under its name and with its type and shape;
+    a weight with other values under any name, where the file has as many nodes as the export, and
+    as many weights of each type and shape;
+    another attribute, where the wiring is the same.
+
+What else differs cannot be told from an optimiser's work, and is named as not compared: weights
+that were not in the export, and nodes that are joined or named otherwise. Only the answers to the
+probe speak for these. What does not show in them passes: weights of one shape that were renamed and
+exchanged, a node that acts only on values beyond the probe's. These are checksums, not a signature:
+they find what happens to a file by accident or by hand, not who edits it and computes new digests.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gatehub._text import quote, shorten
 from gatehub.export._record import PREFIX, read_entry
@@ -36,6 +47,19 @@ if TYPE_CHECKING:
 _DIGESTS, _DIGESTS_DIGEST, _FILE_DIGEST = "digests", "digests_digest", "file_digest"
 _KEYS = frozenset({_DIGESTS, _DIGESTS_DIGEST, _FILE_DIGEST})
 _ZEROS = "0" * 64
+_UNCOMPARED = ", so they could not be compared: only its answers speak for them."
+
+
+class Comparison(NamedTuple):
+    """What of a file is not what was exported.
+
+    Attributes:
+        edits: names what no optimiser changes.
+        uncompared: a sentence for each kind of parts for which only the answers speak.
+    """
+
+    edits: list[str]
+    uncompared: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +85,10 @@ class Digests:
             record=_digest_record(read_metadata(proto)),
             wiring=_digest_wiring(proto),
             nodes=tuple(_digest_attributes(node) for node in proto.graph.node),
-            weights={value.name: _digest_weight(value) for value in proto.graph.initializer},
+            weights={
+                **{value.name: _digest_weight(value) for value in proto.graph.initializer},
+                **{v.values.name: _digest_sparse(v) for v in proto.graph.sparse_initializer},
+            },
         )
 
     @classmethod
@@ -81,20 +108,32 @@ class Digests:
         read_entry(metadata, _DIGESTS_DIGEST, check, subject=subject)
         return read_entry(metadata, _DIGESTS, _parse, subject=subject)
 
-    def find_edits(self, proto: onnx.ModelProto) -> list[str]:
-        """Name what of a file no optimiser changes, and is not what it was."""
+    def compare(self, proto: onnx.ModelProto) -> Comparison:
+        """Hold a file against what was exported; see the module."""
         found = Digests.of(proto)
         edits = [quote(name, 80) for name in _find_entries(self.record, found.record)]
-        for name, weight in self.weights.items():
-            other = found.weights.get(name, weight)
-            if other != weight and other.rpartition(":")[0] == weight.rpartition(":")[0]:
-                edits.append(f"weight {quote(name, 80)}")
-        if found.wiring == self.wiring and len(found.nodes) == len(self.nodes):
+        new = _find_new(self.weights, found.weights)
+        same_size = len(found.nodes) == len(self.nodes)
+        same_shapes = _count_shapes(found.weights) == _count_shapes(self.weights)
+        edited = set(new) if same_size and same_shapes else set()
+        for name, weight in found.weights.items():
+            before = self.weights.get(name, weight)
+            if before != weight and _shape(before) == _shape(weight):
+                edited.add(name)
+        edits += [f"weight {quote(name, 80)}" for name in found.weights if name in edited]
+        uncompared = []
+        if remade := set(new) - edited:
+            count = f"{len(remade)} of its {len(found.weights)} weights were"
+            uncompared.append(f"{count} not in the export{_UNCOMPARED}")
+        if same_size and found.wiring == self.wiring:
             for node, before, now in zip(proto.graph.node, self.nodes, found.nodes, strict=True):
                 if before != now:
                     names = quote(", ".join(node.output), 80)
                     edits.append(f"the {shorten(node.op_type, 80)} node of {names}")
-        return edits
+        else:
+            named = "Its nodes are joined or named otherwise than"
+            uncompared.append(f"{named} in the export{_UNCOMPARED}")
+        return Comparison(edits, tuple(uncompared))
 
 
 def seal(proto: onnx.ModelProto) -> bytes:
@@ -161,6 +200,28 @@ def _find_entries(expected: Mapping[str, str], found: Mapping[str, str]) -> list
     return [n for n in names if not any(other.startswith(f"{n}.") for other in names)]
 
 
+def _find_new(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """Return the names of weights that were not exported, under whichever name."""
+    left = Counter(expected.values())
+    new = []
+    # First those that kept their names, which leave the others what is left.
+    for name in sorted(found, key=lambda name: expected.get(name) != found[name]):
+        if left[found[name]] > 0:
+            left[found[name]] -= 1
+        else:
+            new.append(name)
+    return new
+
+
+def _count_shapes(weights: Mapping[str, str]) -> Counter[str]:
+    return Counter(map(_shape, weights.values()))
+
+
+def _shape(weight: str) -> str:
+    """Return the type and shape of a weight's digest."""
+    return weight.rpartition(":")[0]
+
+
 def _digest_record(metadata: Mapping[str, str]) -> dict[str, str]:
     digests = {}
     for key, text in sorted(metadata.items()):
@@ -214,6 +275,11 @@ def _digest_weight(value: onnx.TensorProto) -> str:
     raw = value.raw_data if value.HasField("raw_data") else numpy_helper.to_array(value).tobytes()
     shape = "x".join(map(str, value.dims))
     return f"{value.data_type}:{shape}:{_digest(raw, 16)}"
+
+
+def _digest_sparse(value: onnx.SparseTensorProto) -> str:
+    shape = "x".join(map(str, value.dims))
+    return f"sparse {shape}:{_digest_weight(value.values)}:{_digest_weight(value.indices)}"
 
 
 def _digest_file(data: bytes, digest: str) -> str:

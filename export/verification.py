@@ -34,8 +34,18 @@ _SHOWN_EDITS = 5
 class FileState(str, Enum):
     """What a sound file is.
 
-    `unrecorded` is one that was exported before there were digests: it gives the answers that it
-    promises, and a change that leaves those as they are would not show.
+    Every one is sound ONNX and answers the three images of its probe, normalised values from -2 to
+    2, as it promises, within the tolerance. Beyond that,
+
+    `as_exported` is, byte for byte, what was exported.
+    `changed` has the labels, preprocessing and other entries with which it was exported, and each
+    weight and node that can be recognised is unchanged; `ExportReport.uncompared` says which cannot
+    be. What was made anew, by an optimiser or by somebody else, was checked by the probe alone: a
+    change that does not show in its answers passes.
+    `unrecorded` was exported before there were digests, and was checked by the probe alone.
+
+    A file that is none of these is refused, and the error names what was edited, or how far its
+    answers are off.
     """
 
     as_exported = "as exported"
@@ -54,6 +64,8 @@ class ExportReport:
         max_abs_diff: largest absolute difference of a logit to the folded PyTorch model.
         max_rel_diff: that, divided by the largest logit.
         state: whether it is, byte for byte, what was exported.
+        uncompared: for a changed file, a sentence for each kind of parts for which only the answers
+            speak.
     """
 
     path: Path
@@ -62,6 +74,7 @@ class ExportReport:
     max_abs_diff: float
     max_rel_diff: float
     state: FileState
+    uncompared: tuple[str, ...] = ()
 
 
 @checked(ExportError)
@@ -115,7 +128,7 @@ def examine(data: bytes, path: Path, *, subject: str, tolerance: float) -> Expor
     """
     proto, metadata = _parse(data, subject)
     record = Record.from_metadata(metadata, subject=subject)
-    state = _compare(data, proto, metadata, record, subject=subject)
+    state, uncompared = _compare(data, proto, metadata, record, subject=subject)
     difference = check_parity(
         data, record.probe_images(), record.probe_logits, tolerance=tolerance, subject=subject
     )
@@ -126,6 +139,7 @@ def examine(data: bytes, path: Path, *, subject: str, tolerance: float) -> Expor
         max_abs_diff=difference.max_abs,
         max_rel_diff=difference.max_rel,
         state=state,
+        uncompared=uncompared,
     )
 
 
@@ -156,18 +170,23 @@ def _compare(
     record: Record,
     *,
     subject: str,
-) -> FileState:
+) -> tuple[FileState, tuple[str, ...]]:
     """Hold a file against its digests.
+
+    Returns:
+        What it is, and what could not be compared.
 
     Raises:
         ExportIntegrityError: it was edited.
     """
     edits = _find_ends(proto)
     if not edits and record.format_version == 1 and not has_digests(metadata):
-        return FileState.unrecorded
+        return FileState.unrecorded, ()
     if not edits and is_sealed(data, metadata, subject=subject):
-        return FileState.as_exported
-    edits = edits or Digests.from_metadata(metadata, subject=subject).find_edits(proto)
+        return FileState.as_exported, ()
+    uncompared: tuple[str, ...] = ()
+    if not edits:
+        edits, uncompared = Digests.from_metadata(metadata, subject=subject).compare(proto)
     if edits:
         shown = edits[:_SHOWN_EDITS]
         more = [f"{len(edits) - len(shown)} more"] if len(edits) > len(shown) else []
@@ -175,7 +194,7 @@ def _compare(
             f"{subject} was edited after its export: {', '.join([*shown, *more])}.",
             hint="Fetch or export it again.",
         )
-    return FileState.changed
+    return FileState.changed, uncompared
 
 
 def _find_ends(proto: onnx.ModelProto) -> list[str]:

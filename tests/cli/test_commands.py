@@ -208,6 +208,11 @@ def test_export_writes_a_checked_file(gatehub: Gatehub, digits: Path, tmp_path: 
     onnx.save(model, moved)
     state = gatehub("verify", moved, "--format", "json").json["state"]
     assert state == "same answers, file changed"
+    model.graph.node[-1].input[0], model.graph.node[-2].output[0] = "last", "last"
+    onnx.save(model, moved)
+    renamed = gatehub("verify", moved)
+    assert f"{moved} is sound" in renamed.out
+    assert "Its nodes are joined or named otherwise than in the export, so they" in renamed.err
     model.metadata_props[2].value = "letters"
     onnx.save(model, moved)
     edited = gatehub("verify", moved)
