@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gatehub._arguments import checked
 from gatehub.backbone import _weights
+from gatehub.backbone.blueprint import Blueprint
 from gatehub.backbone.classifier import split_classifier
 from gatehub.backbone.identity import BackboneIdentity, digest_tensors
 from gatehub.backbone.preprocessing import Preprocessing
@@ -72,6 +73,7 @@ class Backbone(nn.Module):
         )
         self._names = frozenset(kept)
         self._seal = Seal(kept)
+        self._blueprint = Blueprint(model, exclude=self.heads)
         self.train(False)
 
     @property
@@ -84,14 +86,14 @@ class Backbone(nn.Module):
         return cast(Tensor, self.model(images))
 
     def check_unchanged(self) -> None:
-        """Refuse to go on with other weights than those that the identity names.
+        """Refuse to go on with other weights, layers, settings or hooks than were loaded.
 
         Every weight is read: 20 ms for a ResNet-18. Moving or casting the backbone itself
         (`backbone.to(...)`, `backbone.half()`) is no such change, but a cast that rounds cannot be
-        taken back: `backbone.half().float()` has other weights.
+        taken back: `backbone.half().float()` has other weights. Nor is gradient checkpointing one.
 
         Raises:
-            BackboneChangedError: a weight has changed since the backbone was loaded.
+            BackboneChangedError: the backbone has changed since it was loaded.
         """
         changed = self._seal.find_changed(self._sealed())
         if changed:
@@ -101,6 +103,13 @@ class Backbone(nn.Module):
                 f"'{changed[0]}'{others}; they are not the ones that its digest names any more.",
                 hint="Load it again; or make a Backbone of the changed model, which gets a digest "
                 "of its own. To cast a backbone, cast the Backbone and not its model.",
+            )
+        if (change := self._blueprint.find_change(self.model)) is not None:
+            raise BackboneChangedError(
+                f"The network of {self.identity} has changed since it was loaded: {change}. "
+                "It answers otherwise than what the digest names.",
+                hint="Set it back, or load it again. A network that is to differ is changed before "
+                "a Backbone is made of it, and serves the adapters that are trained on it.",
             )
 
     def _sealed(self) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ already catch it.
 
     GatehubError
     ├── BackboneError                       a backbone cannot be had
-    │   ├── BackboneChangedError            its weights have changed since it was loaded
+    │   ├── BackboneChangedError            it has changed since it was loaded
     │   ├── BackboneNotFoundError           no such name, tag, file or repository
     │   └── UnsafeWeightsError              only a pickle is offered
     ├── DeviceError                         no such device here

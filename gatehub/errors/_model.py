@@ -14,7 +14,7 @@ class BackboneNotFoundError(BackboneError):
 
 
 class BackboneChangedError(BackboneError):
-    """A backbone's weights are not the ones that its identity names any more."""
+    """A backbone's weights, layers or settings are not those that were loaded any more."""
 
 
 class UnsafeWeightsError(BackboneError):

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from gatehub._arguments import check_argument, checked
 from gatehub._text import quote, shorten
 from gatehub.backbone import Backbone
+from gatehub.backbone.blueprint import Blueprint
 from gatehub.backbone.checkpointing import watch_passes
 from gatehub.backbone.classifier import is_inside, replace_classifier
 from gatehub.backbone.seal import Seal
@@ -82,6 +83,8 @@ class GatedModel(nn.Module):
         watch_passes(self.net)
         self.train(False)
         self._seal = Seal(self._frozen())
+        # Hooks that look on, and other ways to run a layer again, belong to a training.
+        self._blueprint = Blueprint(self.net, exclude=self._heads, functions=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Answer for the task: images (B, 3, H, W), normalised → logits (B, len(labels))."""
@@ -128,11 +131,12 @@ class GatedModel(nn.Module):
         return {name: state[place] for name, place in self._places.items()}
 
     def check_frozen(self) -> None:
-        """Refuse to go on where the frozen weights are not those of the backbone any more.
+        """Refuse to go on where what is frozen is not that of the backbone any more.
 
         Raises:
-            GateError: something wrote into them, such as a training of all parameters, or the
-                state of a model on another backbone.
+            GateError: something wrote into frozen weights, such as a training of all parameters,
+                or the state of a model on another backbone; or a layer has another class or
+                setting.
         """
         changed = self._seal.find_changed(self._frozen())
         if changed:
@@ -141,6 +145,13 @@ class GatedModel(nn.Module):
                 f"('{changed[0]}', {len(changed)} in all), and an adapter does not hold them.",
                 hint=f"Attach gates to {self.backbone.name} again, and train only what requires "
                 "gradients. To cast a gated model, cast the whole of it and not its net.",
+            )
+        if (change := self._blueprint.find_change(self.net)) is not None:
+            raise GateError(
+                f"The network of this gated model has changed since gates were attached: {change}. "
+                "An adapter does not hold that, so it would answer otherwise on the backbone.",
+                hint="Set it back. To train on a network that differs, change it first, and make "
+                "a Backbone of it.",
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -213,7 +224,7 @@ def attach_gates(
 
     Raises:
         AlreadyGatedError: the model carries gates already.
-        BackboneChangedError: the backbone's weights have changed since it was loaded.
+        BackboneChangedError: the backbone has changed since it was loaded.
         GateError: bad labels, kind, normalisation mode or stage.
     """
     if isinstance(backbone, nn.Module) and any(

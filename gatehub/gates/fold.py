@@ -69,7 +69,7 @@ def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) ->
 
     Raises:
         BackboneMismatchError: the backbone's digest is not the adapter's.
-        BackboneChangedError: the backbone's weights have changed since it was loaded.
+        BackboneChangedError: the backbone has changed since it was loaded.
         SiteError: a tensor of the adapter has no place in the backbone.
         GateError: norms are to be merged, and the model does not run on the meta device.
     """

@@ -46,7 +46,7 @@ class MergedBackbone:
         backbone: stays as it is.
 
     Raises:
-        BackboneChangedError: the backbone's weights have changed since it was loaded.
+        BackboneChangedError: the backbone has changed since it was loaded.
     """
 
     def __init__(self, backbone: Backbone) -> None:

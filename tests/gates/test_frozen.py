@@ -266,6 +266,55 @@ def test_a_changed_backbone_is_noticed_before_it_answers(change: str) -> None:
         fold(known.backbone, known.adapter)
 
 
+def double(module: nn.Module, given: object, answer: Tensor) -> Tensor:
+    return answer * 2
+
+
+REBUILDS: dict[str, Callable[[nn.Module], object]] = {
+    "eps": lambda model: setattr(model.bn1, "eps", 0.1),
+    "stride": lambda model: setattr(model.conv1, "stride", (1, 1)),
+    "padding": lambda model: setattr(model.layer1[0].conv1, "padding_mode", "circular"),
+    "dilation": lambda model: setattr(model.layer1[0].conv2, "dilation", (2, 2)),
+    "activation": lambda model: setattr(model, "act1", nn.GELU()),
+    "drop a layer": lambda model: setattr(model, "maxpool", nn.Identity()),
+    "pooling": lambda model: setattr(model.global_pool, "flatten", nn.Identity()),
+}
+HOOKS: dict[str, Callable[[nn.Module], object]] = {
+    "hook": lambda model: model.layer2.register_forward_hook(double),
+    "pre-hook": lambda model: model.bn1.register_forward_pre_hook(lambda module, given: None),
+    "forward": lambda model: setattr(model.bn1, "forward", lambda values: values),
+}
+
+
+@pytest.mark.parametrize("change", REBUILDS | HOOKS)
+def test_a_backbone_that_computes_otherwise_is_noticed_before_it_answers(change: str) -> None:
+    known = Known(make_backbone(), {"start": "layer3"})
+    (REBUILDS | HOOKS)[change](known.backbone.model)
+    for use in (
+        lambda: fold(known.backbone, known.adapter),
+        lambda: attach_gates(known.backbone, labels=LABELS),
+        lambda: Engine(known.backbone),
+        lambda: known.adapter.with_probe(known.backbone),
+    ):
+        with pytest.raises(BackboneChangedError, match=r"network of .* has changed since .* layer"):
+            use()
+    known.engine.load("again", known.adapter)
+    assert torch.equal(known.engine.predict("again", known.images), known.answers[0])
+
+
+@pytest.mark.parametrize("change", REBUILDS)
+def test_a_gated_model_that_computes_otherwise_than_its_backbone_makes_no_adapter(
+    change: str,
+) -> None:
+    model = make_trained(make_backbone())
+    for deed in HOOKS.values():  # they may do anything, and most look on
+        deed(model.net)
+    Adapter.from_model(model, task="birds")
+    REBUILDS[change](model.net)
+    with pytest.raises(GateError, match=r"network of this gated model has changed since .* layer"):
+        Adapter.from_model(model, task="birds")
+
+
 def test_a_changed_gain_is_noticed_before_an_engine_forms_kernels_without_it() -> None:
     make, choice = SETTINGS["scaled"]
     known = Known(make(), choice)
@@ -292,8 +341,25 @@ def test_statistics_that_moved_in_a_pass_are_noticed() -> None:
         lambda backbone: backbone.requires_grad_(True),
         lambda backbone: backbone.load_state_dict(backbone.state_dict()),
         lambda backbone: backbone.model.reset_classifier(5),
+        lambda backbone: backbone.model.train(),
+        lambda backbone: backbone.model.set_grad_checkpointing(),
+        lambda backbone: backbone.model.layer1.register_forward_hook(double).remove(),
+        lambda backbone: backbone(random_images()),
+        lambda backbone: backbone.compile(),
     ],
-    ids=["double", "half", "memory format", "gradients", "same state", "classifier"],
+    ids=[
+        "double",
+        "half",
+        "memory format",
+        "gradients",
+        "same state",
+        "classifier",
+        "mode",
+        "checkpointing",
+        "hook and back",
+        "pass",
+        "compile",
+    ],
 )
 def test_a_backbone_may_be_moved_and_cast_on_purpose(cast: Callable[[Backbone], object]) -> None:
     backbone = make_backbone()
