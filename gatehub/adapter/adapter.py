@@ -19,7 +19,7 @@ from gatehub.adapter.probe import PROBE_SEED, Probe, draw_images
 from gatehub.backbone import Backbone, BackboneIdentity, digest_tensors
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import AdapterError, TensorDtypeError
-from gatehub.gates.attach import GatedModel
+from gatehub.gates.attach import GatedModel, refuse_rounded
 from gatehub.gates.fold import fold
 from gatehub.gates.layout import GateLayout
 
@@ -80,7 +80,8 @@ class Adapter:
             UnsafeNameError: the name has other characters.
             ConfigError: a label, figure or setting that cannot be stored.
             NonFiniteTensorError: the training diverged.
-            GateError: the model's frozen weights have changed since gates were attached.
+            GateError: the model's frozen weights or its layers have changed since gates were
+                attached, or a cast has rounded them.
         """
         model.check_frozen()
         config = AdapterConfig(
@@ -174,9 +175,13 @@ class Adapter:
             BackboneMismatchError: the backbone's digest is not the adapter's.
             SiteError: a tensor of the adapter has no place in the backbone.
             ConfigError: it answers with NaN or infinity.
+            GateError: a cast has rounded the backbone's weights since they were loaded.
         """
         stored = replace(self, config=replace(self.config, probe=None)).as_stored(dtype)
         model = fold(backbone, stored)
+        refuse_rounded(
+            backbone.identity, backbone.rounded_to, hint="Make the probe before the cast."
+        )
         like = next(model.parameters())
         images = torch.from_numpy(draw_images(PROBE_SEED, self.preprocessing))
         with torch.inference_mode():

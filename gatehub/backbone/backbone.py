@@ -81,6 +81,11 @@ class Backbone(nn.Module):
         """SHA-256 of the weights as they were loaded; see `digest_tensors`."""
         return self.identity.digest
 
+    @property
+    def rounded_to(self) -> torch.dtype | None:
+        """The dtype to which casts have rounded weights since they were loaded, or None."""
+        return self._seal.rounded_to
+
     def forward(self, images: Tensor) -> Tensor:
         """Answer with the pretrained classifier: (B, 3, H, W) float32 → (B, classes) float32."""
         return cast(Tensor, self.model(images))

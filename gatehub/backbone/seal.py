@@ -27,6 +27,11 @@ class Seal:
         self._known = _describe(tensors)
         self._rounded_to = rounded_to
 
+    @property
+    def rounded_to(self) -> torch.dtype | None:
+        """The dtype to which casts have rounded some of the tensors, or None."""
+        return self._rounded_to
+
     def follow(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Seal:
         """Return the seal for what a move or a cast has made of tensors.
 

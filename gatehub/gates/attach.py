@@ -6,12 +6,13 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gatehub._arguments import check_argument, checked
 from gatehub._text import quote, shorten
-from gatehub.backbone import Backbone
+from gatehub.backbone import Backbone, BackboneIdentity
 from gatehub.backbone.blueprint import Blueprint
 from gatehub.backbone.checkpointing import watch_passes
 from gatehub.backbone.classifier import is_inside, replace_classifier
@@ -135,8 +136,8 @@ class GatedModel(nn.Module):
 
         Raises:
             GateError: something wrote into frozen weights, such as a training of all parameters,
-                or the state of a model on another backbone; or a layer has another class or
-                setting.
+                or the state of a model on another backbone; a cast has rounded them; or a layer
+                has another class or setting.
         """
         changed = self._seal.find_changed(self._frozen())
         if changed:
@@ -146,6 +147,13 @@ class GatedModel(nn.Module):
                 hint=f"Attach gates to {self.backbone.name} again, and train only what requires "
                 "gradients. To cast a gated model, cast the whole of it and not its net.",
             )
+        refuse_rounded(
+            self.backbone,
+            self._seal.rounded_to,
+            hint=f"Attach gates to {self.backbone.name} again, copy this model's task_tensors() "
+            "into those of the new one, and see how well it does. To train in half precision, use "
+            "torch.autocast, which leaves the weights as they are.",
+        )
         if (change := self._blueprint.find_change(self.net)) is not None:
             raise GateError(
                 f"The network of this gated model has changed since gates were attached: {change}. "
@@ -225,7 +233,8 @@ def attach_gates(
     Raises:
         AlreadyGatedError: the model carries gates already.
         BackboneChangedError: the backbone has changed since it was loaded.
-        GateError: bad labels, kind, normalisation mode or stage.
+        GateError: bad labels, kind, normalisation mode or stage; or a cast has rounded the
+            backbone's weights since they were loaded.
     """
     if isinstance(backbone, nn.Module) and any(
         isinstance(module, GatedModel | GatedLayer) for module in backbone.modules()
@@ -248,6 +257,13 @@ def attach_gates(
             hint="Name each class once.",
         )
     backbone.check_unchanged()
+    refuse_rounded(
+        backbone.identity,
+        backbone.rounded_to,
+        hint="Attach gates before the cast, and train under torch.autocast, which leaves the "
+        "weights as they are; or make a Backbone of the rounded model, which gets a digest of its "
+        "own.",
+    )
     layout = plan_gates(backbone.model, exclude=backbone.heads, gates=gates, norm=norm, start=start)
     ungated = find_ungated(backbone.model, start=start, exclude=backbone.heads)
     if ungated:
@@ -259,3 +275,24 @@ def attach_gates(
         )
     with pin_settings():
         return GatedModel(backbone, layout, names)
+
+
+def refuse_rounded(
+    identity: BackboneIdentity, rounded_to: torch.dtype | None, *, hint: str
+) -> None:
+    """Refuse to make an adapter on other weights than those whose digest it would carry.
+
+    Args:
+        identity: of the backbone.
+        rounded_to: the dtype to which a cast has rounded its weights, or None.
+        hint: what to do instead.
+
+    Raises:
+        GateError: a cast has rounded them.
+    """
+    if rounded_to is not None:
+        raise GateError(
+            f"A cast has rounded the weights of {identity} to {str(rounded_to)[6:]}, so an adapter "
+            "made on them would carry the digest of other weights.",
+            hint=hint,
+        )

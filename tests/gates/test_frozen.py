@@ -13,7 +13,12 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
-from gatehub.errors import BackboneChangedError, GateError, GatehubError
+from gatehub.errors import (
+    BackboneChangedError,
+    BackboneMismatchError,
+    GateError,
+    GatehubError,
+)
 from gatehub.gates.attach import attach_gates
 from gatehub.gates.fold import fold
 from gatehub.runtime.engine import Engine
@@ -397,6 +402,52 @@ def test_what_a_cast_has_rounded_or_emptied_is_not_what_was_loaded(deed: str) ->
     SPOILED[deed](model)
     with pytest.raises(GatehubError, match=r"have changed|NaN"):  # of what is learned
         Adapter.from_model(model, task="birds")
+
+
+CASTS = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", CASTS, ids=str)
+def test_no_adapter_names_weights_that_a_cast_has_rounded(dtype: torch.dtype) -> None:
+    backbone = make_backbone()
+    adapter = Adapter.from_model(make_trained(backbone), task="birds")
+    images = random_images()
+    words = rf"cast has rounded the weights of .* to {str(dtype)[6:]}, .* digest of other weights"
+    model = make_trained(backbone).to(dtype)
+    assert model(images.to(dtype)).isfinite().all()  # it answers
+    with pytest.raises(GateError, match=words) as refusal:
+        Adapter.from_model(model, task="birds")
+    # What was learned is not lost.
+    fresh = attach_gates(backbone, labels=LABELS)
+    assert "task_tensors() into those of the new one" in str(refusal.value.hint)
+    for name, tensor in fresh.task_tensors().items():
+        tensor.copy_(model.task_tensors()[name])
+    assert Adapter.from_model(fresh, task="birds").backbone.digest == backbone.digest
+    backbone.to(dtype)
+    assert backbone.rounded_to == dtype
+    for use in (
+        lambda: attach_gates(backbone, labels=LABELS),
+        lambda: adapter.with_probe(backbone),
+    ):
+        with pytest.raises(GateError, match=words):
+            use()
+    assert fold(backbone, adapter)(images.to(dtype)).isfinite().all()  # and so does this
+
+
+@pytest.mark.parametrize("dtype", CASTS, ids=str)
+def test_an_adapter_names_the_weights_of_a_backbone_in_half_precision(dtype: torch.dtype) -> None:
+    """Made of a model in that dtype, it has a digest of its own, and is itself when widened."""
+    wide, half = make_backbone(), Backbone(make_backbone().model.to(dtype))
+    assert half.rounded_to is None
+    adapter = Adapter.from_model(make_trained(half), task="birds").with_probe(half)
+    assert adapter.backbone.digest == half.digest != wide.digest
+    with pytest.raises(BackboneMismatchError, match="digest"):
+        fold(wide, adapter)
+    half.float()
+    assert half.rounded_to is None
+    again = Adapter.from_model(make_trained(half), task="birds")
+    assert again.backbone.digest == half.digest
+    fold(half, again)
 
 
 def test_what_writes_into_frozen_weights_of_a_gated_model_makes_no_adapter() -> None:
