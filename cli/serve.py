@@ -58,8 +58,8 @@ def serve(
         typer.Option(
             "--folded-mb",
             min=1,
-            help="Megabytes of folded weights to keep; the least used tasks are folded again when "
-            "they are asked for. No limit by default.",
+            help="Megabytes of folded weights to keep, beside the backbone; the least used tasks "
+            "are folded again when they are asked for. No limit by default.",
         ),
     ] = None,
     gates_mb: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,26 +55,34 @@ class KernelForms:
 
 
 def find_forms(
-    program: Program, batch: int, *, device: torch.device, dtype: torch.dtype
+    program: Program,
+    batch: int,
+    *,
+    kernels: Container[str] | None = None,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> KernelForms:
     """Find the forms in which this processor reads kernels fastest; see `find_layout`.
 
     Args:
         program: its weights are channels-last.
         batch: number of images.
+        kernels: names of those of its kernels that may have a form; None for all of them.
         device: of images and weights.
         dtype: of images and weights.
     """
     if device.type != "cpu" or not can_pack(dtype):
         return KernelForms()
+    kernels = program.kernels if kernels is None else kernels
     layouts: dict[str, Layout] = {}
     for name, convolutions in find_convolutions(program.graph).items():
-        if name in program.kernels - program.matrices:
+        if name in kernels and name in program.kernels - program.matrices:
             found = {_find_layout(node, batch, dtype) for node in convolutions}
             # One that would be wanted in two orders stays dense.
             if len(found) == 1 and (layout := found.pop()) is not None:
                 layouts[name] = layout
-    return KernelForms(layouts=tuple(sorted(layouts.items())), matrices=program.matrices)
+    matrices = frozenset(name for name in program.matrices if name in kernels)
+    return KernelForms(layouts=tuple(sorted(layouts.items())), matrices=matrices)
 
 
 def _find_layout(convolution: fx.Node, batch: int, dtype: torch.dtype) -> Layout | None:

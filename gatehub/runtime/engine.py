@@ -45,7 +45,8 @@ class Engine:
         backbone: the one that all adapters were trained on. It is shared, never changed.
         dtype: "float32", "bfloat16" or "float16"; "auto" takes bfloat16 where the processor has
             matrix units for it, for each task whose probe agrees, and float32 otherwise.
-        folded_bytes: of folded weights at most; None for no limit.
+        folded_bytes: of tasks' folded weights at most; None for no limit. The backbone's kernels,
+            in each order that image sizes want, lie outside of it.
         gates_bytes: of gates in memory at most; None for no limit. Adapters that were handed over
             as objects cannot leave memory.
         wait_s: how long a request waits for memory that others use, or for a task that another
@@ -253,13 +254,16 @@ class Engine:
         return task if served is None else served.stem
 
     def pin(self, task: str) -> None:
-        """Fold a task now, and keep it and what replaces it so until it is unpinned or unloaded."""
+        """Fold a task now, and keep it and what replaces it so until it is unpinned or unloaded.
+
+        It answers images of every size in that memory, though more slowly where there is no room
+        for its kernels in the order that a size wants.
+        """
         pinned = False
         while not pinned:
             served = self._current.find(task)
-            forms = served.execution.forms()
-            with self._tiers.folded([served], [forms]):
-                self._tiers.pin(served, forms)
+            with self._tiers.folded([served], [served.execution.forms()]):
+                self._tiers.pin(served)
                 # A generation that was replaced before then had no pin to hand over.
                 pinned = self._catalogue.is_current(served)
 
@@ -276,8 +280,7 @@ class Engine:
     def evict(self, task: str) -> bool:
         """Let a task's folded weights go now, and say whether they went.
 
-        Weights that are pinned, in use or not there stay as they are. The next request folds the
-        task again.
+        What is pinned, in use or not there stays as it is. The next request folds the task again.
 
         Raises:
             TaskNotFoundError: no task of that name is known.

@@ -96,8 +96,13 @@ def _answer_own(
         some, rows = tasks[first:last], counts[first:last]
         given = images[starts[first] : starts[last]]
         if shared is not None:
-            with tiers.channels(some, shared) as own:
-                return execution.shared.run(shared, list(zip(own, rows, strict=True)), given)
+            try:
+                with tiers.channels(some, shared) as own:
+                    return execution.shared.run(shared, list(zip(own, rows, strict=True)), given)
+            except MemoryBudgetError:
+                if len(some) > 1:
+                    raise
+                # Its factors have no room, but its folded weights may be there, pinned.
         forms = [execution.forms(count, size) for count in rows]
         with tiers.folded(some, forms) as folded:
             if exact:

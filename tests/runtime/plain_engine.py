@@ -295,6 +295,8 @@ class PlainEngine:
         try:
             return (yield from self._hold(part, tasks, _enter))
         except MemoryBudgetError:
+            if len(tasks) == 1 and part == "factors":
+                return (yield from self._in_parts("folded", tasks))
             if len(tasks) == 1:
                 raise
         middle = len(tasks) // 2

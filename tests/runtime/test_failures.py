@@ -15,7 +15,6 @@ import torch
 from gatehub import _places
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
-from gatehub.compiler.kernel_forms import KernelForms
 from gatehub.errors import (
     HubUnreachableError,
     MemoryBudgetError,
@@ -320,10 +319,10 @@ def test_a_task_that_is_replaced_while_it_is_pinned_is_pinned(
     engine.load("birds", folders[0])
     pin, replaced = Tiers.pin, []
 
-    def replace_first(self: Tiers, task: Served, forms: KernelForms) -> None:
+    def replace_first(self: Tiers, task: Served) -> None:
         if not replaced:
             replaced.append(engine.load("birds", folders[1]))
-        pin(self, task, forms)
+        pin(self, task)
 
     monkeypatch.setattr(Tiers, "pin", replace_first)
     engine.pin("birds")

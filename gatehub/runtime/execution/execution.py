@@ -148,7 +148,8 @@ class Execution:
         at = self._sizes.at(size_of(images))
         run = at.exact() if exact else at.whole
         with torch.inference_mode():
-            return leave(run(at.enter(images), task.weights, task.labels))
+            weights = self._fit(task, at, len(images))
+            return leave(run(at.enter(images), weights, task.labels))
 
     def measure(self, task: FoldedTask, images: Tensor) -> tuple[Tensor, float]:
         """Answer exactly for one task, and say how large its activations become.
@@ -187,7 +188,7 @@ class Execution:
         with torch.inference_mode():
             values = stem.stem(at.enter(images), self._stem_weights(stem, at, len(images)))
             shares = (
-                Share(weights=task.weights, labels=task.labels, count=count)
+                Share(weights=self._fit(task, at, count), labels=task.labels, count=count)
                 for task, count in tasks
             )
             return answer_rows(stem, values, shares)
@@ -206,11 +207,26 @@ class Execution:
         if stem is None:
             return [self.run(task, images) for task in tasks]
         with torch.inference_mode():
-            values = stem.stem(at.enter(images), self._stem_weights(stem, at, len(images)))
+            batch = len(images)
+            values = stem.stem(at.enter(images), self._stem_weights(stem, at, batch))
             return [
-                leave(stem.rest(stem.protect(values), task.weights, task.labels, len(images)))
+                leave(
+                    stem.rest(stem.protect(values), self._fit(task, at, batch), task.labels, batch)
+                )
                 for task in tasks
             ]
+
+    def _fit(self, task: FoldedTask, at: Recorded, batch: int) -> Mapping[str, Weight]:
+        """Return the weights for some images.
+
+        Of a task in forms for others, all that it shares is brought into the forms for these; what
+        is its own answers the same as it is, but perhaps slowly.
+        """
+        forms = at.forms(batch)
+        if task.forms == forms:
+            return task.weights
+        shared = task.weights.keys() - task.own
+        return {**task.weights, **self._weights.bare(shared, forms)}
 
     def _stem(self, tasks: Sequence[FoldedTask], at: Recorded) -> Stem | None:
         own = frozenset().union(*(task.own for task in tasks))

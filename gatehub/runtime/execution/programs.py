@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -47,6 +47,7 @@ class Recorded:
     Args:
         size: (channels, height, width) of an image.
         program: what the network runs on them.
+        kernels: names of the weights that programs of every size take in any form.
         whole: the program as a function (images, weights, labels) → logits.
         device: of images and weights.
         dtype: of images and weights.
@@ -56,6 +57,7 @@ class Recorded:
 
     size: Size
     program: Program
+    kernels: frozenset[str]
     whole: Run
     device: torch.device
     dtype: torch.dtype
@@ -80,7 +82,14 @@ class Recorded:
 
     def forms(self, batch: int) -> KernelForms:
         """Return the forms of weights for batches of so many images, with the present threads."""
-        find = partial(find_forms, self.program, batch, device=self.device, dtype=self.dtype)
+        find = partial(
+            find_forms,
+            self.program,
+            batch,
+            kernels=self.kernels,
+            device=self.device,
+            dtype=self.dtype,
+        )
         if self.memory_format is not torch.channels_last:
             return KernelForms()
         return self.memo.get(("forms", batch, torch.get_num_threads()), find)
@@ -151,13 +160,13 @@ class Sizes:
             raise InputError(
                 f"Images of {shown} do not fit this backbone: {error.message}", hint=hint
             ) from error
-        # A task is folded once for images of all sizes that want its kernels in the same order.
+        # A task that is folded for images of one size can be asked for answers to those of another.
         packed = home.program.kernels & found.program.weights
         if not packed <= found.program.kernels or not self._merged.merges_hold(size):
             raise InputError(
                 f"This backbone uses its weights differently on images of {shown}.", hint=hint
             )
-        return found
+        return replace(found, kernels=found.kernels & home.kernels)
 
     def _record(self, size: Size, memory_format: torch.memory_format) -> Recorded:
         def build(labels: int) -> nn.Module:
@@ -175,6 +184,7 @@ class Sizes:
         return Recorded(
             size=size,
             program=recording.program,
+            kernels=recording.program.kernels,
             whole=recording.whole,
             device=self._merged.device,
             dtype=self._dtype,

@@ -15,6 +15,7 @@ class Wanted(Generic[V]):
 
     Args:
         key: what it is known by.
+        group: what it is a form of. Once that is pinned, any other form of it may take its place.
         bytes: what it takes, or will take once it is made.
         make: makes it; called by one thread at a time, outside any lock.
         alive: whether it may stay after its last lease.
@@ -22,6 +23,7 @@ class Wanted(Generic[V]):
     """
 
     key: Hashable
+    group: Hashable
     bytes: int
     make: Callable[[], V]
     alive: Callable[[], bool]
@@ -37,9 +39,10 @@ class TierReport:
         bytes: held now, values in the making included.
         budget_bytes: that it keeps to; None for no limit.
         entries: how many values.
-        pinned: how many of them are pinned.
+        pinned: how many of them stay whatever comes: one of each group that is pinned.
         leased: how many of them are in use.
-        hits: leases that found their value.
+        hits: leases that found a value.
+        stand_ins: those of them that took another of its group, since there was no room for it.
         misses: leases that had to make it.
         evictions: values that had to go for others.
     """
@@ -51,6 +54,7 @@ class TierReport:
     pinned: int
     leased: int
     hits: int
+    stand_ins: int
     misses: int
     evictions: int
 
@@ -58,9 +62,10 @@ class TierReport:
 class Entry(Generic[V]):
     """A value that is there or in the making: who holds it, and what became of it."""
 
-    __slots__ = ("alive", "bytes", "error", "leases", "ready", "used", "value")
+    __slots__ = ("alive", "bytes", "error", "group", "key", "leases", "ready", "used", "value")
 
     def __init__(self, wanted: Wanted[V]) -> None:
+        self.key, self.group = wanted.key, wanted.group
         self.bytes = wanted.bytes
         self.alive = wanted.alive
         self.value: V | None = None

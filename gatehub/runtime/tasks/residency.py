@@ -3,18 +3,23 @@
 Nothing here knows of tensors or tasks. A value is made at its first lease, by one thread however
 many ask; it cannot go while it is leased or pinned; and several leases are taken together or not
 at all, so that no two requests can wait for each other.
+
+Values of one group are forms of one thing, each of which can take the place of the others. Of a
+group that is pinned one value stays, so whoever wants another that has no room gets that one.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar, cast
 
-from gatehub.errors import MemoryBudgetError, TaskUnavailableError
+from gatehub.errors import GatehubError, MemoryBudgetError, TaskUnavailableError
 from gatehub.runtime.tasks.entries import Entry, TierReport, Wanted
+from gatehub.runtime.tasks.room import Room, count_least, find_room, find_stand_ins
 
 V = TypeVar("V")
 
@@ -37,93 +42,113 @@ class Tier(Generic[V]):
         self._pins: set[Hashable] = set()
         self._bytes = 0
         self._clock = 0
-        self._hits = self._misses = self._evictions = 0
+        self._hits = self._stand_ins = self._misses = self._evictions = 0
 
     @contextmanager
     def lease(self, wanted: Sequence[Wanted[V]]) -> Iterator[list[V]]:
         """Hold values for the length of a with block, all of them or none.
+
+        Where a value of a pinned group has no room or cannot be made, another that is there takes
+        its place.
 
         Raises:
             MemoryBudgetError: they do not fit the budget, whatever else goes.
             TaskUnavailableError: there was no room for them in time, or who makes one hangs.
         """
         deadline = time.monotonic() + self._wait_s
-        entries, mine = self._reserve(wanted, deadline)
+        distinct = {want.key: want for want in wanted}
         try:
-            self._make_all(mine)
-            yield [self._await(want, entries[want.key], deadline) for want in wanted]
+            held = self._take(distinct, deadline)
+        except GatehubError:
+            with self._changed:
+                if not find_stand_ins(distinct, self._entries, self._pins):
+                    raise
+            held = self._take(distinct, deadline, sparing=True)
+        try:
+            yield [cast(V, held[want.key].value) for want in wanted]
         finally:
-            self._release(entries)
+            self._release(held.values())
 
-    def pin(self, key: Hashable) -> None:
-        """Keep a value whatever comes, once it is there."""
+    def pin(self, group: Hashable) -> None:
+        """Keep one value of a group whatever comes, once it is there: the one used last."""
         with self._changed:
-            self._pins.add(key)
+            self._pins.add(group)
 
-    def unpin(self, key: Hashable) -> None:
-        """Let a value go again when room is needed."""
+    def unpin(self, group: Hashable) -> None:
+        """Let the values of a group go again when room is needed."""
         with self._changed:
-            self._pins.discard(key)
+            self._pins.discard(group)
             self._changed.notify_all()
 
-    def is_pinned(self, key: Hashable) -> bool:
-        """Whether a value is to be kept."""
+    def is_pinned(self, group: Hashable) -> bool:
+        """Whether a value of a group is to be kept."""
         with self._changed:
-            return key in self._pins
+            return group in self._pins
 
-    def evict(self, key: Hashable) -> bool:
-        """Let a value go now; False if it is pinned, in use or not there."""
+    def evict(self, group: Hashable) -> bool:
+        """Let the values of a group go now; False if it is pinned, or all are in use or gone."""
         with self._changed:
-            entry = self._entries.get(key)
-            if entry is None or entry.leases or key in self._pins:
-                return False
-            self._remove(key)
-            self._evictions += 1
-            self._changed.notify_all()
-            return True
+            going = [] if group in self._pins else self._idle(group)
+            self._remove(going)
+            self._evictions += len(going)
+            return bool(going)
 
-    def drop(self, key: Hashable) -> None:
-        """Forget a value that is no longer alive, now or at the end of its last lease."""
+    def drop(self, group: Hashable) -> None:
+        """Forget a group that is no longer alive, now or at the end of its last lease."""
         with self._changed:
-            self._pins.discard(key)
-            entry = self._entries.get(key)
-            if entry is not None and not entry.leases:
-                self._remove(key)
-                self._changed.notify_all()
+            self._pins.discard(group)
+            self._remove(self._idle(group))
 
     def report(self) -> TierReport:
         """Say how the tier stands."""
         with self._changed:
-            entries = self._entries.items()
+            entries = self._entries.values()
             return TierReport(
                 name=self._name,
                 bytes=self._bytes,
                 budget_bytes=self._budget,
                 entries=len(self._entries),
-                pinned=sum(key in self._pins for key, _ in entries),
-                leased=sum(entry.leases > 0 for _, entry in entries),
+                pinned=len(self._pins & {entry.group for entry in entries}),
+                leased=sum(entry.leases > 0 for entry in entries),
                 hits=self._hits,
+                stand_ins=self._stand_ins,
                 misses=self._misses,
                 evictions=self._evictions,
             )
 
+    def _take(
+        self, distinct: dict[Hashable, Wanted[V]], deadline: float, *, sparing: bool = False
+    ) -> dict[Hashable, Entry[V]]:
+        """Take leases on values and see to it that all are there; return them by what is wanted."""
+        held, mine = self._reserve(distinct, deadline, sparing)
+        try:
+            self._make_all(mine)
+            for key, entry in held.items():
+                self._await(distinct[key], entry, deadline)
+        except BaseException:
+            self._release(held.values())
+            raise
+        return held
+
     def _reserve(
-        self, wanted: Sequence[Wanted[V]], deadline: float
+        self, distinct: dict[Hashable, Wanted[V]], deadline: float, sparing: bool
     ) -> tuple[dict[Hashable, Entry[V]], list[tuple[Wanted[V], Entry[V]]]]:
-        """Take leases on all values at once; return those that this thread has to make."""
-        distinct = {want.key: want for want in wanted}
+        """Take leases on all values at once; return those to make, too."""
         with self._changed:
-            self._check_possible(distinct)
-            while not self._make_room(distinct):
+            while (room := self._find_room(distinct, sparing)) is None:
+                self._check_possible(distinct)
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise TaskUnavailableError(
                         f"No room for {_names(distinct)} among the {self._name} tasks within "
                         f"{self._wait_s:g} s: all of them are in use or pinned.",
                         hint="Raise the budget, or unpin a task.",
                     )
-            mine = []
+            self._remove(room.going)
+            self._evictions += len(room.going)
+            held, mine = {}, []
             for key, want in distinct.items():
-                entry = self._entries.get(key)
+                taken = room.taken[key]
+                entry = self._entries.get(taken)
                 if entry is None:
                     entry = self._entries[key] = Entry(want)
                     self._bytes += want.bytes
@@ -131,52 +156,27 @@ class Tier(Generic[V]):
                     mine.append((want, entry))
                 else:
                     self._hits += 1
+                    self._stand_ins += taken != key
                 self._clock += 1
                 entry.used = self._clock
                 entry.leases += 1
-            return {key: self._entries[key] for key in distinct}, mine
+                held[key] = entry
+            return held, mine
+
+    def _find_room(self, distinct: dict[Hashable, Wanted[V]], sparing: bool) -> Room[V] | None:
+        free = math.inf if self._budget is None else self._budget - self._bytes
+        return find_room(distinct, self._entries, self._pins, free, sparing=sparing)
 
     def _check_possible(self, distinct: dict[Hashable, Wanted[V]]) -> None:
         if self._budget is None:
             return
-        need = sum(want.bytes for want in distinct.values())
-        pinned = sum(
-            entry.bytes
-            for key, entry in self._entries.items()
-            if key in self._pins and key not in distinct
-        )
-        if need + pinned > self._budget:
+        need, kept = count_least(distinct, self._entries, self._pins)
+        if need + kept > self._budget:
             raise MemoryBudgetError(
                 f"{_begin(_names(distinct))} would take {need:,} bytes {self._name}, of "
-                f"{self._budget - pinned:,} that are not pinned by other tasks.",
+                f"{self._budget - kept:,} that are not pinned by other tasks.",
                 hint="Raise the budget, or unpin a task.",
             )
-
-    def _make_room(self, distinct: dict[Hashable, Wanted[V]]) -> bool:
-        """Evict what is needed for the missing values, or nothing if that is not enough."""
-        if self._budget is None:
-            return True
-        need = sum(want.bytes for key, want in distinct.items() if key not in self._entries)
-        excess = self._bytes + need - self._budget
-        if excess <= 0:
-            return True
-        idle = [
-            (entry.used, key)
-            for key, entry in self._entries.items()
-            if not entry.leases and key not in self._pins and key not in distinct
-        ]
-        going = []
-        for _, key in sorted(idle, key=lambda pair: pair[0]):
-            if excess <= 0:
-                break
-            going.append(key)
-            excess -= self._entries[key].bytes
-        if excess > 0:
-            return False
-        for key in going:
-            self._remove(key)
-            self._evictions += 1
-        return True
 
     def _make_all(self, mine: Sequence[tuple[Wanted[V], Entry[V]]]) -> None:
         """Give each entry its value or its error, whatever becomes of the others.
@@ -223,12 +223,12 @@ class Tier(Generic[V]):
                 return False
             entry.error = error
             if self._entries.get(want.key) is entry:
-                self._remove(want.key)
+                self._remove([entry])
             self._changed.notify_all()
             return True
 
-    def _await(self, want: Wanted[V], entry: Entry[V], deadline: float) -> V:
-        """Return a value once it is there, whoever makes it."""
+    def _await(self, want: Wanted[V], entry: Entry[V], deadline: float) -> None:
+        """Wait for a value, whoever makes it."""
         with self._changed:
             while not entry.ready:
                 if isinstance(entry.error, Exception):
@@ -244,20 +244,28 @@ class Tier(Generic[V]):
                         "being loaded.",
                         hint="Try again.",
                     )
-            return cast(V, entry.value)
 
-    def _release(self, entries: dict[Hashable, Entry[V]]) -> None:
+    def _release(self, entries: Iterable[Entry[V]]) -> None:
         with self._changed:
-            for key, entry in entries.items():
+            for entry in entries:
                 entry.leases -= 1
-                present = self._entries.get(key) is entry
-                if present and not entry.leases and not (entry.ready and entry.alive()):
-                    self._pins.discard(key)
-                    self._remove(key)
+                if entry.leases or self._entries.get(entry.key) is not entry:
+                    continue
+                alive = entry.alive()
+                if not alive:
+                    self._pins.discard(entry.group)
+                if not (alive and entry.ready):
+                    self._remove([entry])
             self._changed.notify_all()
 
-    def _remove(self, key: Hashable) -> None:
-        self._bytes -= self._entries.pop(key).bytes
+    def _idle(self, group: Hashable) -> list[Entry[V]]:
+        return [e for e in self._entries.values() if e.group == group and not e.leases]
+
+    def _remove(self, entries: Iterable[Entry[V]]) -> None:
+        for entry in entries:
+            del self._entries[entry.key]
+            self._bytes -= entry.bytes
+            self._changed.notify_all()
 
 
 def _names(distinct: dict[Hashable, Wanted[V]]) -> str:

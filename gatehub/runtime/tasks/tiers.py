@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from gatehub.compiler.kernel_forms import KernelForms
+from gatehub.errors import MemoryBudgetError
 from gatehub.runtime.execution.channelwise import OnePass
 from gatehub.runtime.execution.execution import FoldedTask
 from gatehub.runtime.execution.shared_pass import ChannelTask
@@ -54,20 +55,21 @@ class Tiers:
     ) -> Iterator[list[FoldedTask]]:
         """Hold the folded weights of tasks for the length of a with block.
 
+        Those of a pinned task are in other forms where these have no room or cannot be made; so are
+        those of any task that these are too large for. They answer the same, but perhaps slowly.
+
         Args:
             tasks: any; several are taken together or not at all.
             forms: that each task's weights are wanted in.
         """
-
-        def fold(task: Served, forms: KernelForms) -> FoldedTask:
-            with self._hold_gates(task) as gates:
-                return task.execution.fold(gates, task.plan, forms)
-
-        wanted = [
-            self._want_folded(task, form, partial(fold, task, form))
-            for task, form in zip(tasks, forms, strict=True)
-        ]
-        with self._folded.lease(wanted) as values:
+        with ExitStack() as held:
+            try:
+                values = held.enter_context(self._folded.lease(self._want_all(tasks, forms)))
+            except MemoryBudgetError:
+                usual = [task.execution.forms() for task in tasks]
+                if len(tasks) > 1 or usual == list(forms):
+                    raise
+                values = held.enter_context(self._folded.lease(self._want_all(tasks, usual)))
             yield values  # type: ignore[misc]
         self._return_memory()
 
@@ -105,31 +107,29 @@ class Tiers:
         with self._folded.lease(wanted) as values:
             yield values  # type: ignore[misc]
 
-    def pin(self, task: Served, forms: KernelForms) -> None:
-        """Keep a task folded in these forms."""
-        self._folded.pin((task, forms))
+    def pin(self, task: Served) -> None:
+        """Keep a task folded, whatever comes, at least in the forms that were used last."""
+        self._folded.pin(task)
 
     def unpin(self, task: Served) -> None:
         """Let a task be unfolded when room is needed."""
-        for key in _keys(task):
-            self._folded.unpin(key)
+        self._folded.unpin(task)
 
     def evict(self, task: Served) -> bool:
-        """Let a task's folded weights go now, unless they are pinned or in use."""
-        gone = [self._folded.evict(key) for key in _keys(task)]
+        """Let a task's folded weights and factors go now, unless they are pinned or in use."""
+        gone = [self._folded.evict(group) for group in (task, _factors_of(task))]
         return any(gone)
 
     def succeed(self, before: Served, after: Served) -> None:
         """Let a task's next generation take its place: a pin goes over, everything else goes."""
-        for forms in before.execution.known_forms:
-            if self._folded.is_pinned((before, forms)):
-                self._folded.pin((after, forms))
+        if self._folded.is_pinned(before):
+            self._folded.pin(after)
         self.drop(before)
 
     def drop(self, task: Served) -> None:
         """Let go of a generation that is not served any more, at the end of its last request."""
-        for key in _keys(task):
-            self._folded.drop(key)
+        for group in (task, _factors_of(task)):
+            self._folded.drop(group)
         self._gates.drop(task)
 
     def reports(self) -> tuple[TierReport, ...]:
@@ -141,6 +141,18 @@ class Tiers:
         if self._stirred and return_free_memory(every_s=5.0):
             self._stirred = False
 
+    def _want_all(
+        self, tasks: Sequence[Served], forms: Sequence[KernelForms]
+    ) -> list[Wanted[FoldedTask | ChannelTask]]:
+        def fold(task: Served, forms: KernelForms) -> FoldedTask:
+            with self._hold_gates(task) as gates:
+                return task.execution.fold(gates, task.plan, forms)
+
+        return [
+            self._want_folded(task, form, partial(fold, task, form))
+            for task, form in zip(tasks, forms, strict=True)
+        ]
+
     def _want_folded(
         self, task: Served, forms: KernelForms, fold: Callable[[], FoldedTask]
     ) -> Wanted[FoldedTask | ChannelTask]:
@@ -149,7 +161,7 @@ class Tiers:
             return fold()
 
         size = task.execution.count_bytes(task.plan, forms)
-        return self._want(task, key=(task, forms), size=size, make=make)
+        return self._want(task, key=(task, forms), group=task, size=size, make=make)
 
     def _want_channels(self, task: Served, shared: OnePass) -> Wanted[FoldedTask | ChannelTask]:
         def make() -> ChannelTask:
@@ -157,7 +169,8 @@ class Tiers:
                 return task.execution.shared.factors(shared, gates, task.plan)
 
         size = task.execution.shared.count_bytes(shared, task.plan)
-        return self._want(task, key=("channels", task), size=size, make=make)
+        key = _factors_of(task)
+        return self._want(task, key=key, group=key, size=size, make=make)
 
     @contextmanager
     def _hold_gates(self, task: Served, packed: PackedTask | None = None) -> Iterator[PackedTask]:
@@ -166,15 +179,18 @@ class Tiers:
         def make() -> PackedTask:
             return packed or task.kept or self._read_again(task)
 
-        wanted = self._want(task, key=task, size=task.packed_bytes, make=make)
+        wanted = self._want(task, key=task, group=task, size=task.packed_bytes, make=make)
         with self._gates.lease([wanted]) as (value,):
             if task.kept is not None:
                 self._gates.pin(task)  # it could not come back
             yield value
 
-    def _want(self, task: Served, *, key: Hashable, size: int, make: Callable[[], V]) -> Wanted[V]:
+    def _want(
+        self, task: Served, *, key: Hashable, group: Hashable, size: int, make: Callable[[], V]
+    ) -> Wanted[V]:
         return Wanted(
             key=key,
+            group=group,
             bytes=size,
             make=make,
             alive=lambda: self._is_current(task),
@@ -182,6 +198,6 @@ class Tiers:
         )
 
 
-def _keys(task: Served) -> list[Hashable]:
-    """Return what a task's folded weights and factors may be kept as."""
-    return [*((task, forms) for forms in task.execution.known_forms), ("channels", task)]
+def _factors_of(task: Served) -> Hashable:
+    """Return what a task's factors are kept as, beside its folded weights."""
+    return "channels", task

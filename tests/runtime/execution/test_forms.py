@@ -20,7 +20,11 @@ from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.engine import Engine
 from gatehub.runtime.execution.execution import Execution
 from tests.parity import Tolerance, assert_parity
-from tests.runtime.execution.known_networks import make_wide_backbone, make_wide_task
+from tests.runtime.execution.known_networks import (
+    make_wide_backbone,
+    make_wide_task,
+    want_an_order_for_each_size,
+)
 from tests.source_tree import ROOT
 from tests.tiny import make_trained, random_images
 
@@ -72,15 +76,7 @@ def test_every_form_of_a_task_keeps_to_the_budget(monkeypatch: pytest.MonkeyPatc
     """Each size here wants an order of its own, and there is room for one."""
     backbone = make_wide_backbone()
     adapters = [make_wide_task(backbone, task) for task in ("one", "two")]
-    at = Execution.forms
-
-    def forms(execution: Execution, batch: int = 1, size: tuple[int, ...] | None = None) -> object:
-        found = at(execution, batch, size)
-        alone = (*found.layouts, (f"of {size}", None))
-        other = type(found)(layouts=alone, matrices=found.matrices)
-        return execution._forms.setdefault(other, other)
-
-    monkeypatch.setattr(Execution, "forms", forms)
+    want_an_order_for_each_size(monkeypatch, home=64)
     one = Engine(backbone, dtype="float32")
     one.load("one", adapters[0])
     engine = Engine(backbone, dtype="float32", folded_bytes=int(one.memory()[0].bytes * 1.5))

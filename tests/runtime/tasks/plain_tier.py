@@ -86,6 +86,7 @@ class PlainTier(Generic[K]):
             pinned=len(self.pins),
             leased=sum(count > 0 for count in self.users.values()),
             hits=self.hits,
+            stand_ins=0,  # here each thing has one form
             misses=self.misses,
             evictions=self.evictions,
         )

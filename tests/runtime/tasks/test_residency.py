@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gatehub.errors import MemoryBudgetError, TaskUnavailableError
+from gatehub.errors import HubUnreachableError, MemoryBudgetError, TaskUnavailableError
 from gatehub.runtime.tasks.entries import Wanted
 from gatehub.runtime.tasks.residency import Tier
 
@@ -18,11 +20,17 @@ def want(
     key: str,
     size: int = 10,
     *,
+    group: str | None = None,
     make: Callable[[], str] | None = None,
     alive: Callable[[], bool] = lambda: True,
 ) -> Wanted[str]:
     return Wanted(
-        key=key, bytes=size, make=make or (lambda: key.upper()), alive=alive, name=f"task '{key}'"
+        key=key,
+        group=group or key,
+        bytes=size,
+        make=make or (lambda: key.upper()),
+        alive=alive,
+        name=f"task '{group or key}'",
     )
 
 
@@ -94,7 +102,7 @@ def test_a_value_larger_than_the_budget_is_refused_at_once() -> None:
 
 
 def test_a_name_keeps_its_capitals_in_a_sentence() -> None:
-    wanted = Wanted(key=1, bytes=31, make=str, alive=lambda: True, name="task 'Birds-EU'")
+    wanted = Wanted(key=1, group=1, bytes=31, make=str, alive=lambda: True, name="task 'Birds-EU'")
     with pytest.raises(MemoryBudgetError, match=r"^Task 'Birds-EU' would"), tier().lease([wanted]):
         pass
 
@@ -361,3 +369,227 @@ def test_nobody_waits_for_an_entry_that_a_failed_lease_had_taken(error: BaseExce
     else:  # this thread was told to stop, so it makes nothing more
         assert "thread that was stopped" in answers[0]
     use(cache, "b")
+
+
+def form(key: str, size: int = 10, **choices: object) -> Wanted[str]:
+    """Want "a1", a form of "a"."""
+    return want(key, size, group=key[0], **choices)  # type: ignore[arg-type]
+
+
+def take(cache: Tier[str], *keys: str) -> list[str]:
+    with cache.lease([form(key) for key in keys]) as values:
+        return values
+
+
+def test_a_pinned_group_answers_with_the_form_that_is_there() -> None:
+    cache = tier(budget=15, wait_s=60)
+    cache.pin("a")
+    assert take(cache, "a1") == ["A1"]
+    assert take(cache, "a2") == ["A1"]
+    assert take(cache, "a3", "a1", "a2") == ["A1"] * 3
+    report = cache.report()
+    assert (report.bytes, report.entries, report.pinned, report.leased) == (10, 1, 1, 0)
+    assert (report.hits, report.stand_ins, report.misses, report.evictions) == (4, 3, 1, 0)
+
+
+def test_with_room_each_form_is_made() -> None:
+    cache = tier(budget=20)
+    cache.pin("a")
+    take(cache, "b1")
+    assert take(cache, "a1") == ["A1"]
+    assert take(cache, "a2") == ["A2"]  # b1 goes for it
+    assert held(cache) == ["a1", "a2"]
+    assert take(cache, "a3") == ["A3"]
+    assert held(cache) == ["a2", "a3"]
+    report = cache.report()
+    assert (report.stand_ins, report.pinned, report.evictions) == (0, 1, 2)
+
+
+def test_a_group_that_is_not_pinned_gets_the_form_that_it_wants() -> None:
+    cache = tier(budget=15, wait_s=0.05)
+    assert take(cache, "a1") == ["A1"]
+    assert take(cache, "a2") == ["A2"]
+    with cache.lease([form("a2")]), pytest.raises(TaskUnavailableError, match="No room"):
+        take(cache, "a1")
+    assert cache.report().stand_ins == 0
+
+
+def test_the_last_form_of_a_pinned_group_stays() -> None:
+    cache = tier(budget=30)
+    cache.pin("a")
+    for key in ("a1", "a2", "a3", "a1"):
+        take(cache, key)
+    take(cache, "b1")
+    assert held(cache) == ["a1", "a3", "b1"]
+    with cache.lease([form("b1"), form("c1")]):
+        assert held(cache) == ["a1", "b1", "c1"]
+        with pytest.raises(TaskUnavailableError, match="No room for task 'd'"):
+            take(cache, "d1")
+        assert take(cache, "a2") == ["A1"]
+    assert not cache.evict("a")
+    cache.unpin("a")
+    assert cache.evict("a")
+    assert held(cache) == ["b1", "c1"]
+
+
+def test_as_few_forms_as_need_be_are_replaced() -> None:
+    cache = tier(budget=40)
+    cache.pin("a")
+    cache.pin("b")
+    take(cache, "a1", "b1", "c1")
+    assert take(cache, "a2", "b2", "c1") == ["A1", "B2", "C1"]
+    assert held(cache) == ["a1", "b1", "b2", "c1"]
+
+
+def test_a_form_in_use_makes_another_of_its_group_free_to_go() -> None:
+    cache = tier(budget=20)
+    cache.pin("a")
+    take(cache, "a1")
+    take(cache, "a2")
+    with cache.lease([form("a1")]):
+        assert take(cache, "b1") == ["B1"]
+        assert held(cache) == ["a1", "b1"]
+
+
+def test_a_refusal_counts_one_form_of_each_pinned_group_of_others() -> None:
+    cache = tier(budget=60, wait_s=60)
+    for group in "abc":
+        cache.pin(group)
+    with cache.lease([form("a1", 10), form("a2", 14), form("b1", 12), form("c1", 9)]):
+        pass
+    with (
+        pytest.raises(MemoryBudgetError, match=r"Task 'd' would take 26 bytes folded, of 25 that"),
+        cache.lease([form("d1", 26)]),  # 60 - 14 - 12 - 9: of a, the one used last
+    ):
+        pass
+    with (  # a and c are answered with what is there
+        pytest.raises(MemoryBudgetError, match=r"'a', .* would take 58 bytes folded, of 48 that"),
+        cache.lease([form("a3", 99), form("c3", 99), form("d1", 35)]),
+    ):
+        pass
+    with cache.lease([form("a3", 99), form("c3", 99), form("d1", 25)]) as values:
+        assert values == ["A2", "C1", "D1"]
+    assert cache.report().bytes == 60
+
+
+def test_what_cannot_be_made_of_a_pinned_group_is_answered_with_what_is_there() -> None:
+    cache = tier(budget=None)
+    take(cache, "a1")
+    unreachable = HubUnreachableError("The hub does not answer.")
+    with pytest.raises(HubUnreachableError), cache.lease([form("a2", make=fail(unreachable))]):
+        pass
+    cache.pin("a")
+    with cache.lease([form("a2", make=fail(unreachable)), form("b1")]) as values:
+        assert values == ["A1", "B1"]
+    with (  # what nobody foresaw is not hidden
+        pytest.raises(ZeroDivisionError),
+        cache.lease([form("a2", make=fail(ZeroDivisionError()))]),
+    ):
+        pass
+    with pytest.raises(HubUnreachableError), cache.lease([form("c1", make=fail(unreachable))]):
+        pass
+    report = cache.report()
+    assert (report.entries, report.leased, report.pinned) == (2, 0, 1)
+
+
+def test_who_waits_for_a_form_that_hangs_is_answered_with_what_is_there() -> None:
+    cache = tier(budget=None, wait_s=0.05)
+    cache.pin("a")
+    take(cache, "a1")
+    begun, go = threading.Event(), threading.Event()
+
+    def hang() -> str:
+        begun.set()
+        go.wait(20)
+        return "A2"
+
+    def make() -> None:
+        with cache.lease([form("a2", make=hang)]):
+            pass
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    assert begun.wait(20)
+    assert take(cache, "a2") == ["A1"]
+    go.set()
+    thread.join()
+    assert take(cache, "a2") == ["A2"]
+
+
+def test_a_form_that_was_not_made_leaves_the_pin_alone() -> None:
+    cache = tier()
+    cache.pin("a")
+    take(cache, "a1")
+    with (
+        pytest.raises(ZeroDivisionError),
+        cache.lease([form("a2", make=fail(ZeroDivisionError()))]),
+    ):
+        pass
+    assert cache.is_pinned("a")
+    assert held(cache) == ["a1"]
+
+
+def test_a_group_is_dropped_with_all_its_forms() -> None:
+    cache, alive = tier(), True
+    cache.pin("a")
+    wanted = [form(key, alive=lambda: alive) for key in ("a1", "a2")]
+    with cache.lease(wanted[1:]):
+        with cache.lease(wanted[:1]):
+            pass
+        alive = False
+        cache.drop("a")
+        assert held(cache) == ["a2"]
+    assert held(cache) == []
+    assert not cache.is_pinned("a")
+    assert cache.report().bytes == 0
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["take", "hold", "release", "pin", "unpin", "evict", "drop"]),
+            st.lists(st.sampled_from(["a1", "a2", "b1", "b2", "c1"]), min_size=1, max_size=3),
+        ),
+        max_size=30,
+    ),
+    budget=st.integers(9, 60),
+)
+def test_what_is_pinned_and_there_always_answers(
+    steps: list[tuple[str, list[str]]], budget: int
+) -> None:
+    sizes = {"a1": 10, "a2": 13, "b1": 9, "b2": 21, "c1": 16}
+    cache, holds = tier(budget=budget, wait_s=0), []
+
+    def lease(keys: list[str]) -> contextlib.AbstractContextManager[list[str]]:
+        return cache.lease([form(key, sizes[key]) for key in keys])
+
+    def pinned_and_there() -> set[str]:
+        return {key[0] for key in held(cache) if cache.is_pinned(key[0])}
+
+    for step, keys in steps:
+        before = pinned_and_there()
+        if step in ("take", "hold"):
+            held_now = lease(keys)
+            try:
+                values = held_now.__enter__()
+            except (MemoryBudgetError, TaskUnavailableError):
+                continue
+            assert [value[0] for value in values] == [key[0].upper() for key in keys]
+            for key, value in zip(keys, values, strict=True):
+                assert value == key.upper() or cache.is_pinned(key[0])
+            holds.append(held_now)
+            if step == "take":
+                holds.pop().__exit__(None, None, None)
+        elif step == "release" and holds:
+            holds.pop().__exit__(None, None, None)
+        elif step != "release":
+            getattr(cache, step)(keys[0][0])
+        assert cache.report().bytes == sum(sizes[key] for key in held(cache)) <= budget
+        assert before - pinned_and_there() <= ({keys[0][0]} if step in ("unpin", "drop") else set())
+        for key in sizes:
+            if key[0] in pinned_and_there():
+                with lease([key]) as (value,):
+                    assert value[0] == key[0].upper()
+    for held_now in holds:
+        held_now.__exit__(None, None, None)
+    assert cache.report().leased == 0
