@@ -33,6 +33,10 @@ from gatehub.errors import ImageTooLargeError, InputError
 MAX_INPUT_SIDE = 4096
 # Of an image that is resized before it is cropped.
 MAX_RESIZED_PIXELS = DEFAULT_MAX_PIXELS
+# Fine-tuning on larger images is common: at 512, 640 or 800 pixels a side what was trained at 224,
+# at 448 what was trained at 112. Time and memory grow with the pixels, from the first load on.
+_GROWTH, _MOST_GROWTH = 4, 16
+_LARGE_PIXELS = 800 * 800
 _LONG = 2  # width over height of a photograph, at most; some are wider
 
 _FILTERS = {
@@ -126,6 +130,15 @@ class Preprocessing:
             crop_mode=config["crop_mode"],
             image_rules=NEWEST_RULES,
         )
+
+    @property
+    def max_task_pixels(self) -> int:
+        """Height times width of the largest images that a task of a backbone with this may take.
+
+        800 x 800, or 4 times the backbone's own if that is more; but no more than 16 times those.
+        """
+        own = math.prod(self.input_size[1:])
+        return min(max(_GROWTH * own, _LARGE_PIXELS), _MOST_GROWTH * own)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as they are stored: without image rules where there are none."""

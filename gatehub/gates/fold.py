@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
@@ -20,9 +21,6 @@ from gatehub.gates.layout import GateLayout, SiteGate
 from gatehub.gates.norm_folding import merge_norms
 from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
 from gatehub.gates.sites import copy_plain, mark_plain
-
-# Fine-tuning on larger images is common: at 448 pixels a side, or 1024, what was trained at 224.
-MAX_INPUT_GROWTH = 32
 
 
 @runtime_checkable
@@ -50,6 +48,10 @@ def fold(backbone: Backbone, adapter: GateState, *, merge_norm: bool = False) ->
     The model has memory of its own, as much as the whole network takes, and nothing done to it
     reaches the backbone or the adapter. An `Engine` keeps many tasks in memory, each at the cost
     of its own layers only.
+
+    Its `state_dict` loads into `timm.create_model(NAME, num_classes=len(adapter.labels))`, with two
+    exceptions, both below: standardised layers, and merged norms. RepViT, whose head for
+    distillation timm drops with a new classifier, needs `distillation=False` there as well.
 
     Layers that form their kernel from their weight, such as timm's `StdConv2d`, become plain ones,
     since no weight of theirs stands for a gated kernel. Each has an empty buffer such as
@@ -241,9 +243,8 @@ def check_backbone(backbone: Backbone, adapter: GateState) -> None:
     """Refuse a backbone that the adapter was not trained on, or that its images are too large for.
 
     Raises:
-        BackboneMismatchError: the digests differ, or the adapter's images have more than
-            `MAX_INPUT_GROWTH` times as many pixels as the backbone's own: its probe alone would
-            take minutes.
+        BackboneMismatchError: the digests differ, or the adapter's images are larger than the
+            `max_task_pixels` of the backbone's preprocessing: to load it would take minutes.
     """
     if backbone.digest != adapter.backbone.digest:
         raise BackboneMismatchError(
@@ -253,12 +254,13 @@ def check_backbone(backbone: Backbone, adapter: GateState) -> None:
         )
     _, height, width = adapter.preprocessing.input_size
     _, own_height, own_width = backbone.preprocessing.input_size
-    if height * width > MAX_INPUT_GROWTH * own_height * own_width:
+    limit = backbone.preprocessing.max_task_pixels
+    if height * width > limit:
         raise BackboneMismatchError(
-            f"Adapter '{adapter.task}' takes images of {height} x {width} pixels, more than "
-            f"{MAX_INPUT_GROWTH} times as many as {backbone.identity.name} does "
-            f"({own_height} x {own_width}).",
-            hint="Train it on smaller images.",
+            f"Adapter '{adapter.task}' takes images of {height} x {width} pixels; tasks of "
+            f"{backbone.identity.name}, which takes {own_height} x {own_width}, may have up to "
+            f"{limit:,} pixels.",
+            hint=f"Train it on images of at most {math.isqrt(limit)} x {math.isqrt(limit)} pixels.",
         )
 
 

@@ -19,6 +19,7 @@ from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ImageTooLargeError, InputError
 from tests.backbone.drawn import images, preprocessings
 from tests.backbone.files import encode, gradient, turned
+from tests.tiny import make_backbone
 
 SQUARE = Preprocessing(
     input_size=(3, 32, 32),
@@ -271,3 +272,12 @@ def test_values_out_of_their_range_are_refused(changes: dict[str, object], messa
 )
 def test_unusual_values_that_work_are_taken(changes: dict[str, object]) -> None:
     replace(SQUARE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("own", "largest"),
+    [(32, 128), (112, 448), (160, 640), (224, 800), (288, 800), (384, 800), (512, 1024)],
+)
+def test_tasks_may_take_larger_images_than_their_backbone(own: int, largest: int) -> None:
+    backbones = replace(make_backbone().preprocessing, input_size=(3, own, own), crop_pct=1.0)
+    assert backbones.max_task_pixels == largest**2

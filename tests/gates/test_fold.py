@@ -503,13 +503,13 @@ def test_images_of_very_many_more_pixels_than_the_backbones_are_refused(
     tiny_backbone: Backbone,
 ) -> None:
     adapter = adapt(make_trained(tiny_backbone))
-    fold(tiny_backbone, wanting(adapter, 64, 512))
+    fold(tiny_backbone, wanting(adapter, 64, 256))
     expected = (
-        "Adapter 'birds' takes images of 64 x 513 pixels, more than 32 times as many as "
-        r"resnet18 does \(32 x 32\)"
+        "Adapter 'birds' takes images of 64 x 257 pixels; tasks of resnet18, which takes 32 x 32, "
+        "may have up to 16,384 pixels. Train it on images of at most 128 x 128 pixels."
     )
     with pytest.raises(BackboneMismatchError, match=expected):
-        fold(tiny_backbone, wanting(adapter, 64, 513))
+        fold(tiny_backbone, wanting(adapter, 64, 257))
 
 
 def test_a_gate_of_another_shape_does_not_fit(tiny_backbone: Backbone) -> None:
@@ -575,3 +575,29 @@ def test_a_norm_beside_the_classifier_keeps_its_name() -> None:
     assert torch.equal(
         fold(backbone, adapt(model)).head.norm.weight, model.net.head.norm.weight.detach()
     )
+
+
+@pytest.mark.filterwarnings("ignore::gatehub.errors.UngatedLayerWarning")
+@pytest.mark.parametrize(
+    ("name", "size", "arguments"),
+    [
+        ("resnet18", {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}, {}),
+        ("efficientformer_l1", {"embed_dims": (8, 8, 16, 32), "depths": (1, 1, 1, 2)}, {}),
+        (
+            "repvit_m0_9",
+            {"embed_dim": (8, 8, 16, 16), "depth": (1, 1, 1, 1)},
+            {"distillation": False},
+        ),
+    ],
+)
+def test_timms_own_network_takes_the_folded_weights(
+    name: str, size: dict[str, object], arguments: dict[str, bool]
+) -> None:
+    backbone = make_backbone(name, num_classes=10, **size)
+    adapter = adapt(make_trained(backbone, norm="stats"))
+    folded = fold(backbone, adapter)
+    theirs = timm.create_model(name, num_classes=len(adapter.labels), **size, **arguments)
+    theirs.load_state_dict(folded.state_dict())
+    images = random_images(1, backbone.preprocessing.input_size[1])
+    with torch.no_grad():
+        assert torch.equal(theirs.eval()(images), folded(images))
