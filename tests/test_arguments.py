@@ -290,3 +290,10 @@ def test_a_backbone_refuses_a_model_without_layers_or_values_of_its_own() -> Non
     for sentence, given in refusals.items():
         with pytest.raises(BackboneError, match=sentence):
             Backbone(given)
+
+
+def test_a_warning_points_to_who_called(adapter_folder: Path) -> None:
+    (adapter_folder / "notes.txt").write_text("x")
+    with pytest.warns(gatehub.errors.ExtraFilesWarning) as told:
+        Adapter.load(adapter_folder)
+    assert told[0].filename == __file__

@@ -71,7 +71,7 @@ def list_files(folder: Path) -> set[str]:
         warnings.warn(
             f"'{folder}' also holds {_list_names(others)}, which no adapter has; it is left alone.",
             ExtraFilesWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return present
 

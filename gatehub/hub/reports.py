@@ -22,7 +22,7 @@ _AWAY = {number for number, name in errno.errorcode.items() if name in _NAMES.sp
 
 def warn(sentence: str) -> None:
     """Tell a caller who has not said how to."""
-    warnings.warn(sentence, HubWarning, stacklevel=3)
+    warnings.warn(sentence, HubWarning, stacklevel=4)
 
 
 @contextmanager
