@@ -49,8 +49,7 @@ class Engine:
             in each order that image sizes want, lie outside of it.
         gates_bytes: of gates in memory at most; None for no limit. Adapters that were handed over
             as objects cannot leave memory.
-        wait_s: how long a request waits for memory that others use, or for a task that another
-            request loads.
+        wait_s: how long a request waits for memory that others use, or for a load by another.
 
     Raises:
         EngineError: no such dtype, or a limit that is none.
@@ -80,6 +79,7 @@ class Engine:
             wait_s=wait_s,
             read_again=reader.read_again,
             is_current=self._catalogue.is_current,
+            executions=executions,
         )
         self._loader = Loader(merged, executions, reader, self._tiers, self._catalogue)
         self._current = Current(self._catalogue, self._loader, wait_s=wait_s)

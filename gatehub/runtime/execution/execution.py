@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,13 +62,13 @@ class Execution:
     def __init__(self, merged: MergedBackbone, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self._merged = merged
-        self._sizes = Sizes(merged, dtype)
+        self._sizes = Sizes(merged, dtype, gone=self._let_go)
         self._weights = BackboneWeights(merged, self._sizes, dtype)
         self.shared = SharedPasses(merged, self._sizes, self._weights, dtype)
-        self._forms: dict[KernelForms, KernelForms] = {}
+        self._told: list[Callable[[Collection[KernelForms]], None]] = []
 
     def forms(self, batch: int = 1, size: Size | None = None) -> KernelForms:
-        """Return the forms of weights for some images; equal ones are one object.
+        """Return the forms of weights for some images.
 
         Args:
             batch: how many of them.
@@ -79,13 +79,11 @@ class Execution:
             ExecutionError: the backbone cannot be recorded; see `record`.
         """
         at = self._sizes.home() if size is None else self._sizes.at(size)
-        found = at.forms(batch)
-        return self._forms.setdefault(found, found)
+        return at.forms(batch)
 
-    @property
-    def known_forms(self) -> tuple[KernelForms, ...]:
-        """All forms that have been asked for so far."""
-        return tuple(self._forms)
+    def when_sizes_go(self, tell: Callable[[Collection[KernelForms]], None]) -> None:
+        """Tell the forms that are still wanted whenever an image size had to go for another."""
+        self._told.append(tell)
 
     def fold(self, task: GateState, plan: TaskPlan, forms: KernelForms | None = None) -> FoldedTask:
         """Form a task's weights.
@@ -227,6 +225,12 @@ class Execution:
             return task.weights
         shared = task.weights.keys() - task.own
         return {**task.weights, **self._weights.bare(shared, forms)}
+
+    def _let_go(self) -> None:
+        in_use = self._sizes.forms_in_use()
+        self._weights.keep(in_use)
+        for tell in self._told:
+            tell(in_use)
 
     def _stem(self, tasks: Sequence[FoldedTask], at: Recorded) -> Stem | None:
         own = frozenset().union(*(task.own for task in tasks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -53,6 +53,7 @@ class Recorded:
         dtype: of images and weights.
         memory_format: of images and kernels, channels-last or contiguous.
         memo: what else is made of the program.
+        found: the forms of weights that were asked for, each once.
     """
 
     size: Size
@@ -63,6 +64,7 @@ class Recorded:
     dtype: torch.dtype
     memory_format: torch.memory_format
     memo: Memo = field(default_factory=Memo)
+    found: dict[KernelForms, KernelForms] = field(default_factory=dict)
 
     def enter(self, images: Tensor) -> Tensor:
         """Bring images to where and how the network computes, for it to use up.
@@ -82,16 +84,15 @@ class Recorded:
 
     def forms(self, batch: int) -> KernelForms:
         """Return the forms of weights for batches of so many images, with the present threads."""
-        find = partial(
-            find_forms,
-            self.program,
-            batch,
-            kernels=self.kernels,
-            device=self.device,
-            dtype=self.dtype,
-        )
-        if self.memory_format is not torch.channels_last:
-            return KernelForms()
+
+        def find() -> KernelForms:
+            found = KernelForms()
+            if self.memory_format is torch.channels_last:
+                found = find_forms(
+                    self.program, batch, kernels=self.kernels, device=self.device, dtype=self.dtype
+                )
+            return self.found.setdefault(found, found)
+
         return self.memo.get(("forms", batch, torch.get_num_threads()), find)
 
     def draw(self, chosen: Sequence[int]) -> Tensor:
@@ -113,13 +114,16 @@ class Sizes:
     Args:
         merged: the backbone.
         dtype: of weights and activations.
+        gone: called whenever a size had to go for another.
     """
 
-    def __init__(self, merged: MergedBackbone, dtype: torch.dtype) -> None:
+    def __init__(
+        self, merged: MergedBackbone, dtype: torch.dtype, *, gone: Callable[[], None]
+    ) -> None:
         self._merged, self._dtype = merged, dtype
         self._home_size = merged.backbone.preprocessing.input_size
         self._home = Memo()
-        self._others = Memo(limit=OTHER_SIZES)
+        self._others = Memo(limit=OTHER_SIZES, gone=gone)
 
     def home(self) -> Recorded:
         """Return what is known of the backbone's own image size.
@@ -139,6 +143,11 @@ class Sizes:
         if size == self._home_size:
             return self.home()
         return self._others.get(size, partial(self._record_other, size))
+
+    def forms_in_use(self) -> frozenset[KernelForms]:
+        """Return the forms that were asked for of the sizes that are kept."""
+        kept: list[Recorded] = [*self._home.values(), *self._others.values()]
+        return frozenset(forms for at in kept for forms in list(at.found))
 
     def _record_home(self) -> Recorded:
         try:

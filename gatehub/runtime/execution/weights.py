@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 
 import torch
@@ -29,6 +29,11 @@ class BackboneWeights:
     def __init__(self, merged: MergedBackbone, sizes: Sizes, dtype: torch.dtype) -> None:
         self._merged, self._sizes, self._dtype = merged, sizes, dtype
         self._formed = Memo()
+
+    def keep(self, in_use: Collection[KernelForms]) -> None:
+        """Let go of kernels in orders that no image size wants any more."""
+        wanted = {kernel for forms in in_use for kernel in forms.layouts}
+        self._formed.keep(lambda key: key[1] is None or key[:2] in wanted)
 
     def place(self, weight: Tensor, name: str, forms: KernelForms) -> Weight:
         """Bring a weight, a task's or the backbone's, into the form in which programs read it."""

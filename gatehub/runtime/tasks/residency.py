@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar, cast
 
 from gatehub.errors import GatehubError, MemoryBudgetError, TaskUnavailableError
 from gatehub.runtime.tasks.entries import Entry, TierReport, Wanted
-from gatehub.runtime.tasks.room import Room, count_least, find_room, find_stand_ins
+from gatehub.runtime.tasks.room import Room, count_least, find_room, find_stand_ins, list_idle
 
 V = TypeVar("V")
 
@@ -98,6 +98,12 @@ class Tier(Generic[V]):
         with self._changed:
             self._pins.discard(group)
             self._remove(self._idle(group))
+
+    def forget(self, stale: Callable[[Hashable], bool]) -> None:
+        """Let values go by their keys where nobody uses them, but the last of a pinned group."""
+        with self._changed:
+            ranked = sorted(self._entries.values(), key=lambda e: (not stale(e.key), e.used))
+            self._remove([e for e in list_idle(ranked, self._pins) if stale(e.key)])
 
     def report(self) -> TierReport:
         """Say how the tier stands."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from gatehub.compiler.kernel_forms import KernelForms
 from gatehub.errors import MemoryBudgetError
 from gatehub.runtime.execution.channelwise import OnePass
-from gatehub.runtime.execution.execution import FoldedTask
+from gatehub.runtime.execution.execution import Execution, FoldedTask
 from gatehub.runtime.execution.shared_pass import ChannelTask
 from gatehub.runtime.heap import return_free_memory
 from gatehub.runtime.tasks.entries import TierReport, Wanted
@@ -19,6 +19,13 @@ from gatehub.runtime.tasks.residency import Tier
 from gatehub.runtime.tasks.served import Served
 
 V = TypeVar("V")
+
+
+class _InForms(NamedTuple):
+    """What a task's folded weights are kept as."""
+
+    task: Served
+    forms: KernelForms
 
 
 class Tiers:
@@ -30,6 +37,7 @@ class Tiers:
         wait_s: how long to wait for room, or for another thread that makes the same thing.
         read_again: reads the gates of a task that has a source.
         is_current: whether a generation is still served.
+        executions: what runs tasks.
     """
 
     def __init__(
@@ -40,6 +48,7 @@ class Tiers:
         wait_s: float,
         read_again: Callable[[Served], PackedTask],
         is_current: Callable[[Served], bool],
+        executions: Iterable[Execution],
     ) -> None:
         self._folded: Tier[FoldedTask | ChannelTask] = Tier(
             "folded", budget_bytes=folded_bytes, wait_s=wait_s
@@ -48,6 +57,8 @@ class Tiers:
         self._read_again = read_again
         self._is_current = is_current
         self._stirred = False
+        for execution in executions:
+            execution.when_sizes_go(partial(self._forget, execution))
 
     @contextmanager
     def folded(
@@ -136,6 +147,17 @@ class Tiers:
         """Say how both tiers stand."""
         return self._folded.report(), self._gates.report()
 
+    def _forget(self, execution: Execution, in_use: Collection[KernelForms]) -> None:
+        """Let go of weights in forms that no image size wants any more."""
+
+        def is_stale(key: Hashable) -> bool:
+            if not isinstance(key, _InForms) or key.task.execution is not execution:
+                return False
+            return key.forms not in in_use
+
+        self._folded.forget(is_stale)
+        self._stirred = True
+
     def _return_memory(self) -> None:
         """Give back what was evicted, and what folding and reordering needed meanwhile."""
         if self._stirred and return_free_memory(every_s=5.0):
@@ -161,7 +183,7 @@ class Tiers:
             return fold()
 
         size = task.execution.count_bytes(task.plan, forms)
-        return self._want(task, key=(task, forms), group=task, size=size, make=make)
+        return self._want(task, key=_InForms(task, forms), group=task, size=size, make=make)
 
     def _want_channels(self, task: Served, shared: OnePass) -> Wanted[FoldedTask | ChannelTask]:
         def make() -> ChannelTask:

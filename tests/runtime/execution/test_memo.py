@@ -70,3 +70,20 @@ def test_none_is_a_value() -> None:
     memo = Memo()
     assert memo.get("key", lambda: None) is None
     assert memo.get("key", lambda: 1) is None
+
+
+def test_whoever_wants_to_know_is_told_that_a_value_had_to_go() -> None:
+    told: list[list[str]] = []
+    memo = Memo(limit=2, gone=lambda: told.append(memo.values()))
+    for key in "abac":
+        memo.get(key, lambda key=key: key)
+    assert told == [["a", "c"]]
+
+
+def test_values_go_when_their_keys_are_not_wanted_any_more() -> None:
+    memo = Memo()
+    for key in range(6):
+        memo.get(key, lambda key=key: key)
+    memo.keep(lambda key: key % 2 == 0)
+    assert memo.values() == [0, 2, 4]
+    assert memo.get(1, lambda: "new") == "new"

@@ -10,13 +10,15 @@ import torch
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
+from gatehub.compiler.kernel_forms import KernelForms
 from gatehub.compiler.kernels import can_pack
 from gatehub.errors import MissingFileError
 from gatehub.gates.fold import fold
 from gatehub.gates.merged_backbone import MergedBackbone
 from gatehub.runtime.engine import Engine
+from gatehub.runtime.execution import programs
 from gatehub.runtime.execution.execution import Execution
-from tests.compiler.networks import SIDE, Wired, make_task, wire
+from tests.compiler.networks import NETWORKS, SIDE, Wired, make_task, wire
 from tests.parity import Tolerance, assert_parity
 from tests.runtime.execution.known_networks import (
     make_wide_backbone,
@@ -167,6 +169,55 @@ def test_pinned_tasks_answer_together_in_the_memory_that_each_needs_alone(
         expected = fold(tiny_backbone, adapters[asked[row]])(images)[row]
         assert_parity(found, expected, ANOTHER_ORDER)
     assert engine.memory()[0].bytes == 3 * need
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_forms_go_with_the_image_sizes_that_want_them(
+    monkeypatch: pytest.MonkeyPatch, pinned: bool
+) -> None:
+    monkeypatch.setattr(programs, "OTHER_SIZES", 2)
+    want_an_order_for_each_size(monkeypatch, home=64)
+    backbone = make_wide_backbone()
+    adapter = Adapter.from_model(make_trained(backbone, start="layer4"), task="one")
+    engine = Engine(backbone, dtype="float32")
+    engine.load("one", adapter)
+    execution = engine._current.find("one").execution
+    formed = execution._weights._formed
+    engine.predict("one", noise(1, 64))  # its own size always stays
+    usual, kernels = engine.memory()[0].entries, []
+    sides = (32, 48, 80, 96)
+    for side in sides:
+        if pinned and side == 32:
+            engine.evict("one")
+        engine.predict("one", noise(1, side))
+        if pinned and side == 32:
+            engine.pin("one")  # in the form of the backbone's own size, too
+        kernels.append(len(formed))
+    tier = engine.memory()[0]
+    assert tier.entries == (1 if pinned else usual) + 2
+    assert (tier.evictions > 0) == pinned  # nothing had to go for others
+    assert kernels[1] == kernels[2] == kernels[3]
+    assert execution._sizes.forms_in_use() == {
+        execution.forms(batch, (3, side, side))
+        for side, batch in ((64, 1), (64, 5), *((s, 1) for s in sides[2:]))
+    }
+    expected = fold(backbone, adapter)
+    for side in (32, 64, 96):
+        images = noise(1, side)
+        assert_parity(engine.predict("one", images), expected(images), ANOTHER_ORDER)
+
+
+@pytest.mark.parametrize("network", ["in_a_row", "changes_a_view_that_is_read_later"])
+def test_a_form_that_serves_all_sizes_stays(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order in which kernels are packed, and in the usual one of torch."""
+    monkeypatch.setattr(programs, "OTHER_SIZES", 1)
+    monkeypatch.setattr(programs, "find_forms", lambda *_, **__: KernelForms())
+    backbone = NETWORKS[network]()
+    engine = Engine(backbone, dtype="float32")
+    engine.load("task", make_task(backbone, "task"))
+    for side in (14, 16, 18):
+        engine.predict("task", noise(1, side))
+    assert engine.memory()[0].misses == 1
 
 
 def reads_a_kernel_on_other_images(net: Wired, x: torch.Tensor) -> torch.Tensor:

@@ -544,6 +544,18 @@ def test_a_group_is_dropped_with_all_its_forms() -> None:
     assert cache.report().bytes == 0
 
 
+def test_stale_values_are_forgotten_but_the_last_of_a_pinned_group() -> None:
+    cache = tier(budget=None)
+    for group in "ab":
+        cache.pin(group)
+    take(cache, "a1", "a2", "b1", "b2", "c1", "c2")
+    with cache.lease([form("c2")]):
+        cache.forget(lambda key: key in ("a2", "b1", "b2", "c1", "c2"))
+        assert held(cache) == ["a1", "b2", "c2"]
+    assert cache.report().bytes == 30
+    assert cache.report().evictions == 0
+
+
 @given(
     steps=st.lists(
         st.tuples(
