@@ -252,13 +252,13 @@ def test_gates_on_the_network_of_a_gated_model_are_refused(gates: str) -> None:
 
 @pytest.mark.parametrize("model", ["resnet18", None, nn.Conv2d(3, 3, 1)], ids=["str", "None", "nn"])
 def test_only_a_backbone_takes_gates(model: object) -> None:
-    with pytest.raises(GateError, match=r"attached to a Backbone, not to a .*load_backbone"):
+    with pytest.raises(GateError, match=r"as backbone; expected Backbone\. Use load_backbone"):
         attach_gates(model, labels=LABELS)
 
 
 @pytest.mark.parametrize("labels", [[], "crow", ["crow", ""], ["crow", 3], [b"crow"]])
 def test_labels_are_named(tiny_backbone: Backbone, labels: object) -> None:
-    with pytest.raises(GateError, match="expected class names, at least one"):
+    with pytest.raises(GateError, match=r"expected (class names, at least one|Sequence|str)"):
         attach_gates(tiny_backbone, labels=labels)
 
 
