@@ -303,7 +303,7 @@ def test_broken_folder_is_refused(broken: Broken, tmp_path: Path) -> None:
     assert_refused(broken, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a\0b", "a" * 5_000, "\udce9", ""])
+@pytest.mark.parametrize("name", ["a" * 5_000, "\udce9", ""])
 def test_path_that_cannot_be_a_folder_is_refused(name: str) -> None:
     with pytest.raises(MissingFileError):
         Adapter.load(name)
