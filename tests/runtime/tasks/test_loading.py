@@ -160,6 +160,7 @@ def test_a_fold_that_fails_half_way_leaves_what_was_there(
     before = engine.load("birds", tiny_adapter)
     images = random_images()
     answers = engine.predict("birds", images)
+    entries = [tier.entries for tier in engine.memory()]
     other = Adapter.from_model(make_trained(tiny_backbone, seed=8), task="birds")
     left = [5]
     original = merged_module.multiply
@@ -175,7 +176,7 @@ def test_a_fold_that_fails_half_way_leaves_what_was_there(
         engine.load("birds", other)
     assert engine.tasks() == (before,)
     assert torch.equal(engine.predict("birds", images), answers)
-    assert [tier.entries for tier in engine.memory()] == [1, 1]
+    assert [tier.entries for tier in engine.memory()] == entries
     after = engine.load("birds", other)
     assert after.generation > before.generation
 
