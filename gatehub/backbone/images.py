@@ -25,8 +25,20 @@ from gatehub.errors import ImageTooLargeError, InputError
 DEFAULT_MAX_PIXELS = 50_000_000
 IMAGE_RULES_VERSION = 1
 
+
+def _has_avif() -> bool:
+    try:
+        from PIL import AvifImagePlugin
+    except ImportError:  # before Pillow 11.3
+        return False
+    return AvifImagePlugin.SUPPORTED
+
+
 # Pillow reads more; some of it starts other programs (EPS runs Ghostscript).
-IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+IMAGE_FORMATS = (
+    *("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"),
+    *(("AVIF",) if _has_avif() else ()),
+)
 
 ImageSource: TypeAlias = bytes | str | Path | Image.Image | NDArray[np.uint8]
 
@@ -137,6 +149,17 @@ def open_image(
             f"{name} cannot be decoded as an image ({type(error).__name__}).",
             hint=f"Give a complete file in one of these formats: {', '.join(IMAGE_FORMATS)}.",
         ) from error
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file begins as an image of `IMAGE_FORMATS` does; none of it is decoded."""
+    try:
+        with _open(path, str(path)):
+            return True
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, ImageTooLargeError):
+        return True  # one that will be refused
+    except Exception:  # Pillow's plugins raise whatever their format trips over
+        return False
 
 
 def name_source(source: ImageSource) -> str:

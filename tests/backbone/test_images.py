@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, ImageOps
 
-from gatehub.backbone.images import IMAGE_FORMATS, ImageRules, open_image, parse_colour
+from gatehub.backbone.images import IMAGE_FORMATS, ImageRules, is_image, open_image, parse_colour
 from gatehub.errors import ImageTooLargeError, InputError
 from tests.backbone.files import announce_png, chunk, encode, gradient, png, turned
 
@@ -40,6 +40,19 @@ def test_a_lossless_image_is_decoded_to_its_pixels(
 @pytest.mark.parametrize("form", [form for form in IMAGE_FORMATS if form != "TIFF"])
 def test_every_accepted_format_is_read(form: str) -> None:
     assert open_image(encode(gradient(), form)).size == (40, 30)
+
+
+def test_an_image_is_known_by_its_beginning(tmp_path: Path) -> None:
+    for form in IMAGE_FORMATS:
+        (tmp_path / form).write_bytes(encode(gradient(), form))
+        assert is_image(tmp_path / form), form
+    (tmp_path / "bomb").write_bytes(announce_png(60_000, 60_000))
+    assert is_image(tmp_path / "bomb")
+    (tmp_path / "eps").write_bytes(encode(Image.new("RGB", (4, 4)), "EPS"))
+    (tmp_path / "text").write_text("P3 what")
+    (tmp_path / "empty").touch()
+    for name in ("eps", "text", "empty", "nothing"):
+        assert not is_image(tmp_path / name), name
 
 
 def test_postscript_is_refused_before_it_can_start_a_program(
