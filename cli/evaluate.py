@@ -36,6 +36,7 @@ class Split(str, Enum):
 
     val = "val"
     train = "train"
+    test = "test"
     all = "all"
 
 
@@ -52,7 +53,9 @@ def evaluate(
     split: Annotated[
         Split,
         typer.Option(
-            "--split", help="val: the images that `train` held out, by the adapter's seed."
+            "--split",
+            help="val: the images that `train` held out, by the adapter's seed; test: those of "
+            "the test folder, which `train` leaves alone.",
         ),
     ] = Split.val,
     skip_bad: SkipBadOption = False,

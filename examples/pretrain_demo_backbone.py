@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gatehub.training.glyphs import SCRIPTS, available_fonts, render_glyphs
+from gatehub.training.sources.glyphs import SCRIPTS, available_fonts, render_glyphs
 
 SIZE = 40
 MEAN, STD = 0.5, 0.5
@@ -247,8 +247,8 @@ train adapters on, not a model to build a product on.
 
 ## Training data
 
-{images:,} pictures of Latin capitals, drawn by `gatehub.training.glyphs` from {fonts} DejaVu
-and STIX fonts that matplotlib installs; turned, sheared, bent, thickened, blurred,
+{images:,} pictures of Latin capitals, drawn by `gatehub.training.sources.glyphs` from {fonts}
+DejaVu and STIX fonts that matplotlib installs; turned, sheared, bent, thickened, blurred,
 recoloured and made noisy at random. No digit, no other script, no symbol and no photograph
 was among them. {epochs} epochs of AdamW with a one-cycle rate and smoothed labels.
 

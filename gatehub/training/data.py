@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,13 +14,10 @@ from PIL import Image
 from gatehub.adapter.names import check_line
 from gatehub.backbone.images import open_image
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import DataError, InputError, UnreadableImageError
-from gatehub.training.sources import Picture, name_some, read_source
-from gatehub.training.split import check_split, divide, stratified_order
-
-# Decoding releases the interpreter lock; more threads than this only wait for the disk.
-_MAX_THREADS = 8
-_FILES_PER_ROUND = 512
+from gatehub.errors import DataError, UnreadableImageError
+from gatehub.training.sources import LeftOut, Picture, Source, name_some, read_source
+from gatehub.training.sources.decoding import look_at
+from gatehub.training.split import Sides, check_split, divide, stratified_order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,6 +59,9 @@ class Examples:
         )
 
 
+_NO_EXAMPLES = Examples(names=(), targets=(), sources=())
+
+
 class SplitSettings(TypedDict):
     """What decides how a source is divided; see `load_data`."""
 
@@ -84,6 +81,9 @@ class ImageData:
         source: what the data was loaded from, as it was given.
         skipped: the names of the unreadable images that were left out.
         split: the arguments of `load_data` that give this split again.
+        test: what the source keeps apart; nothing is learned or chosen by it.
+        extremes: (width, height) in pixels of the image with the fewest and the one with the most
+            pixels, upright; None where nobody looked.
     """
 
     train: Examples
@@ -92,6 +92,8 @@ class ImageData:
     source: str
     skipped: tuple[str, ...]
     split: SplitSettings
+    test: Examples = _NO_EXAMPLES
+    extremes: tuple[tuple[int, int], tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,6 +106,8 @@ class Listing:
         source: what was listed, as it was given.
         default_train_images: see `Source`.
         split: the arguments of `list_data`.
+        notes: sentences on how the source was understood, where that is not plain.
+        left_out: what of the source is not used, and why.
     """
 
     pictures: tuple[Picture, ...]
@@ -111,6 +115,8 @@ class Listing:
     source: str
     default_train_images: int | None
     split: SplitSettings
+    notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def decode(
         self,
@@ -127,7 +133,7 @@ class Listing:
             UnreadableImageError: images that cannot be decoded, unless `skip_bad`.
             DataError: too few can be.
         """
-        reasons = _find_unreadable(self.pictures, preprocessing, progress)
+        reasons, extremes = look_at(self.pictures, preprocessing, progress)
         if reasons and not skip_bad:
             names = list(reasons)
             raise UnreadableImageError(
@@ -139,19 +145,19 @@ class Listing:
         if reasons:
             where += f" (without {len(reasons)} unreadable images)"
         readable = [picture for picture in self.pictures if picture.name not in reasons]
-        train, val = self._divide(readable, where)
+        sides = self._divide(readable, where)
         return ImageData(
-            train=_examples(train, self.labels),
-            val=_examples(val, self.labels),
+            train=_examples(sides.train, self.labels),
+            val=_examples(sides.val, self.labels),
+            test=_examples(sides.test, self.labels),
             labels=self.labels,
             source=self.source,
             skipped=tuple(reasons),
             split=self.split,
+            extremes=extremes,
         )
 
-    def _divide(
-        self, pictures: Sequence[Picture], where: str
-    ) -> tuple[list[Picture], list[Picture]]:
+    def _divide(self, pictures: Sequence[Picture], where: str) -> Sides:
         return divide(
             pictures,
             where,
@@ -181,6 +187,7 @@ def list_data(
     check_line(where, "The data source is")  # the adapter keeps it
     found = read_source(source, seed=seed, train_images=train_images)
     labels = tuple(sorted({picture.label for picture in found.pictures}))
+    _check_test_classes(found.pictures, where)
     if not labels:
         raise DataError(f"{where} holds no images; expected some of at least 2 classes.")
     if len(labels) < 2:
@@ -201,9 +208,29 @@ def list_data(
         source=where,
         default_train_images=found.default_train_images,
         split=SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images),
+        notes=(*found.notes, *_describe_split(found, val_fraction, seed)),
+        left_out=found.left_out,
     )
     listing._divide(found.pictures, where)  # a class that lacks a side is found here
     return listing
+
+
+def _check_test_classes(pictures: Sequence[Picture], where: str) -> None:
+    known = {picture.label for picture in pictures if picture.side != "test"}
+    unknown = sorted({picture.label for picture in pictures} - known)
+    if unknown and known:
+        raise DataError(
+            f"{where} has test images of classes that it has no others of: {name_some(unknown)}.",
+            hint="Add images of those classes to train on, or remove the classes.",
+        )
+
+
+def _describe_split(found: Source, val_fraction: float, seed: int) -> Iterator[str]:
+    """Say what is validated on where the source does not."""
+    sides = {picture.side for picture in found.pictures}
+    if "val" not in sides and found.default_train_images is None:
+        whose = "images to train on" if "train" in sides else "images"
+        yield (f"Validation: {100 * val_fraction:.3g} % of the {whose}, held out by seed {seed}.")
 
 
 def load_data(
@@ -238,40 +265,6 @@ def load_data(
     """
     listing = list_data(source, seed=seed, val_fraction=val_fraction, train_images=train_images)
     return listing.decode(skip_bad=skip_bad, preprocessing=preprocessing, progress=progress)
-
-
-def _find_unreadable(
-    pictures: Sequence[Picture],
-    preprocessing: Preprocessing | None,
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, str]:
-    """Decode every file once; return the reason of each that fails, by its picture's name."""
-    files = [
-        (picture.name, picture.image) for picture in pictures if isinstance(picture.image, Path)
-    ]
-    check = partial(_why_unreadable, open_image if preprocessing is None else preprocessing.open)
-    reasons: dict[str, str] = {}
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
-        # In rounds, so that a million files are not queued at once and Ctrl-C ends it soon.
-        for start in range(0, len(files), _FILES_PER_ROUND):
-            batch = files[start : start + _FILES_PER_ROUND]
-            failures = threads.map(check, [path for _, path in batch])
-            for done, ((name, _), reason) in enumerate(
-                zip(batch, failures, strict=True), start=start + 1
-            ):
-                if reason is not None:
-                    reasons[name] = reason
-                if progress is not None:
-                    progress(done, len(files))
-    return reasons
-
-
-def _why_unreadable(decode: Callable[[Path], object], path: Path) -> str | None:
-    try:
-        decode(path)
-    except InputError as error:
-        return error.message
-    return None
 
 
 def _examples(pictures: Sequence[Picture], labels: Sequence[str]) -> Examples:

@@ -24,11 +24,10 @@ from gatehub.adapter import AdapterConfig
 from gatehub.adapter.files import MAX_CONFIG_BYTES
 from gatehub.adapter.folder import CONFIG_FILE, check_place
 from gatehub.errors import AdapterExistsError, GatehubError, ResumeError, TrainingError
-from gatehub.training.checkpoint import CHECKPOINT_FILE, has_checkpoint, work_folder
+from gatehub.training.checkpoint import has_checkpoint, work_folder
 from gatehub.training.sources import folders_of_images
+from gatehub.training.sources.products import HOLDER_FILE, LOCK_FILE, STATE_FILES
 
-_LOCK, _HOLDER = "lock", "holder"
-_OWN_FILES = frozenset({CHECKPOINT_FILE, _LOCK, _HOLDER})
 _TRIES = 100
 
 # What lies beside an adapter while it is made has its name and some more characters.
@@ -134,7 +133,7 @@ def _check(
             _check_apart(folder, data)
         check_replaceable(folder, task=task, force=force)
         place = Destination(folder=folder, work=work_folder(folder))
-        if (place.work / _LOCK).is_file():
+        if (place.work / LOCK_FILE).is_file():
             _take(place).release()
         _check_state(place.work, resume=resume)
     except GatehubError:  # some of them are OSErrors too
@@ -198,8 +197,8 @@ def _check_apart(folder: Path, source: str | Path) -> None:
     for images in map(os.path.realpath, folders_of_images(source)):
         if Path(images) in (place, *place.parents):
             raise AdapterExistsError(
-                f"{_show(folder)} lies among the images of {_show(source)}, where it would be "
-                "taken for one of their classes.",
+                f"{_show(folder)} lies among the images of {_show(source)}, where other programs "
+                "would take it for one of their classes.",
                 hint="Choose a folder outside the data.",
             )
 
@@ -209,7 +208,7 @@ def _check_state(work: Path, *, resume: bool) -> None:
     if not os.path.lexists(work):
         return
     names = [name for name in os.listdir(work) if name[0] != "."] if work.is_dir() else [work.name]
-    if strange := sorted(set(names) - _OWN_FILES):
+    if strange := sorted(set(names) - STATE_FILES):
         raise AdapterExistsError(
             f"A run keeps its state in {_show(work)}, but {_show(strange[0])} is there.",
             hint="Move it away, or choose another folder.",
@@ -228,14 +227,14 @@ def _enter(place: Destination) -> FileLock:
             place.work.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # whoever held it has just left, with its folder
                 lock = _take(place)
-                if (place.work / _LOCK).is_file():  # and not with the file that is held now
+                if (place.work / LOCK_FILE).is_file():  # and not with the file that is held now
                     break
                 lock.release()
         else:
             raise TrainingError(f"{_show(place.work)} vanishes as soon as it is made.")
         try:
             holder = f"process {os.getpid()} on {socket.gethostname()}"
-            write_whole(place.work / _HOLDER, holder.encode())
+            write_whole(place.work / HOLDER_FILE, holder.encode())
         except OSError:
             _leave(place.work, lock)
             raise
@@ -247,13 +246,13 @@ def _enter(place: Destination) -> FileLock:
 
 
 def _take(place: Destination) -> FileLock:
-    lock = FileLock(place.work / _LOCK, timeout=0)
+    lock = FileLock(place.work / LOCK_FILE, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         holder = ""
         with suppress(OSError, UnicodeDecodeError):
-            holder = f" ({(place.work / _HOLDER).read_text(encoding='utf-8')[:100].strip()})"
+            holder = f" ({(place.work / HOLDER_FILE).read_text(encoding='utf-8')[:100].strip()})"
         raise TrainingError(
             f"Another run trains into {_show(place.folder)} now{holder}.",
             hint="Wait for it, stop it, or choose another folder.",
@@ -263,7 +262,7 @@ def _take(place: Destination) -> FileLock:
 
 def _leave(work: Path, lock: FileLock) -> None:
     """Let go of the folder; only a checkpoint stays in it."""
-    for name in (_HOLDER, _LOCK):
+    for name in (HOLDER_FILE, LOCK_FILE):
         # The lock while it is held: afterwards it may be another run's. (Windows removes it then.)
         with suppress(OSError):
             (work / name).unlink()

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gatehub.errors import LabelMismatchError
+from gatehub.errors import DataError, LabelMismatchError
 from gatehub.training.batches import Batch
 from gatehub.training.data import Examples, ImageData
+from gatehub.training.sources.pictures import spell_label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,20 +36,27 @@ def choose_examples(data: ImageData, labels: Sequence[str], split: str) -> Examp
     Args:
         data: from `load_data`; its classes may be fewer than the model's.
         labels: the model's class names, in the order of its logits.
-        split: "val", "train" or "all".
+        split: "val", "train", "test" or "all".
 
     Raises:
         LabelMismatchError: the data has a class that the model lacks.
+        DataError: the data has no such split.
     """
-    unknown = sorted(set(data.labels) - set(labels))
+    place = {spell_label(label): index for index, label in enumerate(labels)}
+    unknown = sorted(set(data.labels) - place.keys())
     if unknown:
         raise LabelMismatchError(
             f"{data.source} has the class {unknown[0]!r}, which the adapter lacks "
             f"({len(unknown)} such); its labels are {', '.join(labels[:10])}"
             + ("…" if len(labels) > 10 else ".")
         )
-    parts = {"val": (data.val,), "train": (data.train,), "all": (data.train, data.val)}[split]
-    place = {label: index for index, label in enumerate(labels)}
+    sides = {"train": data.train, "val": data.val, "test": data.test}
+    parts = tuple(sides.values()) if split == "all" else (sides[split],)
+    if not any(map(len, parts)):
+        raise DataError(
+            f"{data.source} has no {split} images.",
+            hint=f"Put them into {split}/CLASS folders beside train, or choose another split.",
+        )
     return Examples(
         names=tuple(name for part in parts for name in part.names),
         targets=tuple(place[data.labels[t]] for part in parts for t in part.targets),

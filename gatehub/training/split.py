@@ -1,4 +1,4 @@
-"""Dividing labelled images into those to train on and those to validate on.
+"""Dividing labelled images into those to train on, to validate on and to test on.
 
 A split depends on the seed, the labels and the names of the images, and on nothing else:
 each class is shuffled by the SHA-256 of seed and name. So it is the same on every
@@ -10,9 +10,25 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 from gatehub.errors import DataError
 from gatehub.training.sources import Picture, name_some
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """A source's pictures, divided.
+
+    Attributes:
+        train: to learn from.
+        val: to choose by.
+        test: to measure on at the end; empty where the source has no such side.
+    """
+
+    train: list[Picture]
+    val: list[Picture]
+    test: list[Picture]
 
 
 def check_split(*, seed: int, val_fraction: float, train_images: int | None) -> None:
@@ -42,42 +58,37 @@ def divide(
     val_fraction: float,
     train_images: int | None,
     default_train_images: int | None,
-) -> tuple[list[Picture], list[Picture]]:
-    """Divide pictures into a training and a validation side, as their source says or by the seed.
+) -> Sides:
+    """Divide pictures as their source says, or by the seed.
+
+    Where the source has no validation side, it is split off what there is to train on. A test
+    side is left alone: nobody learns or chooses anything by it.
 
     Args:
         pictures: either all of them have a side or none has.
         where: what errors call the source.
-        labels: the classes; each must have a picture on both sides.
+        labels: the classes; each must have a picture to train on and one to validate on.
         seed: decides the split where the source has none, and the choice of `train_images`.
         val_fraction: share to validate on, where nothing else decides.
         train_images: train on this many, with every class in proportion; None for all.
         default_train_images: `Source.default_train_images`.
 
     Returns:
-        The two sides, each in the order of `pictures`.
+        The sides, each in the order of `pictures`.
 
     Raises:
         DataError: a class lacks images on one side, or there are too few to train on.
     """
-    if all(picture.side is None for picture in pictures):
-        counts = Counter(picture.label for picture in pictures)
-        scarce = [f"{label} ({counts[label]})" for label in labels if counts[label] < 2]
-        if scarce:
-            raise DataError(
-                f"{where} has too few images to split of: {name_some(scarce)}; "
-                "expected at least 2 of each class.",
-                hint="Add images of those classes, or remove the classes.",
-            )
-        if default_train_images is None:
-            wanted = len(pictures) - round(len(pictures) * val_fraction)
-        else:
-            wanted = default_train_images if train_images is None else train_images
-        cut = min(max(wanted, len(labels)), len(pictures) - len(labels))
-        train, val = _cut(pictures, cut, seed)
-    else:
-        train = [picture for picture in pictures if picture.side == "train"]
-        val = [picture for picture in pictures if picture.side == "val"]
+    train = [picture for picture in pictures if picture.side in (None, "train")]
+    val = [picture for picture in pictures if picture.side == "val"]
+    test = [picture for picture in pictures if picture.side == "test"]
+    if pictures and not train:
+        raise DataError(
+            f"{where} has no images to train on, only {'/'.join(_present(pictures))}.",
+            hint="Call the folder to train on train, or pass a folder of class folders to have it "
+            "split.",
+        )
+    if val:
         for side, part in (("train", train), ("val", val)):
             missing = sorted(set(labels) - {picture.label for picture in part})
             if missing:
@@ -86,6 +97,21 @@ def divide(
                     "expected every class on both sides.",
                     hint="Add images of those classes, or remove the classes.",
                 )
+    else:
+        counts = Counter(picture.label for picture in train)
+        scarce = [f"{label} ({counts[label]})" for label in labels if counts[label] < 2]
+        if scarce:
+            raise DataError(
+                f"{where} has too few images to split of: {name_some(scarce)}; "
+                "expected at least 2 of each class.",
+                hint="Add images of those classes, or remove the classes.",
+            )
+        if default_train_images is None:
+            wanted = len(train) - round(len(train) * val_fraction)
+        else:
+            wanted = default_train_images if train_images is None else train_images
+        cut = min(max(wanted, len(labels)), len(train) - len(labels))
+        train, val = _cut(train, cut, seed)
     if train_images is not None:
         if train_images > len(train):
             raise DataError(
@@ -93,7 +119,7 @@ def divide(
                 "asked for."
             )
         train, _ = _cut(train, train_images, seed)
-    return train, val
+    return Sides(train=train, val=val, test=test)
 
 
 def stratified_order(targets: Sequence[Hashable], names: Sequence[str], *, seed: int) -> list[int]:
@@ -126,6 +152,10 @@ def stratified_order(targets: Sequence[Hashable], names: Sequence[str], *, seed:
             # The middle of the image's share of its class: classes of every size advance alike.
             keys[index] = (place, (rank + 0.5) / len(members), draws[index], index)
     return sorted(keys, key=keys.__getitem__)
+
+
+def _present(pictures: Sequence[Picture]) -> list[str]:
+    return sorted({picture.side for picture in pictures if picture.side is not None})
 
 
 def _cut(pictures: Sequence[Picture], count: int, seed: int) -> tuple[list[Picture], list[Picture]]:

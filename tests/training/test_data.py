@@ -10,9 +10,9 @@ from torch.nn import Identity
 
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import DataError, InputError, UnreadableImageError
-from gatehub.training import sources
-from gatehub.training.data import ImageData, load_data
-from gatehub.training.glyphs import SCRIPTS
+from gatehub.training.data import ImageData, list_data, load_data
+from gatehub.training.sources import generated
+from gatehub.training.sources.glyphs import SCRIPTS
 from tests.training.images import numbered, write_images
 
 # With seed 7 and two fifths to validate on, of a/0.png..a/4.png and b/0.png..b/4.png.
@@ -71,6 +71,34 @@ def test_table(tmp_path: Path) -> None:
     assert data.val.image(0).getpixel((0, 0)) == (2, 0, 90)
 
 
+def test_a_test_side_is_kept_apart(tmp_path: Path) -> None:
+    write_images(tmp_path, *numbered("Training/a", 5), *numbered("Training/b", 5))
+    write_images(tmp_path, *numbered("Testing/b", 3))
+    listing = list_data(tmp_path, seed=3)
+    assert listing.notes[-1] == "Validation: 20 % of the images to train on, held out by seed 3."
+    data = listing.decode()
+    assert (len(data.train), len(data.val)) == (8, 2)
+    assert data.test.names == tuple(numbered("Testing/b", 3))
+    assert data.test.targets == (1, 1, 1)
+    assert load_data(tmp_path, seed=3, train_images=4).test.names == data.test.names
+
+
+def test_test_images_of_a_class_that_nobody_learns(tmp_path: Path) -> None:
+    write_images(tmp_path, *(f"{number}.png" for number in range(4)))
+    table = tmp_path / "t.csv"
+    table.write_text("path,label,split\n0.png,a,train\n1.png,b,train\n2.png,c,test\n")
+    with pytest.raises(DataError, match="test images of classes that it has no others of: c"):
+        load_data(table)
+
+
+def test_the_smallest_and_the_largest_image_are_known(tmp_path: Path) -> None:
+    write_images(tmp_path, *numbered("a", 3), *numbered("b", 3))
+    Image.new("RGB", (9, 2)).save(tmp_path / "a" / "wide.png")
+    Image.new("RGB", (2, 5)).save(tmp_path / "a" / "high.png")
+    assert load_data(tmp_path).extremes == ((2, 5), (9, 2))
+    assert load_data("sklearn:digits").extremes == ((8, 8), (8, 8))
+
+
 def test_digits_train_on_300_by_default() -> None:
     data = load_data("sklearn:digits", seed=1)
     assert data.labels == tuple("0123456789")
@@ -84,13 +112,13 @@ def test_digits_train_on_300_by_default() -> None:
 
 
 def test_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "GLYPH_VAL_IMAGES", 20)
+    monkeypatch.setattr(generated, "GLYPH_VAL_IMAGES", 20)
     data = load_data("glyphs:cyrillic", seed=2, train_images=36)
     assert data.labels == tuple(sorted(SCRIPTS["cyrillic"]))
     assert (len(data.train), len(data.val)) == (36, 20)
     assert sorted(data.train.targets) == sorted([*range(18), *range(18)])
     image = data.val.image(0)
-    assert (image.mode, image.size) == ("RGB", (sources.GLYPH_SIZE_PX, sources.GLYPH_SIZE_PX))
+    assert (image.mode, image.size) == ("RGB", (generated.GLYPH_SIZE_PX, generated.GLYPH_SIZE_PX))
 
 
 def test_unreadable_images_stop_the_run(tmp_path: Path) -> None:
@@ -219,8 +247,8 @@ def test_table_without_rows_is_refused(tmp_path: Path) -> None:
 def test_training_images_must_cover_the_classes(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "GLYPH_TRAIN_IMAGES", 19)
-    monkeypatch.setattr(sources, "GLYPH_VAL_IMAGES", 19)
+    monkeypatch.setattr(generated, "GLYPH_TRAIN_IMAGES", 19)
+    monkeypatch.setattr(generated, "GLYPH_VAL_IMAGES", 19)
     write_images(tmp_path, *numbered("a", 4), *numbered("b", 4))
     with pytest.raises(DataError, match="1 training images are too few for the"):
         load_data(tmp_path if source == "folder" else source, train_images=1)

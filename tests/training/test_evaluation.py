@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gatehub.backbone import Backbone
-from gatehub.errors import LabelMismatchError
+from gatehub.errors import DataError, LabelMismatchError
 from gatehub.training.baselines import linear_probe
 from gatehub.training.batches import Batch, evaluation_batches
 from gatehub.training.data import Examples
@@ -53,6 +54,20 @@ def test_choose_examples_indexes_into_the_models_labels() -> None:
     everything = choose_examples(data, labels, "all")
     assert [labels[t] for t in everything.targets] == [*LABELS, *LABELS, *LABELS]
     assert len(choose_examples(data, labels, "train")) == 6
+
+
+def test_the_test_split_is_what_was_kept_apart() -> None:
+    data = colour_data(train=6, val=3)
+    with pytest.raises(DataError, match="colours has no test images"):
+        choose_examples(data, LABELS, "test")
+    tested = replace(data, test=data.val)
+    assert choose_examples(tested, LABELS, "test").names == data.val.names
+    assert len(choose_examples(tested, LABELS, "all")) == 12
+
+
+def test_labels_are_compared_in_one_spelling() -> None:
+    data = replace(colour_data(), labels=("b\u00e9", "green", "red"))
+    assert set(choose_examples(data, ("red", "be\u0301", "green"), "val").targets) == {0, 1, 2}
 
 
 def test_a_class_that_the_model_lacks_is_named() -> None:

@@ -31,7 +31,7 @@ def halves(
     train_images: int | None = None,
     default_train_images: int | None = None,
 ) -> tuple[list[Picture], list[Picture]]:
-    return divide(
+    sides = divide(
         source,
         "the source",
         labels=("a", "b"),
@@ -40,6 +40,8 @@ def halves(
         train_images=train_images,
         default_train_images=default_train_images,
     )
+    assert sides.test == [picture for picture in source if picture.side == "test"]
+    return sides.train, sides.val
 
 
 @settings(deadline=None)
@@ -163,3 +165,17 @@ def test_class_that_a_side_lacks_is_named() -> None:
 def test_more_training_images_than_there_are() -> None:
     with pytest.raises(DataError, match="has 8 images to train on; expected the 9 asked for"):
         halves(pictures({"a": 5, "b": 5}), train_images=9)
+
+
+def test_validation_is_split_off_what_is_trained_on_and_the_test_side_stays() -> None:
+    train, test = pictures({"a": 20, "b": 10}, "train"), pictures({"a": 5}, "test")
+    first, held_out = halves(train + test)
+    assert Counter(p.label for p in held_out) == {"a": 4, "b": 2}
+    assert {p.name for p in first} | {p.name for p in held_out} == {p.name for p in train}
+    assert halves(train + test) == (first, held_out) != halves(train + test, seed=1)
+
+
+@pytest.mark.parametrize("side", ["val", "test"])
+def test_a_source_without_images_to_train_on(side: str) -> None:
+    with pytest.raises(DataError, match=f"no images to train on, only {side}.*to train on train"):
+        halves(pictures({"a": 5, "b": 5}, side))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gatehub.errors import DataError
-from gatehub.training.glyphs import SCRIPTS, available_fonts, render_glyphs
+from gatehub.training.sources.glyphs import SCRIPTS, available_fonts, render_glyphs
 
 
 def test_fonts_are_found_and_placeholder_fonts_are_not() -> None:

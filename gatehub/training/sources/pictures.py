@@ -1,0 +1,79 @@
+"""What reading a source gives: its labelled images, and what was left out."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Side = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """One labelled image that has not been decoded yet.
+
+    Attributes:
+        name: the path as the source spells it, with forward slashes, or `digits/123`; the
+            same on every machine that holds the source.
+        label: the class.
+        image: the file, or (H, W, 3) uint8 pixels in 0..255.
+        side: where the source puts the picture, None where the source has no split.
+    """
+
+    name: str
+    label: str
+    image: Path | NDArray[np.uint8]
+    side: Side | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Files or folders of a source that are not used, for one reason.
+
+    Attributes:
+        why: what they are, such as "not an image".
+        names: as `Picture.name`; a folder's ends with a slash.
+    """
+
+    why: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a source holds.
+
+    Attributes:
+        pictures: in an order that does not depend on the file system; either all of them
+            have a side or none has.
+        default_train_images: how many pictures to train on unless the caller says, None
+            where a fraction decides.
+        notes: sentences on how the layout was understood, where that is not plain.
+        left_out: what was not used, and why.
+    """
+
+    pictures: tuple[Picture, ...]
+    default_train_images: int | None = None
+    notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def spell_label(text: str) -> str:
+    """Return a label in the one spelling that Unicode calls NFC.
+
+    A Mac writes é as two characters in a folder's name and most keyboards as one: both look alike,
+    and are one class.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def name_some(names: Sequence[str], *, most: int = 10) -> str:
+    """Join the first names for a message, and count those left out."""
+    rest = len(names) - most
+    return (", ".join(names[:most]) or "none") + (f" and {rest} more" if rest > 0 else "")
