@@ -1,18 +1,27 @@
-"""Reading labelled images for a command."""
+"""Reading labelled images for a command, and saying what was understood."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from gatehub.cli._output import Output
+from gatehub._text import shorten
+from gatehub.cli._output import Output, format_percent, make_table
 
 if TYPE_CHECKING:
     from gatehub.backbone.preprocessing import Preprocessing
     from gatehub.training.data import ImageData, Listing
 
 _MAX_WORKERS = 8
+_MAX_CLASSES = 10
+_MAX_NAMES = 3
+_MAX_NAME_CHARACTERS = 60
+_MAX_LABEL_CHARACTERS = 30
+# From here on a class is so rare that the accuracy hardly shows how it fares.
+_LARGE_IMBALANCE = 10
 
 
 def read_data(
@@ -35,7 +44,9 @@ def read_data(
 def decode_data(
     output: Output, listing: Listing, *, skip_bad: bool, preprocessing: Preprocessing
 ) -> ImageData:
-    """Decode labelled images, with a bar, and name those that were left out."""
+    """Decode labelled images, with a bar; say how they are split, and what was left out and why."""
+    for text in (*listing.notes, *_describe_left_out(listing)):
+        output.paragraph(text)
     with output.progress("checking images") as advance:
         images = listing.decode(skip_bad=skip_bad, preprocessing=preprocessing, progress=advance)
     for name in images.skipped:
@@ -45,9 +56,81 @@ def decode_data(
     return images
 
 
+def show_classes(output: Output, images: ImageData) -> None:
+    """Show what there is to learn from: each class's images, their sizes, how even they are."""
+    sides = {"train": images.train, "val": images.val, "test": images.test}
+    counts = {name: Counter(side.targets) for name, side in sides.items() if len(side)}
+    shown = range(min(_MAX_CLASSES, len(images.labels)))
+    output.note(
+        make_table(
+            ["class", *counts],
+            [
+                [
+                    shorten(images.labels[index], _MAX_LABEL_CHARACTERS),
+                    *(f"{side[index]:,}" for side in counts.values()),
+                ]
+                for index in shown
+            ],
+        )
+    )
+    if rest := len(images.labels) - len(shown):
+        output.note(f"and {rest:,} more classes")
+    for text in (*_describe_sizes(images), *_describe_balance(images, counts["train"])):
+        output.paragraph(text)
+
+
 def choose_workers(wanted: int | None, images: ImageData) -> int:
     """Decode files beside the main process, and pictures that are in memory in it."""
     if wanted is not None:
         return wanted
     in_files = isinstance(images.train.sources[0], Path)
     return min(_MAX_WORKERS, (os.cpu_count() or 1) - 1) if in_files else 0
+
+
+def _describe_left_out(listing: Listing) -> Iterator[str]:
+    for part in listing.left_out:
+        first = [shorten(name, _MAX_NAME_CHARACTERS) for name in part.names[:_MAX_NAMES]]
+        rest = len(part.names) - len(first)
+        more = f" and {rest:,} more" if rest else ""
+        count = f"{len(part.names):,}{_count_suffixes(part.names)}"
+        yield f"Left out ({count}), {part.why}: {', '.join(first)}{more}."
+
+
+def _count_suffixes(names: Sequence[str]) -> str:
+    """Return how many of the files have each ending, the commonest first."""
+    files = [name for name in names if not name.endswith("/")]
+    counts = Counter(PurePosixPath(name).suffix.lower() or "no ending" for name in files)
+    common = [f"{shorten(suffix, 12)} {count:,}" for suffix, count in counts.most_common(4)]
+    if len(counts) > len(common):
+        common.append("others")
+    return f": {', '.join(common)}" if common else ""
+
+
+def _describe_sizes(images: ImageData) -> Iterator[str]:
+    if images.extremes is None:
+        return
+    small, large = (f"{width} x {height}" for width, height in images.extremes)
+    if small == large:
+        yield f"All images have {small} pixels."
+    else:
+        yield f"The smallest image has {small} pixels, the largest {large}."
+
+
+def _describe_balance(images: ImageData, counts: Counter[int]) -> Iterator[str]:
+    ordered = counts.most_common()
+    (most, largest), (least, smallest) = ordered[0], ordered[-1]
+    if largest == smallest:
+        return
+    big, small = (f"'{shorten(images.labels[i], _MAX_LABEL_CHARACTERS)}'" for i in (most, least))
+    ratio = largest / smallest
+    yield (
+        f"To train on, {big} has {largest:,} images and {small} has {smallest:,}: "
+        f"{ratio:,.1f} to 1."
+    )
+    if ratio >= _LARGE_IMBALANCE:
+        share = images.val.targets.count(most) / len(images.val)
+        yield (
+            f"That is a large imbalance: whoever always answers {big} is right for "
+            f"{format_percent(share)} of the validation images, so the accuracy says little about "
+            "the small classes."
+        )

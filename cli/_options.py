@@ -18,8 +18,8 @@ BACKBONE_HELP = (
     "the small one that ships with gatehub."
 )
 SOURCE_HELP = (
-    "Folder (DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*), table of path and label "
-    "(.csv, .tsv), sklearn:digits, or glyphs:SCRIPT."
+    "Folder (DIR/train/CLASS/* with val and test beside it if there are any, or DIR/CLASS/*), "
+    "table of path and label (.csv, .tsv), sklearn:digits, or glyphs:SCRIPT."
 )
 
 ADAPTER_HELP = (

@@ -22,6 +22,7 @@ Advance = Callable[[int, int], None]
 
 _UNBOUNDED = 10_000
 _NARROW = 80
+_PARAGRAPH = 100
 _SHORT_CHARACTERS = 12
 
 
@@ -83,9 +84,16 @@ class Output:
             self._results.print(human)
         sys.stdout.flush()
 
-    def note(self, text: str) -> None:
-        """Say something on the way, on stderr."""
-        self._notes.print(escape(_printable(text)), soft_wrap=True)
+    def note(self, what: str | Table) -> None:
+        """Say or show something on the way, on stderr."""
+        if isinstance(what, str):
+            self._notes.print(escape(_printable(what)), soft_wrap=True)
+        else:
+            self._notes.print(what)
+
+    def paragraph(self, text: str) -> None:
+        """Say something of several lines on stderr, at most 100 columns wide."""
+        self._notes.print(escape(_printable(text)), width=_PARAGRAPH)
 
     def govern_client_bars(self) -> None:
         """Turn the Hub client's own progress bars off where nobody looks."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gatehub.cli._data import choose_workers, decode_data
+from gatehub.cli._data import choose_workers, decode_data, show_classes
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._options import (
     BACKBONE_HELP,
@@ -163,6 +163,7 @@ def train(
         check_structure(backbone, gates=gates, norm=norm, start=start)
         loaded = load_backbone(backbone, weights=weights).to(where)
         images = decode_data(output, listing, skip_bad=skip_bad, preprocessing=loaded.preprocessing)
+        show_classes(output, images)
         output.note(
             f"Training '{task}' on {loaded.identity.name}: {len(images.labels)} classes, "
             f"{len(images.train)} images to train on, {len(images.val)} to validate on."
