@@ -290,10 +290,11 @@ def test_one_repository_that_may_not_be_read_does_not_hide_the_others(
     push(hub, folder, "acme/sound")
     opened = os.open
 
-    def refuse(path: Any, *arguments: Any) -> int:  # the one who runs the tests may read all
+    # Whoever runs the tests may read all.
+    def refuse(path: Any, *arguments: Any, **options: Any) -> int:
         if REPO in str(path):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return opened(path, *arguments)
+        return opened(path, *arguments, **options)
 
     monkeypatch.setattr(os, "open", refuse)
     told: list[str] = []
