@@ -13,7 +13,8 @@ from gatehub.cli._output import Output, format_percent, make_table
 
 if TYPE_CHECKING:
     from gatehub.backbone.preprocessing import Preprocessing
-    from gatehub.training.data import ImageData, Listing
+    from gatehub.training.data import Examples, ImageData, Listing
+    from gatehub.training.sources import LeftOut
 
 _MAX_WORKERS = 8
 _MAX_CLASSES = 10
@@ -45,15 +46,17 @@ def decode_data(
     output: Output, listing: Listing, *, skip_bad: bool, preprocessing: Preprocessing
 ) -> ImageData:
     """Decode labelled images, with a bar; say how they are split, and what was left out and why."""
-    for text in (*listing.notes, *_describe_left_out(listing)):
-        output.paragraph(text)
+    describe_reading(output, listing.notes, listing.left_out)
     with output.progress("checking images") as advance:
         images = listing.decode(skip_bad=skip_bad, preprocessing=preprocessing, progress=advance)
-    for name in images.skipped:
-        output.note(f"Left out, unreadable: {name}")
-    if images.skipped:
-        output.note(f"{len(images.skipped)} unreadable images left out.")
+    name_skipped(output, images.skipped)
     return images
+
+
+def describe_reading(output: Output, notes: Sequence[str], left_out: Sequence[LeftOut]) -> None:
+    """Say how a source was understood, and what of it was left out and why."""
+    for text in (*notes, *_describe_left_out(left_out)):
+        output.paragraph(text)
 
 
 def show_classes(output: Output, images: ImageData) -> None:
@@ -79,16 +82,24 @@ def show_classes(output: Output, images: ImageData) -> None:
         output.paragraph(text)
 
 
-def choose_workers(wanted: int | None, images: ImageData) -> int:
+def name_skipped(output: Output, skipped: Sequence[str]) -> None:
+    """Name the images that were left out because they cannot be read."""
+    for name in skipped:
+        output.note(f"Left out, unreadable: {name}")
+    if skipped:
+        output.note(f"{len(skipped)} unreadable images left out.")
+
+
+def choose_workers(wanted: int | None, examples: Examples) -> int:
     """Decode files beside the main process, and pictures that are in memory in it."""
     if wanted is not None:
         return wanted
-    in_files = isinstance(images.train.sources[0], Path)
+    in_files = isinstance(examples.sources[0], Path)
     return min(_MAX_WORKERS, (os.cpu_count() or 1) - 1) if in_files else 0
 
 
-def _describe_left_out(listing: Listing) -> Iterator[str]:
-    for part in listing.left_out:
+def _describe_left_out(left_out: Sequence[LeftOut]) -> Iterator[str]:
+    for part in left_out:
         first = [shorten(name, _MAX_NAME_CHARACTERS) for name in part.names[:_MAX_NAMES]]
         rest = len(part.names) - len(first)
         more = f" and {rest:,} more" if rest else ""

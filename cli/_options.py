@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,6 +71,26 @@ def find_adapter(output: Output, place: str, hub: str | None) -> Path:
         return pull(name, hub=hub, report=output.note)
 
     return find_folder(place, pull=pull_it)
+
+
+def find_adapters(
+    output: Output, places: Sequence[str], hub: str | None
+) -> tuple[dict[str, Path], Adapter]:
+    """The folders of several adapters by their tasks, and the last one of them, loaded."""
+    from gatehub.adapter import Adapter
+    from gatehub.errors import AdapterError
+
+    folders: dict[str, Path] = {}
+    for place in places:
+        folder = find_adapter(output, place, hub)
+        adapter = Adapter.load(folder)
+        if adapter.task in folders:
+            raise AdapterError(
+                f"Two of the folders hold a task named '{adapter.task}'; '{place}' is the second.",
+                hint="Name one of them, or train it under another name.",
+            )
+        folders[adapter.task] = folder
+    return folders, adapter
 
 
 def open_backbone(

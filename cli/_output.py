@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-Advance = Callable[[int, int], None]
+Advance = Callable[[int, int | None], None]  # done, and of how many where that is known
 
 _UNBOUNDED = 10_000
 _NARROW = 80
@@ -63,26 +63,47 @@ class Output:
             self._results.width = _UNBOUNDED  # what is read by programs keeps its lines
         self._notes = Console(stderr=True, highlight=False, quiet=format is Format.quiet)
 
-    def result(self, value: dict[str, Any], *, human: str | Table, quiet: str) -> None:
+    def result(
+        self, value: dict[str, Any], *, human: str | Table | Sequence[str | Table], quiet: str
+    ) -> None:
         """Print a command's result, in the one form that was asked for.
 
         Args:
             value: for json: one object.
-            human: for a person: a sentence or a table.
+            human: for a person: a sentence or a table, or several.
             quiet: for a shell: the bare value.
         """
         if self.format is Format.json:
-            wide = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-            sys.stdout.write(json.dumps(value, ensure_ascii=not wide) + "\n")
+            self.write(format_json(value) + "\n")
         elif self.format is Format.quiet:
-            sys.stdout.write(quiet + "\n" if quiet else "")
-        elif isinstance(human, str):
-            self._results.print(escape(_printable(human)), soft_wrap=True)
+            self.write(quiet + "\n" if quiet else "")
         else:
-            for column in human.columns if self._results.width < _NARROW else ():
-                column.no_wrap = False
-            self._results.print(human)
+            for part in [human] if isinstance(human, str | Table) else human:
+                self._show(part)
+            sys.stdout.flush()
+
+    def write(self, text: str) -> None:
+        """Write part of a result that comes bit by bit, as it is."""
+        sys.stdout.write(text)
         sys.stdout.flush()
+
+    @property
+    def width(self) -> int:
+        """How many characters a line of a result may have."""
+        return self._results.width
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody sees bars."""
+        return self.format is not Format.quiet and self._notes.is_terminal
+
+    def _show(self, part: str | Table) -> None:
+        if isinstance(part, str):
+            self._results.print(escape(_printable(part)), soft_wrap=True)
+            return
+        for column in part.columns if self.width < _NARROW else ():
+            column.no_wrap = False
+        self._results.print(part)
 
     def note(self, what: str | Table) -> None:
         """Say or show something on the way, on stderr."""
@@ -99,7 +120,7 @@ class Output:
         """Turn the Hub client's own progress bars off where nobody looks."""
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
-        if self.format is Format.quiet or not self._notes.is_terminal:
+        if not self.is_watched:
             disable_progress_bars()
 
     @contextmanager
@@ -126,22 +147,39 @@ class Output:
             yield
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Advance]:
-        """Show a bar on stderr while something takes its time; none where nobody looks."""
+    def progress(self, what: str, *, beside_results: bool = False) -> Iterator[Advance]:
+        """Show a bar on stderr while something takes its time; none where nobody looks.
+
+        Args:
+            what: what takes its time.
+            beside_results: results are printed meanwhile; on a terminal these show how far it is.
+        """
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        hidden = self.format is Format.quiet or not self._notes.is_terminal
-        with Progress(*columns, console=self._notes, transient=True, disable=hidden) as bars:
+        hidden = not self.is_watched or (beside_results and self._results.is_terminal)
+        with Progress(
+            *columns,
+            console=self._notes,
+            transient=True,
+            disable=hidden,
+            redirect_stdout=False,  # rich would print results on stderr
+        ) as bars:
             bar = bars.add_task(escape(what), total=None)
 
-            def advance(done: int, total: int) -> None:
+            def advance(done: int, total: int | None) -> None:
                 bars.update(bar, completed=done, total=total)
 
             yield advance
+
+
+def format_json(value: object) -> str:
+    """Return a value as JSON on one line, in characters that stdout has."""
+    wide = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    return json.dumps(value, ensure_ascii=not wide)
 
 
 def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
@@ -153,7 +191,7 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: i
     for index, column in enumerate(columns):
         longest = max(map(len, (column, *(row[index] for row in rows))))
         table.add_column(
-            column,
+            escape(_printable(column)),
             justify="left" if index < left else "right",
             overflow="fold",
             no_wrap=longest <= _SHORT_CHARACTERS,

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 import gatehub
-from gatehub.cli import adapters, demo, evaluate, export, hub, serve, train, upkeep
+from gatehub.cli import adapters, demo, export, hub, serve, train, upkeep
+from gatehub.cli.answers import evaluate, predict
 
 app = typer.Typer(
     name="gatehub",
@@ -17,7 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _group in (train, evaluate, adapters, hub, upkeep, serve, export, demo):
+for _group in (train, evaluate, predict, adapters, hub, upkeep, serve, export, demo):
     _group.register(app)
 
 

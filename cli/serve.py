@@ -17,7 +17,7 @@ from gatehub.cli._options import (
     DeviceOption,
     HubOption,
     WeightsOption,
-    find_adapter,
+    find_adapters,
     open_backbone,
 )
 from gatehub.cli._output import Format, FormatOption, Output
@@ -74,24 +74,11 @@ def serve(
     format: FormatOption = Format.human,
 ) -> None:
     """Serve adapters of one backbone over HTTP until Ctrl-C."""
-    from pathlib import Path
-
-    from gatehub.adapter import Adapter
-    from gatehub.errors import AdapterError
     from gatehub.runtime.engine import Engine
     from gatehub.server import serve
 
     output = Output(format)
-    places: dict[str, Path] = {}
-    for folder in folders:
-        place = find_adapter(output, folder, hub)
-        adapter = Adapter.load(place)
-        if adapter.task in places:
-            raise AdapterError(
-                f"Two of the folders hold a task named '{adapter.task}'; '{folder}' is the second.",
-                hint="Serve one of them, or train it under another name.",
-            )
-        places[adapter.task] = place
+    places, adapter = find_adapters(output, folders, hub)
     engine = Engine(
         open_backbone(adapter, backbone, weights, device),
         dtype=dtype,

@@ -185,7 +185,7 @@ def train(
                 image_rules=rules,
                 resume=resume,
                 force=force,
-                workers=choose_workers(workers, images),
+                workers=choose_workers(workers, images.train),
                 observer=observer,
             )
     output.result(

@@ -31,6 +31,11 @@ OPTIONAL_FILES = ("training.jsonl", "training.png", "gates.png")
 ADAPTER_FILES = REQUIRED_FILES + OPTIONAL_FILES
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder is an adapter's, sound or not: by what lies in it, not by its name."""
+    return (folder / CONFIG_FILE).is_file() and (folder / TENSORS_FILE).is_file()
+
+
 def list_files(folder: Path) -> set[str]:
     """Return the names of an adapter's files in its folder; each leads to a regular file.
 

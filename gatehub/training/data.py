@@ -14,9 +14,9 @@ from PIL import Image
 from gatehub.adapter.names import check_line
 from gatehub.backbone.images import open_image
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import DataError, UnreadableImageError
+from gatehub.errors import DataError
 from gatehub.training.sources import LeftOut, Picture, Source, name_some, read_source
-from gatehub.training.sources.decoding import look_at
+from gatehub.training.sources.decoding import take_readable
 from gatehub.training.split import Sides, check_split, divide, stratified_order
 
 
@@ -133,28 +133,26 @@ class Listing:
             UnreadableImageError: images that cannot be decoded, unless `skip_bad`.
             DataError: too few can be.
         """
-        reasons, extremes = look_at(self.pictures, preprocessing, progress)
-        if reasons and not skip_bad:
-            names = list(reasons)
-            raise UnreadableImageError(
-                f"{len(names)} of the {len(self.pictures)} images of {self.source} cannot be "
-                f"used: {name_some(names)}. The first: {reasons[names[0]]}",
-                hint="Repair or remove them, or leave them out with skip_bad.",
-            )
+        found = take_readable(
+            self.pictures,
+            self.source,
+            skip_bad=skip_bad,
+            preprocessing=preprocessing,
+            progress=progress,
+        )
         where = self.source
-        if reasons:
-            where += f" (without {len(reasons)} unreadable images)"
-        readable = [picture for picture in self.pictures if picture.name not in reasons]
-        sides = self._divide(readable, where)
+        if found.skipped:
+            where += f" (without {len(found.skipped)} unreadable images)"
+        sides = self._divide(found.pictures, where)
         return ImageData(
-            train=_examples(sides.train, self.labels),
-            val=_examples(sides.val, self.labels),
-            test=_examples(sides.test, self.labels),
+            train=make_examples(sides.train, self.labels),
+            val=make_examples(sides.val, self.labels),
+            test=make_examples(sides.test, self.labels),
             labels=self.labels,
             source=self.source,
-            skipped=tuple(reasons),
+            skipped=found.skipped,
             split=self.split,
-            extremes=extremes,
+            extremes=found.extremes,
         )
 
     def _divide(self, pictures: Sequence[Picture], where: str) -> Sides:
@@ -267,7 +265,8 @@ def load_data(
     return listing.decode(skip_bad=skip_bad, preprocessing=preprocessing, progress=progress)
 
 
-def _examples(pictures: Sequence[Picture], labels: Sequence[str]) -> Examples:
+def make_examples(pictures: Sequence[Picture], labels: Sequence[str]) -> Examples:
+    """Return pictures with the places of their classes in `labels`, which has them all."""
     index = {label: i for i, label in enumerate(labels)}
     return Examples(
         names=tuple(picture.name for picture in pictures),

@@ -32,16 +32,18 @@ class Ran:
 class Gatehub(Protocol):
     """Runs `gatehub ARGUMENTS` in this process: starting one takes seconds."""
 
-    def __call__(self, *arguments: object, env: Mapping[str, str] | None = None) -> Ran: ...
+    def __call__(
+        self, *arguments: object, env: Mapping[str, str] | None = None, stdin: bytes = b""
+    ) -> Ran: ...
 
 
 @pytest.fixture(scope="session")
 def gatehub() -> Gatehub:
-    def run(*arguments: object, env: Mapping[str, str] | None = None) -> Ran:
+    def run(*arguments: object, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> Ran:
         # Nothing listens there: no test may ask the real Hub.
         nowhere = {"GATEHUB_HUB": "", "HF_ENDPOINT": "http://127.0.0.1:9"}
         settings = {"COLUMNS": "100", **nowhere, **(env or {})}
-        done = CliRunner().invoke(app, [*map(str, arguments)], env=settings)
+        done = CliRunner().invoke(app, [*map(str, arguments)], stdin, settings)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return Ran(done.exit_code, done.stdout, done.stderr)

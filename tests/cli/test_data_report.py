@@ -118,7 +118,7 @@ def test_eval_names_a_split_that_is_not_there(gatehub: Gatehub, tmp_path: Path) 
     assert gatehub("train", "--backbone", "demo", *options, "--epochs", 1).status == 0
     ran = gatehub("eval", tmp_path / "out", "--data", tmp_path / "data", "--split", "test")
     assert ran.status == 1
-    assert "data has no test images." in ran.err
+    assert "data has no test images; it has train (2), val (2)." in ran.err
 
 
 @pytest.mark.parametrize("folders", [["fold1", "fold2"], ["Eins", "Zwei"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from PIL import Image
 
 from gatehub.backbone.images import open_image
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import InputError
-from gatehub.training.sources.pictures import Picture
+from gatehub.errors import InputError, UnreadableImageError
+from gatehub.training.sources.pictures import Picture, name_some
 
 # Decoding releases the interpreter lock; more threads than this only wait for the disk.
 _MAX_THREADS = 8
@@ -22,24 +23,64 @@ _FILES_PER_ROUND = 512
 Size = tuple[int, int]
 
 
-def look_at(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readable:
+    """What of a source can be decoded.
+
+    Attributes:
+        pictures: those that can, in their order.
+        skipped: the names of the others.
+        extremes: (width, height) in pixels of the image with the fewest and the one with the most
+            pixels; None if there is no image.
+    """
+
+    pictures: list[Picture]
+    skipped: tuple[str, ...]
+    extremes: tuple[Size, Size] | None
+
+
+def take_readable(
     pictures: Sequence[Picture],
+    where: str,
+    *,
+    skip_bad: bool,
     preprocessing: Preprocessing | None,
     progress: Callable[[int, int], None] | None,
-) -> tuple[dict[str, str], tuple[Size, Size] | None]:
+) -> Readable:
     """Decode every file once.
 
     Args:
         pictures: files and pixels.
+        where: what errors call their source.
+        skip_bad: leave unreadable images out instead of refusing the source.
         preprocessing: what refuses an image that it could not use; None refuses only what cannot
             be decoded.
         progress: called with (files decoded, files in all).
 
-    Returns:
-        The reason of each that fails, by its picture's name; and (width,
-        height) in pixels of the image with the fewest and the one with the most pixels, None if
-        there is no image.
+    Raises:
+        UnreadableImageError: images that cannot be decoded, unless `skip_bad`.
     """
+    reasons, extremes = _look_at(pictures, preprocessing, progress)
+    if reasons and not skip_bad:
+        names = list(reasons)
+        raise UnreadableImageError(
+            f"{len(names)} of the {len(pictures)} images of {where} cannot be used: "
+            f"{name_some(names)}. The first: {reasons[names[0]]}",
+            hint="Repair or remove them, or leave them out with skip_bad.",
+        )
+    return Readable(
+        pictures=[picture for picture in pictures if picture.name not in reasons],
+        skipped=tuple(reasons),
+        extremes=extremes,
+    )
+
+
+def _look_at(
+    pictures: Sequence[Picture],
+    preprocessing: Preprocessing | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[str, str], tuple[Size, Size] | None]:
+    """Return the reason of each picture that fails, by its name, and the `Readable.extremes`."""
     files = [
         (picture.name, picture.image) for picture in pictures if isinstance(picture.image, Path)
     ]

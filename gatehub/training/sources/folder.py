@@ -41,8 +41,12 @@ class _Part:
     classes: _Classes
 
 
-def read_folder(folder: Path) -> Source:
+def read_folder(folder: Path, *, to_train: bool = True) -> Source:
     """List the labelled images of a folder.
+
+    Args:
+        folder: of images.
+        to_train: see `read_source`.
 
     Raises:
         DataError: its layout is not sound, or can be read in two ways.
@@ -54,7 +58,9 @@ def read_folder(folder: Path) -> Source:
             hint="Pass the folder of the images.",
         )
     parts, notes = _find_parts(walk)
-    pictures = tuple(picture for part in parts for picture in _read_part(walk, part))
+    if to_train:
+        _compare_classes(walk, parts)
+    pictures = tuple(picture for part in parts for picture in _read_part(walk, part, to_train))
     return Source(pictures=pictures, notes=tuple(notes), left_out=walk.left_out())
 
 
@@ -133,18 +139,30 @@ def _split_parts(
         if name not in used:
             walk.leave_out(BESIDE, f"{join(inside, name)}/")
     walk.leave_out_files(LOOSE, inside)
-    return _check_parts(walk, parts, notes)
+    return _keep_labelled(walk, parts, notes)
 
 
-def _check_parts(walk: Walk, parts: list[_Part], notes: list[str]) -> list[_Part]:
-    """Refuse sides whose classes differ; a test side without any of the classes has no labels."""
+def _keep_labelled(walk: Walk, parts: list[_Part], notes: list[str]) -> list[_Part]:
+    """Leave out a test side without any of the classes: it has no labels."""
+    known = {label for part in parts if part.side != "test" for label in part.classes}
+    kept = []
+    for part in parts:
+        if part.side == "test" and known and not part.classes.keys() & known:
+            walk.leave_out(UNLABELLED, f"{part.inside}/")
+        else:
+            kept.append(part)
+    what = {"train": "to train on", "val": "to validate on", "test": "kept apart as the test"}
+    sides = [f"{part.inside}/ {what[part.side or 'train']}" for part in kept]
+    if [part.inside for part in kept] != ["train", "val"]:
+        notes.append(f"Split by folders: {', '.join(sides)}.")
+    return kept
+
+
+def _compare_classes(walk: Walk, parts: Sequence[_Part]) -> None:
+    """Refuse sides to train and to validate on whose classes differ."""
     first = parts[0]
-    kept = [first]
     for part in parts[1:]:
         extra, missing = part.classes.keys() - first.classes, first.classes.keys() - part.classes
-        if part.side == "test" and not part.classes.keys() & first.classes.keys():
-            walk.leave_out(UNLABELLED, f"{part.inside}/")
-            continue
         if extra or (missing and part.side != "test"):
             one, other = walk.root / first.inside, walk.root / part.inside
             raise DataError(
@@ -153,12 +171,6 @@ def _check_parts(walk: Walk, parts: list[_Part], notes: list[str]) -> list[_Part
                 f"only in {other.name}: {name_some(sorted(extra))}.",
                 hint="Give every class a folder of images on both sides.",
             )
-        kept.append(part)
-    what = {"train": "to train on", "val": "to validate on", "test": "kept apart as the test"}
-    sides = [f"{part.inside}/ {what[part.side or 'train']}" for part in kept]
-    if [part.inside for part in kept] != ["train", "val"]:
-        notes.append(f"Split by folders: {', '.join(sides)}.")
-    return kept
 
 
 def _go_down(walk: Walk, inside: str, notes: list[str]) -> str:
@@ -236,10 +248,10 @@ def _classes(walk: Walk, inside: str) -> _Classes:
     return dict(sorted(classes.items()))
 
 
-def _read_part(walk: Walk, part: _Part) -> Iterator[Picture]:
+def _read_part(walk: Walk, part: _Part, to_train: bool) -> Iterator[Picture]:
     for label, folders in part.classes.items():
         paths = [path for folder in folders for path in walk.images(folder)]
-        if not paths and part.side != "test":
+        if not paths and part.side != "test" and to_train:
             raise DataError(
                 f"The class folder {walk.root / folders[0]} holds no images; expected at least "
                 f"one file of {_FORMATS}.",

@@ -26,13 +26,21 @@ FORMS = (
 )
 
 
-def read_source(source: str | Path, *, seed: int = 0, train_images: int | None = None) -> Source:
+def read_source(
+    source: str | Path,
+    *,
+    seed: int = 0,
+    train_images: int | None = None,
+    to_train: bool = True,
+) -> Source:
     """List the labelled images of a source.
 
     Args:
         source: one of the forms in this module's docstring; a `Path` is a file or a folder.
         seed: decides what `glyphs:SCRIPT` renders; no other form depends on it.
         train_images: how many pictures `glyphs:SCRIPT` renders to train on, 400 by default.
+        to_train: refuse folders in which a class has no images on a side; what is only measured
+            need not have them all.
 
     Raises:
         DataError: the source is of no known form, or its layout is not sound.
@@ -43,7 +51,7 @@ def read_source(source: str | Path, *, seed: int = 0, train_images: int | None =
         script = source.removeprefix("glyphs:")
         return Source(pictures=tuple(rendered_glyphs(script, seed, train_images)))
     if os.path.isdir(source):
-        return read_folder(Path(source))
+        return read_folder(Path(source), to_train=to_train)
     if Path(source).suffix.lower() in (".csv", ".tsv"):
         return Source(pictures=tuple(read_table(Path(source))))
     what = "is neither a folder nor a table" if os.path.exists(source) else "does not exist"

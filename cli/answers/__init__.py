@@ -1,0 +1,1 @@
+"""gatehub eval and predict: an adapter's accuracy and its answers."""

@@ -1,0 +1,61 @@
+"""Figures with known answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gatehub.backbone import Backbone
+from gatehub.training.baselines import linear_probe
+from gatehub.training.batches import Batch, evaluation_batches
+from gatehub.training.data import Examples
+from gatehub.training.evaluation import evaluate
+from tests.training.tasks import colour_data
+
+
+def batches(examples: Examples, backbone: Backbone) -> Iterator[Batch]:
+    return evaluation_batches(examples, backbone.preprocessing.transform(), batch_size=7)
+
+
+class Strongest(nn.Module):
+    """Answers with the strongest channel, which is the colours' class read backwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        channel = images.mean((2, 3)).argmax(1)
+        return self.scale * nn.functional.one_hot(2 - channel, 3).float()
+
+
+def test_evaluate_counts(tiny_backbone: Backbone) -> None:
+    data, model = colour_data(), Strongest()
+    model.train()
+    measured = evaluate(model, batches(data.val, tiny_backbone))
+    assert measured.accuracy == 1.0
+    assert measured.images == 30
+    assert measured.loss == pytest.approx(math.log(1 + 2 * math.exp(-2)), rel=1e-5)
+    assert model.training
+    assert measured.scores == pytest.approx([math.exp(2) / (math.exp(2) + 2)] * 30)
+    assert not measured.ranks.any()
+
+
+def test_evaluate_says_what_was_answered(tiny_backbone: Backbone) -> None:
+    data = colour_data().val
+    swapped = replace(data, targets=tuple((1, 0, 2)[target] for target in data.targets))
+    measured = evaluate(Strongest(), batches(swapped, tiny_backbone))
+    assert measured.accuracy == pytest.approx(1 / 3)
+    assert measured.predicted.tolist() == list(data.targets)
+    assert measured.targets.tolist() == list(swapped.targets)
+    # One logit is 2 and the others 0: none but the highest is above one's own.
+    assert measured.ranks.tolist() == [int(t != 2) for t in data.targets]
+
+
+def test_linear_probe_learns_what_is_linear(tiny_backbone: Backbone) -> None:
+    assert linear_probe(tiny_backbone, colour_data(train=96)) > 0.8

@@ -1,0 +1,196 @@
+"""Which images are measured: all that is given, and of the training's own those held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gatehub.adapter import Adapter
+from gatehub.backbone import Backbone
+from gatehub.errors import DataError, LabelMismatchError, UnreadableImageError
+from gatehub.training.data import load_data
+from gatehub.training.evaluation.selection import Selection, select_images
+from gatehub.training.train import recorded_settings
+from tests.tiny import make_trained
+from tests.training.images import numbered, write_images
+
+Trained = Callable[..., Adapter]
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_backbone: Backbone) -> Trained:
+    """Makes an adapter as if it had been trained on a source."""
+
+    def make(source: str | Path, **options: object) -> Adapter:
+        data = load_data(source, **options)  # type: ignore[arg-type]
+        model = make_trained(tiny_backbone, labels=data.labels, gates="scale")
+        return Adapter.from_model(model, task="pets", training=recorded_settings(data))
+
+    return make
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "photos", *numbered("cat", 20), *numbered("dog", 20))
+
+
+def counts(selected: Selection) -> tuple[str, int, int | None]:
+    return selected.split, len(selected.examples), selected.trained
+
+
+@pytest.mark.parametrize(
+    ("names", "images"),
+    [
+        (numbered("cat", 1) + numbered("dog", 1), 2),
+        (numbered("dog", 1), 1),
+        (numbered("val/cat", 1) + numbered("val/dog", 2), 3),
+        (numbered("test/cat", 2) + numbered("test/dog", 2), 4),
+        (numbered("train/cat", 1) + numbered("train/dog", 1) + numbered("val/dog", 2), 4),
+        (numbered("train/cat", 1) + numbered("val/dog", 2) + numbered("test/dog", 2), 5),
+        (numbered("cat", 15) + numbered("dog", 15), 30),
+    ],
+)
+def test_rules_for_training_do_not_hold_for_measuring(
+    trained: Trained, photos: Path, tmp_path: Path, names: list[str], images: int
+) -> None:
+    adapter = trained(photos, train_images=35, val_fraction=0.1)
+    fresh = write_images(tmp_path / "fresh", *names)
+    assert counts(select_images(adapter, str(fresh))) == ("all", images, None)
+
+
+def test_a_class_without_images_is_no_fault_of_a_test_set(
+    trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    fresh = write_images(tmp_path / "fresh", *numbered("dog", 3))
+    (fresh / "cat").mkdir()
+    assert counts(select_images(trained(photos), str(fresh))) == ("all", 3, None)
+    table = tmp_path / "table.csv"
+    table.write_text("path,label,split\nfresh/dog/1.png,dog,val\n")
+    assert counts(select_images(trained(photos), str(table))) == ("all", 1, None)
+
+
+def test_labels_are_compared_in_one_spelling(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    model = make_trained(tiny_backbone, labels=("a", "be\u0301"), gates="scale")
+    adapter = Adapter.from_model(model, task="pets")
+    fresh = write_images(tmp_path / "fresh", *numbered("b\u00e9", 2))
+    assert select_images(adapter, str(fresh)).examples.targets == (1, 1)
+
+
+def test_targets_index_into_the_adapters_labels(
+    trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    fresh = write_images(tmp_path / "fresh", *numbered("dog", 3))
+    assert select_images(trained(photos), str(fresh)).examples.targets == (1, 1, 1)
+
+
+def test_what_it_was_trained_on_is_divided_as_then(trained: Trained, photos: Path) -> None:
+    adapter = trained(photos, seed=3, val_fraction=0.3)
+    data = load_data(photos, seed=3, val_fraction=0.3)
+    held_out = select_images(adapter, str(photos))
+    assert counts(held_out) == ("val", 12, 0)
+    assert held_out.examples.names == data.val.names
+    assert held_out.remark is None
+    for split, images, known in (("train", 28, 28), ("all", 40, 28), ("val", 12, 0)):
+        assert counts(select_images(adapter, str(photos), split=split)) == (split, images, known)
+    remark = select_images(adapter, str(photos), split="all").remark
+    assert remark is not None
+    assert "28 of these images trained 'pets'" in remark
+
+
+def test_the_same_data_may_lie_elsewhere(
+    trained: Trained, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = trained(photos)
+    elsewhere = photos.parent / "other" / "photos"
+    elsewhere.parent.mkdir()
+    photos.rename(elsewhere)
+    monkeypatch.chdir(elsewhere.parent)
+    for source in (str(elsewhere), "photos", "photos/", "./photos"):
+        assert counts(select_images(adapter, source)) == ("val", 8, 0)
+
+
+def test_data_that_has_grown_is_said_to(trained: Trained, photos: Path) -> None:
+    adapter = trained(photos)
+    write_images(photos, "cat/new.png")
+    grown = select_images(adapter, str(photos))
+    assert counts(grown) == ("all", 41, None)
+    assert grown.remark is not None
+    assert "bears the name of what 'pets' was trained on (32 images and 8 held out)" in grown.remark
+    with pytest.raises(DataError, match="no telling which are val images") as refused:
+        select_images(adapter, str(photos), split="val")
+    assert "Leave --split out" in str(refused.value)
+
+
+def test_a_split_that_is_asked_for(trained: Trained, photos: Path, tmp_path: Path) -> None:
+    adapter = trained(photos)
+    sides = write_images(
+        tmp_path / "sides",
+        *numbered("train/cat", 3),
+        *numbered("train/dog", 3),
+        *numbered("val/cat", 1),
+        *numbered("val/dog", 1),
+    )
+    assert counts(select_images(adapter, str(sides))) == ("all", 8, None)
+    assert counts(select_images(adapter, str(sides), split="val")) == ("val", 2, None)
+    with pytest.raises(DataError, match=r"has no test images; it has train \(6\), val \(2\)"):
+        select_images(adapter, str(sides), split="test")
+    # Another name, but the classes and the numbers of images are those of the training.
+    photos.rename(tmp_path / "renamed")
+    renamed = str(tmp_path / "renamed")
+    assert counts(select_images(adapter, renamed)) == ("all", 40, None)
+    assert counts(select_images(adapter, renamed, split="val")) == ("val", 8, None)
+
+
+@pytest.mark.parametrize("source", ["sklearn:digits", "glyphs:symbols"])
+def test_generated_images_are_those_of_the_training(trained: Trained, source: str) -> None:
+    adapter = trained(source, seed=3, train_images=120)
+    selected = select_images(adapter, source)
+    data = load_data(source, seed=3, train_images=120)
+    assert counts(selected) == ("val", len(data.val), 0)
+    assert all(
+        (one == other).all()  # type: ignore[union-attr]
+        for one, other in zip(selected.examples.sources, data.val.sources, strict=True)
+    )
+    assert counts(select_images(adapter, source, split="all"))[2] == 120
+
+
+def test_a_third_split(trained: Trained, photos: Path) -> None:
+    for name in ("cat", "dog"):
+        write_images(photos / "test", *numbered(name, 3))
+        (photos / "train").mkdir(exist_ok=True)
+        (photos / name).rename(photos / "train" / name)
+    adapter = trained(photos)
+    data = load_data(photos)
+    assert counts(select_images(adapter, str(photos))) == ("val", 8, 0)
+    assert select_images(adapter, str(photos)).examples.names == data.val.names
+    assert counts(select_images(adapter, str(photos), split="test")) == ("test", 6, 0)
+    assert counts(select_images(adapter, str(photos), split="all")) == ("all", 46, 32)
+
+
+def test_an_adapter_that_remembers_nothing(tiny_adapter: Adapter, tmp_path: Path) -> None:
+    fresh = write_images(tmp_path / "fresh", *numbered("crow", 2), *numbered("jay", 1))
+    assert counts(select_images(tiny_adapter, str(fresh))) == ("all", 3, None)
+
+
+def test_a_class_that_the_adapter_lacks_is_named(
+    trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    fresh = write_images(tmp_path / "fresh", *numbered("cat", 2), *numbered("cow", 1))
+    with pytest.raises(LabelMismatchError, match="has the class 'cow', which the adapter lacks"):
+        select_images(trained(photos), str(fresh))
+
+
+def test_bad_images_are_named_or_left_out(trained: Trained, photos: Path, tmp_path: Path) -> None:
+    adapter = trained(photos)
+    fresh = write_images(tmp_path / "fresh", *numbered("cat", 2), *numbered("dog", 1))
+    (fresh / "dog" / "0.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImageError, match=r"dog/0\.png"):
+        select_images(adapter, str(fresh))
+    left = select_images(adapter, str(fresh), skip_bad=True)
+    assert (counts(left), left.skipped) == (("all", 2, None), ("dog/0.png",))
+    for name in numbered("cat", 2):
+        (fresh / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match="None of the 3 images"):
+        select_images(adapter, str(fresh), skip_bad=True)
