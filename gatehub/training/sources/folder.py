@@ -202,7 +202,8 @@ def _check_classes(walk: Walk, inside: str, names: Sequence[str], splits: Sequen
         and not walk.has_images(path)
     }
     shared = set.intersection(*within.values()) if within else set()
-    if len(within) > 1 and all(folders == shared for folders in within.values()):
+    # One of them may lack a class or have one more.
+    if len(within) > 1 and len(shared) > 1 and 2 * len(shared) >= max(map(len, within.values())):
         inner = name_some(sorted(shared))
         if any(len(split) > 1 for split in find_splits(sorted(shared))):
             raise DataError(
@@ -213,7 +214,8 @@ def _check_classes(walk: Walk, inside: str, names: Sequence[str], splits: Sequen
         raise DataError(
             f"{where} holds {name_some(list(within))}, and each of them holds the same folders: "
             f"{inner}. Which of the two are the classes?",
-            hint="For sides of a split, call them train and val. If the outer folders are the "
+            hint="For sides of a split, call them train and val; of several versions of the data, "
+            f"pass one, such as {where / next(iter(within))}. If the outer folders are the "
             "classes, put their images straight into them.",
         )
     for name in (name for split in splits for name in _names(split)):
@@ -255,10 +257,19 @@ def _read_part(walk: Walk, part: _Part, to_train: bool) -> Iterator[Picture]:
             raise DataError(
                 f"The class folder {walk.root / folders[0]} holds no images; expected at least "
                 f"one file of {_FORMATS}.",
-                hint="Add images of the class, or move the folder out of the data.",
+                hint=_advise_on_empty(walk, part),
             )
         for path in paths:
             yield Picture(name=path, label=label, image=walk.root / path, side=part.side)
+
+
+def _advise_on_empty(walk: Walk, part: _Part) -> str:
+    """Say what to do about a class folder without images."""
+    folders = [path for paths in part.classes.values() for path in paths]
+    holders = [path for path in folders if len(walk.folders(path)) > 1]
+    if len(holders) == 1 and not walk.has_images(holders[0]):
+        return f"If the classes are in {walk.root / holders[0]}, pass that folder."
+    return "Add images of the class, or move the folder out of the data."
 
 
 def _sorted(split: Split) -> Iterator[tuple[Side, list[str]]]:

@@ -120,11 +120,11 @@ class Walk:
                 self.leave_out(NO_IMAGE, path)
 
     def _is_image(self, path: str) -> bool:
-        file = self.root / path
-        if file.suffix.lower() in IMAGE_SUFFIXES:
+        file = os.path.join(self.root, path)
+        if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
             # A broken link is kept: it is reported as unreadable rather than left out.
             return os.path.isfile(file) or os.path.islink(file)
-        return os.path.isfile(file) and is_image(file)
+        return os.path.isfile(file) and is_image(Path(file))
 
     def _scan(self, inside: str) -> Listed:
         folder = self.root / inside

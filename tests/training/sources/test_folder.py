@@ -73,6 +73,7 @@ def test_layouts_that_people_have(
     [
         (["fold_a/{}", "fold_b/{}"], "holds fold_a, fold_b, and each of them holds the same folde"),
         (["Lernen/{}", "Pruefen/{}", "rest"], "each of them holds the same folders: cat, dog"),
+        (["color/{}", "grey/{}", "grey/cow"], "pass one, such as .*/color"),
         (["train/{}", "holdout/{}"], "each of them holds the same folders: cat, dog"),
         (["{}/train", "{}/val"], r"Every class of .*\(train, val\), .*Turn the levels round"),
         (["train/{}", "plane"], "'train' holds folders .*may be a side of a split or a class"),
@@ -151,15 +152,29 @@ def test_every_file_that_can_be_decoded_counts(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(tmp_path / "cat" / f"x{ending}", form)
     for name in ("notes.txt", "photo.heic", "empty", "clip.mp4"):
         (tmp_path / "dog" / name).write_bytes(b"" if name == "empty" else b"no image")
-    os.mkfifo(tmp_path / "dog" / "pipe")
     source = read_source(tmp_path)
     found = {picture.name for picture in source.pictures if "x" in Path(picture.name).stem}
     assert found == {f"cat/x{ending}" for ending in endings}
     assert left_out(source) == {
         "not an image that can be decoded": (
-            *("dog/clip.mp4", "dog/empty", "dog/notes.txt", "dog/photo.heic", "dog/pipe"),
+            *("dog/clip.mp4", "dog/empty", "dog/notes.txt", "dog/photo.heic"),
         )
     }
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    write_layout(tmp_path, "{}")
+    os.mkfifo(tmp_path / "dog" / "pipe")
+    assert left_out(read_source(tmp_path)) == {"not an image that can be decoded": ("dog/pipe",)}
+
+
+def test_a_folder_of_tables_beside_the_classes(tmp_path: Path) -> None:
+    write_layout(tmp_path, "images/{}")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "train.txt").write_text("cat/0")
+    with pytest.raises(DataError, match=r"meta holds no images.* classes are in .*/images, pass"):
+        read_source(tmp_path)
 
 
 def test_two_spellings_of_a_label_are_one_class(tmp_path: Path) -> None:
