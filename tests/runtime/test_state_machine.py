@@ -6,6 +6,7 @@ so that what goes wrong goes wrong again, and can be cut down to the steps it ta
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -280,7 +281,7 @@ def tell(info: TaskInfo) -> Told:
 
 TestEngineMachine = EngineMachine.TestCase
 TestEngineMachine.settings = settings(
-    max_examples=60,
+    max_examples=int(os.environ.get("GATEHUB_EXAMPLES", "20")),
     stateful_step_count=100,
     deadline=None,
     derandomize=True,
