@@ -77,9 +77,12 @@ def test_the_interval_is_that_of_the_binomial() -> None:
 
 def test_a_known_calibration_error() -> None:
     scores = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55], np.float32)
-    right = np.array([True, True, True, False, True, False])
-    # |3 - 3.8| and |1 - 1.1|, of 6 images.
-    assert calibration_error(scores, right) == pytest.approx((0.8 + 0.1) / 6, abs=1e-6)
+    right = np.array([True, True, True, False, True, True])
+    # |3 - 3.8| and |2 - 1.1|, of 6 images.
+    assert calibration_error(scores, right) == pytest.approx((0.8 + 0.9) / 6, abs=1e-6)
+    # The last bin has both ends: |1 - 1.95|, of 2 images.
+    certain = np.array([1.0, 0.95], np.float32)
+    assert calibration_error(certain, np.array([False, True])) == pytest.approx(0.475, abs=1e-6)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=60))

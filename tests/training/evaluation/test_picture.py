@@ -28,7 +28,7 @@ def test_what_is_right_is_dark() -> None:
 
 
 @pytest.mark.parametrize(
-    "label", ["$5", "$x_{", "a\\b$", "\u68a8", "[red]", "x" * 4000, "\u10d0", "_^"]
+    "label", ["$5", "$x_{$", "a\\b$", "\u68a8", "[red]", "x" * 4000, "\u10d0", "_^"]
 )
 def test_any_label_can_be_drawn(label: str) -> None:
     picture = open_picture(draw_confusion(np.eye(2, dtype=int), [label, "b"], title=label[:50]))

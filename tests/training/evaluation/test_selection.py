@@ -12,6 +12,7 @@ from gatehub.backbone import Backbone
 from gatehub.errors import DataError, LabelMismatchError, UnreadableImageError
 from gatehub.training.data import load_data
 from gatehub.training.evaluation.selection import Selection, select_images
+from gatehub.training.sources import Source, read_source
 from gatehub.training.train import recorded_settings
 from tests.tiny import make_trained
 from tests.training.images import numbered, write_images
@@ -154,6 +155,23 @@ def test_generated_images_are_those_of_the_training(trained: Trained, source: st
         for one, other in zip(selected.examples.sources, data.val.sources, strict=True)
     )
     assert counts(select_images(adapter, source, split="all"))[2] == 120
+
+
+def test_other_data_is_not_rendered_by_the_settings_of_the_training(
+    trained: Trained, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def read(source: str, **options: object) -> Source:
+        asked.append(options["train_images"])
+        return read_source(source, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("gatehub.training.evaluation.selection.read_source", read)
+    adapter = trained(photos, train_images=12)
+    select_images(adapter, str(photos))
+    with pytest.raises(LabelMismatchError):
+        select_images(adapter, "glyphs:symbols")
+    assert asked == [12, None]
 
 
 def test_a_third_split(trained: Trained, photos: Path) -> None:
