@@ -5,24 +5,30 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gatehub.errors import DataError, GatehubError
+
+if TYPE_CHECKING:
+    from gatehub.training.sources import LeftOut
 
 T = TypeVar("T")
 
 STANDARD_INPUT = "-"
 
 
-def find_images(given: Sequence[str]) -> Iterator[tuple[str, GatehubError | None]]:
+def find_images(
+    given: Sequence[str], *, report: Callable[[Sequence[LeftOut]], None] | None = None
+) -> Iterator[tuple[str, GatehubError | None]]:
     """Yield the images that are named, one by one, in the order of their names.
 
     Args:
         given: for each, a file, a folder (every image below it), a glob that the shell has left
             as it is, or "-" for paths on standard input, one a line.
+        report: is told what of a folder was passed over.
 
     Yields:
         A path, and None or why there is no image: a folder that holds none or cannot be listed.
@@ -32,15 +38,15 @@ def find_images(given: Sequence[str]) -> Iterator[tuple[str, GatehubError | None
             for line in sys.stdin.buffer:
                 path = os.fsdecode(line.rstrip(b"\r\n"))
                 if path:
-                    yield from _find(path)
+                    yield from _find(path, report)
         elif glob.has_magic(name) and not os.path.lexists(name):
             found = sorted(glob.glob(name, recursive=True))
             for path in found:
-                yield from _find(path)
+                yield from _find(path, report)
             if not found:
                 yield name, DataError(f"'{name}' matches no file.", hint="Check the pattern.")
         else:
-            yield from _find(name)
+            yield from _find(name, report)
 
 
 def count_images(given: Sequence[str]) -> int | None:
@@ -57,17 +63,22 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _find(path: str) -> Iterator[tuple[str, GatehubError | None]]:
+def _find(
+    path: str, report: Callable[[Sequence[LeftOut]], None] | None
+) -> Iterator[tuple[str, GatehubError | None]]:
     from gatehub.training.sources.walk import Walk
 
     if not os.path.isdir(path):
         yield path, None
         return
     try:
-        images = Walk(Path(path)).images("")
+        walk = Walk(Path(path))
+        images = walk.images("")
     except DataError as error:  # a folder that cannot be listed
         yield path, error
         return
+    if report is not None:
+        report(walk.left_out())
     for image in images:
         yield os.path.join(path, image), None
     if not images:

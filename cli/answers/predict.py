@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from gatehub._disk import replacing
+from gatehub.cli._data import describe_reading
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._options import (
     ADAPTER_HELP,
@@ -105,13 +106,14 @@ def predict(
     labels = {task: engine.load(task, place).labels for task, place in places.items()}
     total = count_images(images) if output.is_watched else None
     tally = _Tally(output)
+    found = find_images(images, report=lambda left_out: describe_reading(output, (), left_out))
     with (
         _opened(out) as file,
         open_writer(output, labels, file, out) as write,
         output.progress("classifying", beside_results=out is None) as advance,
     ):
         for answers in answer_images(
-            engine, list(places), find_images(images), top_k=top_k, batch_size=batch_size
+            engine, list(places), found, top_k=top_k, batch_size=batch_size
         ):
             write(tally.count(answers, strict=strict))
             advance(tally.images, total)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 import threading
 import weakref
@@ -67,6 +68,25 @@ def test_standard_input_names_images(gatehub: Gatehub, adapter: Path, photos: Pa
     lines = f"{photos}/2.png\r\n\n{photos}/deep\n".encode()
     given = ("-", "--format", "json")
     assert names(gatehub("predict", adapter, *given, stdin=lines), photos) == ["2.png", *EVERY[3:5]]
+
+
+def test_what_a_folder_holds_besides_is_said(gatehub: Gatehub, adapter: Path, photos: Path) -> None:
+    (photos / "notes.txt").write_text("no image")
+    ran = gatehub("predict", adapter, photos, "--format", "json")
+    assert names(ran, photos) == EVERY
+    assert re.search(r"\(1: \.txt 1\), not an image that can be decoded: notes\.txt", ran.err)
+
+
+def test_paths_that_are_no_text_are_escaped(
+    gatehub: Gatehub, adapter: Path, photos: Path, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(b"\xff.png")
+    (photos / "1.png").rename(photos / odd)
+    for out in (tmp_path / "answers.csv", tmp_path / "answers.jsonl"):
+        given = os.fsencode(photos / odd)
+        ran = gatehub("predict", adapter, "-", "--out", out, "--format", "json", stdin=given)
+        assert ran.json["failures"] == 0
+        assert "\\udcff.png" in out.read_text("utf-8")
 
 
 def test_images_are_looked_for_as_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
