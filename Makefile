@@ -6,12 +6,13 @@ OLDEST_PYTHON ?= python3.10
 WITH :=
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help install demo test test-oldest test-oldest-hub-client check lint typecheck clean
+.PHONY: help install demo test test-slow test-oldest test-oldest-hub-client check lint typecheck clean
 
 help:
 	@echo "make install    a virtual environment in $(VENV) with gatehub and what its tests need"
 	@echo "make demo       train, serve and export a few small tasks, and check the answers"
 	@echo "make test       run the tests"
+	@echo "make test-slow  the tests that take more than a few seconds each"
 	@echo "make test-oldest   the tests with the oldest Python and PyTorch it takes"
 	@echo "make test-oldest-hub-client   the hub's tests with the oldest Hub client it takes"
 	@echo "make check      lint, formatting, types and tests: what a change has to pass"
@@ -25,6 +26,9 @@ demo: $(VENV)/.installed
 # One process for each core, one thread in each: most tests are too small for more.
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+
+test-slow: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal -m slow
 
 # The tests with the first versions of Python and torch that gatehub takes, in an environment of
 # their own; torchvision goes with torch.
