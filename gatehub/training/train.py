@@ -17,7 +17,7 @@ from gatehub.gates.fold import fold
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.checkpoint import EpochRecord, remove_checkpoint
 from gatehub.training.curve import draw_curve
-from gatehub.training.data import ImageData, SplitSettings
+from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
 from gatehub.training.evaluation import evaluate
 from gatehub.training.loop import Observer, fit
@@ -58,21 +58,6 @@ def recorded_settings(data: ImageData) -> dict[str, str | int | float | None]:
         "split_val_fraction": data.split["val_fraction"],
         "split_train_images": data.split["train_images"],
     }
-
-
-def recorded_split(adapter: Adapter) -> SplitSettings:
-    """Return the split that an adapter was trained with, as arguments of `load_data`.
-
-    An adapter that was made in another way has the defaults.
-    """
-    training = adapter.config.training
-    seed, share = training.get("split_seed"), training.get("split_val_fraction")
-    count = training.get("split_train_images")
-    return SplitSettings(
-        seed=seed if isinstance(seed, int) else 0,
-        val_fraction=share if isinstance(share, float) else 0.2,
-        train_images=count if isinstance(count, int) else None,
-    )
 
 
 def train_adapter(

@@ -147,7 +147,7 @@ class Race:
 @pytest.mark.parametrize(
     "requests",
     [
-        pytest.param(10_000, marks=pytest.mark.slow),
+        10_000,
         pytest.param(100_000, marks=pytest.mark.races),
     ],
 )

@@ -34,14 +34,13 @@ needs_packing = pytest.mark.skipif(
 
 
 @needs_packing
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("instructions", "threads"),
     [
         ("AVX2", 1),
         ("DEFAULT", 1),
-        ("AVX2", 2),
-        pytest.param("DEFAULT", 2, marks=pytest.mark.races),
+        pytest.param("AVX2", 2, marks=pytest.mark.slow),
+        pytest.param("DEFAULT", 2, marks=pytest.mark.slow),
     ],
 )
 def test_no_kernel_is_reordered_after_the_first_call_of_a_size(
