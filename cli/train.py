@@ -37,12 +37,20 @@ from gatehub.training import defaults
 
 if TYPE_CHECKING:
     from gatehub.training.checkpoint import EpochRecord
+    from gatehub.training.start import Choices
 
 
 class Method(str, Enum):
     """How an adapter is trained."""
 
     gates = "gates"
+
+
+class Keep(str, Enum):
+    """Which epoch's values an adapter gets."""
+
+    best = "best"
+    last = "last"
 
 
 def register(app: typer.Typer) -> None:
@@ -75,17 +83,43 @@ def train(
         str | None, typer.Option("--start", help="First gated stage, such as layer3.")
     ] = None,
     epochs: Annotated[
-        int, typer.Option("--epochs", min=1, help="Passes over the training images.")
-    ] = defaults.EPOCHS,
+        int | None,
+        typer.Option(
+            "--epochs",
+            min=1,
+            help=f"Passes over the training images; as many as make {defaults.STEPS} steps if not "
+            "given.",
+        ),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Images in a step.")
     ] = defaults.BATCH_SIZE,
     gate_rate: Annotated[
-        float, typer.Option("--gate-rate", help="Peak learning rate of gates and norm values.")
-    ] = defaults.GATE_RATE,
+        float | None,
+        typer.Option(
+            "--gate-rate",
+            help="Peak learning rate of gates and norm values; found on the images if not given.",
+        ),
+    ] = None,
     head_rate: Annotated[
-        float, typer.Option("--head-rate", help="Peak learning rate of the head.")
-    ] = defaults.HEAD_RATE,
+        float | None,
+        typer.Option(
+            "--head-rate", help="Peak learning rate of the head; found on the images if not given."
+        ),
+    ] = None,
+    keep: Annotated[
+        Keep,
+        typer.Option(
+            "--keep",
+            help="The epoch best on the validation images, the start included, or the last.",
+        ),
+    ] = Keep.best,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience", min=1, metavar="N", help="Stop after N epochs without a better one."
+        ),
+    ] = None,
     hflip: Annotated[
         float,
         typer.Option("--hflip", help="Probability of mirroring an image; 0.5 suits photos."),
@@ -153,6 +187,8 @@ def train(
         head_rate=head_rate,
         hflip=hflip,
         auto_augment=auto_augment,
+        keep=keep.value,
+        patience=patience,
         seed=seed,
     )
     check_split(seed=seed, val_fraction=val_fraction, train_images=train_images)
@@ -198,7 +234,9 @@ def train(
             "seconds": round(report.seconds, 2),
         },
         human=f"{out}: {format_percent(report.accuracy)} of {len(images.val)} validation images "
-        f"right, {report.trained_parameters:,} numbers learned, "
+        f"right (linear probe: {format_percent(report.start_accuracy)}), epoch "
+        f"{report.kept_epoch} of {report.epochs}, "
+        f"{report.trained_parameters:,} numbers learned, "
         f"{format_bytes(report.adapter_bytes)}, {report.seconds:.0f} s.",
         quiet=str(out),
     )
@@ -216,6 +254,16 @@ class _Watch:
         self._output = output
         self._task = task
         self.on_step = advance
+
+    def on_start(self, choices: Choices, record: EpochRecord) -> None:
+        self._output.note(
+            f"{self._task}: starts as a linear probe, accuracy "
+            f"{format_percent(record.val_accuracy)}."
+        )
+        self._output.note(
+            f"{self._task}: {choices.epochs} epochs; rates: gates {choices.gate_rate:g}, "
+            f"normalisation values {choices.norm_rate:g}, head {choices.head_rate:g}."
+        )
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         self._output.note(

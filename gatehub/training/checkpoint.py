@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -21,17 +22,17 @@ _KEY = "state"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:
-    """What is written down after an epoch.
+    """What is written down after an epoch, and before the first.
 
     Args:
-        epoch: its number, from 1.
-        train_loss: mean over the steps, in nats, with label smoothing.
+        epoch: its number, from 1; 0 is the start.
+        train_loss: mean over the steps, in nats, with label smoothing; None for the start.
         val_loss: mean over the validation images that were looked at, in nats.
         val_accuracy: a fraction of them.
     """
 
     epoch: int
-    train_loss: float
+    train_loss: float | None
     val_loss: float
     val_accuracy: float
 
@@ -42,11 +43,13 @@ class Checkpoint:
 
     Args:
         settings: what must be the same for a run to be continued.
-        history: one record for each epoch that is done.
-        tensors: the model's and the optimiser's.
+        chosen: settings that were left to the run, and what it chose.
+        history: one record for the start and one for each epoch that is done.
+        tensors: the model's and the optimiser's, the start's and the best epoch's.
     """
 
     settings: Mapping[str, object]
+    chosen: Mapping[str, Any]
     history: Sequence[EpochRecord]
     tensors: Mapping[str, Tensor]
 
@@ -67,6 +70,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint in a folder; a kill leaves the old one or the new one."""
     state = {
         "settings": dict(checkpoint.settings),
+        "chosen": dict(checkpoint.chosen),
         "history": [asdict(record) for record in checkpoint.history],
     }
     data = safetensors.torch.save(dict(checkpoint.tensors), metadata={_KEY: json.dumps(state)})
@@ -87,6 +91,7 @@ def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint 
             state = json.loads((opened.metadata() or {})[_KEY])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         history = [EpochRecord(**record) for record in state["history"]]
+        chosen = dict(state["chosen"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ResumeError(
             f"The checkpoint '{file}' cannot be read: {error}.",
@@ -99,7 +104,7 @@ def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint 
                 f"The run in '{folder}' has {name} = {before!r}, but {value!r} is asked for now.",
                 hint=f"Continue it with its own settings, or remove '{folder}'.",
             )
-    return Checkpoint(settings=settings, history=history, tensors=tensors)
+    return Checkpoint(settings=settings, chosen=chosen, history=history, tensors=tensors)
 
 
 def remove_checkpoint(folder: Path) -> None:

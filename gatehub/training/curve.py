@@ -12,11 +12,12 @@ from matplotlib.ticker import MaxNLocator
 from gatehub.training.checkpoint import EpochRecord
 
 
-def draw_curve(history: Sequence[EpochRecord], *, title: str) -> bytes:
-    """Draw loss and accuracy over the epochs.
+def draw_curve(history: Sequence[EpochRecord], *, kept: int, title: str) -> bytes:
+    """Draw loss and accuracy over the epochs, and which of them was kept.
 
     Args:
-        history: one record for each epoch, at least one.
+        history: one record for the start and one for each epoch, at least one.
+        kept: the epoch whose values the adapter has.
         title: what was trained.
 
     Returns:
@@ -25,20 +26,26 @@ def draw_curve(history: Sequence[EpochRecord], *, title: str) -> bytes:
     epochs = [record.epoch for record in history]
     figure = Figure(figsize=(8, 3), dpi=160, layout="constrained")
     losses, accuracy = figure.subplots(1, 2)
-    losses.plot(epochs, [record.train_loss for record in history], label="training", marker=".")
+    trained = [record for record in history if record.train_loss is not None]
+    losses.plot(
+        [record.epoch for record in trained],
+        [record.train_loss for record in trained],
+        label="training",
+        marker=".",
+    )
     losses.plot(epochs, [record.val_loss for record in history], label="validation", marker=".")
     losses.set(xlabel="epoch", ylabel="loss (nats)")
     losses.legend(frameon=False)
     percent = [100 * record.val_accuracy for record in history]
     accuracy.plot(epochs, percent, marker=".", color="C2")
-    accuracy.annotate(
-        f"{percent[-1]:.1f} %",
-        (epochs[-1], percent[-1]),
-        ha="right",
-        va="top",
-        xytext=(0, -6),
-        textcoords="offset points",
+    best = percent[epochs.index(kept)]
+    accuracy.plot(
+        *([kept], [best], "o"),
+        fillstyle="none",
+        color="C2",
+        label=f"kept: epoch {kept}, {best:.1f} %",
     )
+    accuracy.legend(frameon=False, loc="lower right")
     accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
     for axes in (losses, accuracy):
         axes.grid(alpha=0.3)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-EPOCHS = 20
+STEPS = 240  # where no number of epochs is given
 BATCH_SIZE = 32
-GATE_RATE = 0.03
-HEAD_RATE = 0.01
 HFLIP = 0.0
 AUTO_AUGMENT = ""

@@ -1,9 +1,10 @@
-"""The training loop: AdamW on what is the task's own, one checkpoint an epoch."""
+"""The training loop: AdamW on what is the task's own; a checkpoint an epoch; the best is kept."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,22 +22,51 @@ from gatehub.training.batches import (
 )
 from gatehub.training.checkpoint import Checkpoint, EpochRecord, read_checkpoint, write_checkpoint
 from gatehub.training.data import ImageData
-from gatehub.training.evaluation import evaluate
+from gatehub.training.evaluation import Evaluation, evaluate
+from gatehub.training.linear_probe import weigh_head
+from gatehub.training.optimiser import (
+    decay_gates,
+    make_optimiser,
+    read_state,
+    restore_state,
+)
 from gatehub.training.recipe import Recipe
+from gatehub.training.start import Choices, begin
 
 MAX_GRADIENT_NORM = 5.0
 
-_MODEL, _OPTIMISER = "model.", "optimiser."
+_MODEL, _START, _BEST = "model.", "start.", "best."
+_PENALTY, _OPTIMISER = "penalty.", "optimiser."
 
 
 class Observer(Protocol):
     """Who wants to know how a run goes."""
+
+    def on_start(self, choices: Choices, record: EpochRecord) -> None:
+        """The head is the linear probe, and everything that was left to the run is chosen."""
 
     def on_step(self, done: int, steps: int) -> None:
         """A step is done, of all steps of all epochs."""
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         """An epoch is done and its checkpoint written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """How a run went.
+
+    Args:
+        choices: what the recipe had left open.
+        history: one record for the start and one for each epoch.
+        kept: the number of the epoch whose values the model has.
+        start: the values at the start, by `GatedModel.task_tensors`.
+    """
+
+    choices: Choices
+    history: Sequence[EpochRecord]
+    kept: int
+    start: Mapping[str, Tensor]
 
 
 def fit(
@@ -49,8 +79,8 @@ def fit(
     resume: bool = False,
     workers: int = 0,
     observer: Observer | None = None,
-) -> list[EpochRecord]:
-    """Train a gated model in place, and keep a checkpoint of the last whole epoch.
+) -> Fitted:
+    """Train a gated model in place, from the linear probe on, and leave it as its best epoch.
 
     What is drawn in an epoch depends on the recipe's seed and the epoch alone, so a run that was
     interrupted and resumed ends with the same numbers as one that was not.
@@ -59,52 +89,106 @@ def fit(
         model: from `attach_gates`.
         data: with the model's labels.
         recipe: the settings.
-        folder: where the checkpoint is kept.
+        folder: where the checkpoint of the last whole epoch is kept.
         settings: what must be the same for a checkpoint to be continued.
         resume: continue from the checkpoint, if there is one.
         workers: processes that decode images beside this one.
-        observer: is told of steps and epochs.
-
-    Returns:
-        One record for each epoch.
+        observer: is told of the start, of steps and of epochs.
 
     Raises:
         ResumeError: the checkpoint is of another run.
         TrainingError: the loss became infinite or NaN.
     """
-    optimiser = _make_optimiser(model, recipe)
-    history: list[EpochRecord] = []
-    checkpoint = read_checkpoint(folder, settings) if resume else None
-    if checkpoint is not None:
-        _restore(model, optimiser, checkpoint.tensors)
-        history = list(checkpoint.history)
     sample = data.val.sample(recipe.val_images, seed=recipe.seed)
     # Decoded once: the same images are looked at after each epoch.
     watched = list(evaluation_batches(sample, model.preprocessing.transform(), workers=workers))
-    steps = recipe.epochs * count_batches(data.train, recipe.batch_size)
-    for epoch in range(len(history) + 1, recipe.epochs + 1):
+    checkpoint = read_checkpoint(folder, settings) if resume else None
+    if checkpoint is not None:
+        choices = Choices(**checkpoint.chosen)
+        history = list(checkpoint.history)
+        first: Mapping[str, Tensor] = _select(_START, checkpoint.tensors)
+        best: Mapping[str, Tensor] = _select(_BEST, checkpoint.tensors) or first
+        penalties: Mapping[str, Tensor] = _select(_PENALTY, checkpoint.tensors)
+    else:
+        start = begin(model, data, recipe, watched=watched, workers=workers)
+        choices, first, penalties = start.choices, start.tensors, start.penalties
+        best = first
+        history = [_record(0, None, start.measured)]
+    optimiser = make_optimiser(model, recipe, choices)
+    if checkpoint is not None:
+        put_tensors(model, _select(_MODEL, checkpoint.tensors))
+        restore_state(optimiser, _select(_OPTIMISER, checkpoint.tensors))
+    if observer is not None:
+        observer.on_start(choices, history[0])
+    steps = choices.epochs * count_batches(data.train, recipe.batch_size)
+    for epoch in range(len(history), choices.epochs + 1):
+        if recipe.patience is not None:
+            since = history[-1].epoch - choose_epoch(history)
+            if since >= recipe.patience:
+                break
         loss = _run_epoch(
             model,
             optimiser,
             data,
             recipe,
+            choices,
+            penalties,
             epoch=epoch,
             workers=workers,
             on_step=None if observer is None else lambda done: observer.on_step(done, steps),
         )
         measured = evaluate(model, watched)
-        record = EpochRecord(
-            epoch=epoch,
-            train_loss=loss,
-            val_loss=measured.loss,
-            val_accuracy=measured.accuracy,
-        )
+        record = _record(epoch, loss, measured)
         history.append(record)
-        tensors = _capture(model, optimiser)
-        write_checkpoint(folder, Checkpoint(settings=settings, history=history, tensors=tensors))
+        kept = choose_epoch(history, keep=recipe.keep)
+        if kept == epoch:
+            best = _copy(model)
+        checkpoint = Checkpoint(
+            settings=settings,
+            chosen=asdict(choices),
+            history=history,
+            tensors={
+                **_label(_MODEL, model.task_tensors()),
+                **_label(_START, first),
+                **({} if best is first else _label(_BEST, best)),
+                **_label(_PENALTY, penalties),
+                **_label(_OPTIMISER, read_state(optimiser)),
+            },
+        )
+        write_checkpoint(folder, checkpoint)
         if observer is not None:
-            observer.on_epoch(record, recipe.epochs)
-    return history
+            observer.on_epoch(record, choices.epochs)
+    put_tensors(model, best)
+    return Fitted(
+        choices=choices,
+        history=history,
+        kept=choose_epoch(history, keep=recipe.keep),
+        start=first,
+    )
+
+
+def _record(epoch: int, train_loss: float | None, measured: Evaluation) -> EpochRecord:
+    return EpochRecord(
+        epoch=epoch,
+        train_loss=train_loss,
+        val_loss=measured.loss,
+        val_accuracy=measured.accuracy,
+    )
+
+
+def choose_epoch(history: Sequence[EpochRecord], *, keep: str = "best") -> int:
+    """Return the number of the epoch whose values are kept; the start, 0, is a candidate.
+
+    The best one is most often right on the validation images; of equals, the one with the least
+    loss. So an adapter is never below its start on the images that were looked at.
+
+    Args:
+        history: one record for the start and one for each epoch.
+        keep: "best" or "last".
+    """
+    if keep == "last":
+        return history[-1].epoch
+    return max(history, key=lambda record: (record.val_accuracy, -record.val_loss)).epoch
 
 
 def _run_epoch(
@@ -112,6 +196,8 @@ def _run_epoch(
     optimiser: torch.optim.Optimizer,
     data: ImageData,
     recipe: Recipe,
+    choices: Choices,
+    penalties: Mapping[str, Tensor],
     *,
     epoch: int,
     workers: int,
@@ -140,68 +226,38 @@ def _run_epoch(
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"The loss became {loss.item()} in epoch {epoch}, step {index + 1}.",
-                hint=f"Lower the rates (gate_rate is {recipe.gate_rate}, head_rate "
-                f"{recipe.head_rate}).",
+                hint=f"Lower the rates (gate_rate is {choices.gate_rate}, norm_rate "
+                f"{choices.norm_rate}, head_rate {choices.head_rate}).",
             )
         optimiser.zero_grad()
-        loss.backward()
+        (loss + weigh_head(model, penalties)).backward()
         trained = [p for group in optimiser.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
-        share = recipe.rate_at(step, recipe.epochs * per_epoch)
+        share = recipe.rate_at(step, choices.epochs * per_epoch)
         for group in optimiser.param_groups:
             group["lr"] = share * group["peak"]
         optimiser.step()
-        _decay_gates(model, share * recipe.gate_rate * recipe.gate_decay)
+        decay_gates(model, share * choices.gate_rate * recipe.gate_decay)
         total += loss.item()
         if on_step is not None:
             on_step(step + 1)
     return total / per_epoch
 
 
-def _make_optimiser(model: GatedModel, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW, arXiv 1711.05101; gates decay towards M = 1, see `_decay_gates`."""
-    groups = (
-        (model.gate_parameters(), recipe.gate_rate, 0.0),
-        (model.norm_parameters(), recipe.gate_rate, 0.0),
-        (model.head_parameters(), recipe.head_rate, recipe.head_decay),
-    )
-    return torch.optim.AdamW(
-        [
-            {"params": list(parameters.values()), "peak": rate, "lr": rate, "weight_decay": decay}
-            for parameters, rate, decay in groups
-            if parameters
-        ]
-    )
+def _copy(model: GatedModel) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.task_tensors().items()}
 
 
-def _decay_gates(model: GatedModel, share: float) -> None:
-    """Move gates towards the values at which M = 1: weight decay around the backbone."""
-    gates = model.gate_parameters()
-    with torch.no_grad():
-        for site, gate in model.layout.sites.items():
-            for part in gate.parts:
-                parameter = gates[f"{site}.{part}"]
-                parameter.lerp_(torch.full_like(parameter, gate.kind.rest), share)
-
-
-def _capture(model: GatedModel, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return everything that a run needs to go on, by name."""
-    tensors = {f"{_MODEL}{name}": t.contiguous() for name, t in model.task_tensors().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"{_OPTIMISER}{index}.{name}": value for name, value in state.items()}
-    return tensors
-
-
-def _restore(
-    model: GatedModel, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
-) -> None:
+def put_tensors(model: GatedModel, tensors: Mapping[str, Tensor]) -> None:
+    """Give a model values by the names of `GatedModel.task_tensors`."""
     with torch.no_grad():
         for name, tensor in model.task_tensors().items():
-            tensor.copy_(tensors[f"{_MODEL}{name}"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(_OPTIMISER):
-            index, _, key = name.removeprefix(_OPTIMISER).partition(".")
-            state.setdefault(int(index), {})[key] = tensor
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
+            tensor.copy_(tensors[name])
+
+
+def _label(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _select(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

@@ -21,6 +21,10 @@ from gatehub.training import defaults
 
 _MAX_COUNT = 2**63  # what JSON readers and seeds can hold
 _MAX_JITTER = 100
+_COUNTED = {"epochs": 1, "batch_size": 1, "patience": 1, "val_images": 1, "seed": 0}
+_OPTIONAL = frozenset({"epochs", "gate_rate", "norm_rate", "head_rate", "patience"})
+KEPT = ("best", "last")
+_FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
 # Of a policy: how many operations, chains of them and links of a chain an image goes through.
 _COUNTS = ("n", "w", "d")
 _MAX_OPERATIONS = 10
@@ -32,21 +36,30 @@ _TRIALS = 3
 class Recipe:
     """Settings of one training run.
 
-    Gates want rates ten times those of fine-tuning: one gate scales a whole filter.
+    What is None is chosen for the data and the backbone at hand, and written down as if it had been
+    given.
 
     Args:
-        epochs: passes over the training images.
+        epochs: passes over the training images; None for as many as make about
+            `defaults.STEPS` steps, see `choose_epochs`.
         batch_size: images a step.
-        gate_rate: peak learning rate of the gates and of the normalisation values.
-        head_rate: peak learning rate of the head.
+        gate_rate: peak learning rate of the gates; None for one that is found, see
+            `gatehub.training.rates`.
+        norm_rate: peak learning rate of the normalisation values; None for that of the gates where
+            it is given, else for one that is found.
+        head_rate: peak learning rate of the head; None for one that is found.
         gate_decay: share of their distance to M = 1 that gates lose a step, times the rate.
-        head_decay: AdamW's weight decay of the head.
+        head_decay: AdamW's weight decay of the head, beside the penalty of its start; see
+            `gatehub.training.start`.
         warmup: share of all steps in which the rates rise from 0; then they fall as a cosine.
         label_smoothing: share of the target spread over all classes.
         min_crop: smallest share of an image's area that a random crop keeps, in (0, 1].
         hflip: probability of a mirrored image; 0 suits letters, 0.5 suits photographs.
         auto_augment: timm's description of a policy, such as "rand-m6-n2", or "" for none.
         color_jitter: timm's strength of random brightness, contrast and saturation.
+        keep: which epoch's values the adapter gets: the "best" on the validation images, of which
+            the start is one, or the "last".
+        patience: stop after so many epochs without a better one; None to do them all.
         val_images: after each epoch at most so many validation images are looked at, every class
             in proportion; the adapter's accuracy is measured on all of them.
         seed: decides everything that is drawn. One seed gives one adapter, bit for bit, on one
@@ -56,39 +69,48 @@ class Recipe:
         TrainingError: a value is out of its range.
     """
 
-    epochs: int = defaults.EPOCHS
+    epochs: int | None = None
     batch_size: int = defaults.BATCH_SIZE
-    gate_rate: float = defaults.GATE_RATE
-    head_rate: float = defaults.HEAD_RATE
+    gate_rate: float | None = None
+    norm_rate: float | None = None
+    head_rate: float | None = None
     gate_decay: float = 0.05
-    head_decay: float = 0.05
-    warmup: float = 0.1
-    label_smoothing: float = 0.1
+    head_decay: float = 0.0
+    warmup: float = 0.3
+    label_smoothing: float = 0.0
     min_crop: float = 0.7
     hflip: float = defaults.HFLIP
     auto_augment: str = defaults.AUTO_AUGMENT
     color_jitter: float = 0.0
+    keep: str = "best"
+    patience: int | None = None
     val_images: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("val_images", 1), ("seed", 0)):
+        for name, low in _COUNTED.items():
             count = getattr(self, name)
+            if count is None and name in _OPTIONAL:
+                continue
             if type(count) is not int or not low <= count < _MAX_COUNT:
                 raise TrainingError(
                     f"{name} is {count!r:.100}; expected {low} or more, a whole number below 2^63."
                 )
-        for name in ("gate_rate", "head_rate", "gate_decay", "head_decay"):
+        for name in ("gate_rate", "norm_rate", "head_rate", "gate_decay", "head_decay"):
             self._check_number(name, math.inf, "0 or more")
         self._check_number("color_jitter", _MAX_JITTER, f"0 to below {_MAX_JITTER}")
         for name in ("warmup", "label_smoothing", "hflip"):
             self._check_number(name, 1, "0 to below 1")
         if not isinstance(self.min_crop, int | float) or not 0 < self.min_crop <= 1:
             raise TrainingError(f"min_crop is {self.min_crop!r:.100}; expected above 0, at most 1.")
+        if self.keep not in KEPT:
+            raise TrainingError(f"keep is {self.keep!r:.100}; expected best or last.")
         self._check_policy()
 
     def _check_number(self, name: str, end: float, expected: str) -> None:
         value = getattr(self, name)
+        if value is None and name in _OPTIONAL:
+            return
         if not isinstance(value, int | float) or not 0 <= value < end:
             raise TrainingError(f"{name} is {value!r:.100}; expected {expected}.")
 
@@ -108,6 +130,13 @@ class Recipe:
                 f"auto_augment is {policy!r:.100}, which timm cannot apply: {reason}.",
                 hint="Such as rand-m6-n2, original, v0, 3a or augmix-m3-w3; leave it out for none.",
             ) from error
+
+    def choose_epochs(self, steps_per_epoch: int) -> int:
+        """Return how many epochs there will be, for so many steps in each."""
+        if self.epochs is not None:
+            return self.epochs
+        wanted = math.ceil(defaults.STEPS / steps_per_epoch)
+        return min(max(wanted, _FEWEST_EPOCHS), _MOST_EPOCHS)
 
     def rate_at(self, step: int, steps: int) -> float:
         """Return the share of the peak rate at a step: linear warm-up, then a cosine to 0."""

@@ -19,8 +19,8 @@ from gatehub.training.checkpoint import EpochRecord, remove_checkpoint
 from gatehub.training.curve import draw_curve
 from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
-from gatehub.training.evaluation import evaluate
-from gatehub.training.loop import Observer, fit
+from gatehub.training.evaluation import Evaluation, evaluate
+from gatehub.training.loop import Observer, fit, put_tensors
 from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
 
@@ -33,18 +33,22 @@ class TrainReport:
         adapter: the adapter, as it was saved.
         folder: where it was saved.
         accuracy: of the saved adapter, folded, on the validation images; a fraction.
+        start_accuracy: of the start, the linear probe, on the same images; a fraction.
         trained_parameters: how many numbers were learned.
         adapter_bytes: size of its tensor file.
-        epochs: passes over the training images.
+        epochs: passes over the training images, fewer than planned where patience ended.
+        kept_epoch: which of them the adapter is from; 0 is the start.
         seconds: wall-clock time of this run.
     """
 
     adapter: Adapter
     folder: Path
     accuracy: float
+    start_accuracy: float
     trained_parameters: int
     adapter_bytes: int
     epochs: int
+    kept_epoch: int
     seconds: float
 
 
@@ -122,7 +126,7 @@ def train_adapter(
             **asdict(recipe),
         }
         check_storable(Adapter.from_model(model, task=task, training=settings))
-        history = fit(
+        fitted = fit(
             model,
             data,
             recipe,
@@ -139,30 +143,51 @@ def train_adapter(
             workers=workers,
             observer=observer,
         )
-        adapter = Adapter.from_model(model, task=task, training=settings).as_stored(dtype)
+        settings |= asdict(fitted.choices)
+
+        def measure() -> tuple[Adapter, Evaluation]:
+            made = Adapter.from_model(model, task=task, training=settings).as_stored(dtype)
+            images = evaluation_batches(data.val, made.preprocessing.transform(), workers=workers)
+            return made, evaluate(fold(backbone, made), images)
+
+        adapter, measured = measure()
+        kept, start_accuracy = fitted.kept, fitted.history[0].val_accuracy
+        if len(data.val) > recipe.val_images or measured.accuracy < start_accuracy:
+            # The epoch was chosen on a sample, and before its values were rounded.
+            put_tensors(model, fitted.start)
+            first, first_measured = measure()
+            start_accuracy = first_measured.accuracy
+            if recipe.keep == "best" and measured.accuracy < start_accuracy:
+                adapter, measured, kept = first, first_measured, 0
         adapter = adapter.with_probe(backbone, dtype=dtype)
-        batches = evaluation_batches(data.val, adapter.preprocessing.transform(), workers=workers)
-        measured = evaluate(fold(backbone, adapter), batches)
         adapter = adapter.with_metrics({"accuracy": measured.accuracy, "loss": measured.loss})
         check_replaceable(place.folder, task=task, force=force)  # hours later
-        adapter.save(place.folder, dtype=dtype, attachments=_illustrate(adapter, history))
+        adapter.save(
+            place.folder, dtype=dtype, attachments=_illustrate(adapter, fitted.history, kept=kept)
+        )
         remove_checkpoint(place.work)
     return TrainReport(
         adapter=adapter,
         folder=place.folder,
         accuracy=measured.accuracy,
+        start_accuracy=start_accuracy,
         trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         adapter_bytes=(place.folder / "gates.safetensors").stat().st_size,
-        epochs=recipe.epochs,
+        epochs=fitted.history[-1].epoch,
+        kept_epoch=kept,
         seconds=time.monotonic() - began,
     )
 
 
-def _illustrate(adapter: Adapter, history: Sequence[EpochRecord]) -> dict[str, bytes]:
+def _illustrate(adapter: Adapter, history: Sequence[EpochRecord], *, kept: int) -> dict[str, bytes]:
     """Return the log of a run, its curve, and a picture of the gates that it learned."""
     log = "".join(json.dumps(asdict(record)) + "\n" for record in history)
     return {
         "training.jsonl": log.encode(),
-        "training.png": draw_curve(history, title=f"{adapter.task} on {adapter.backbone.name}"),
+        "training.png": draw_curve(
+            history,
+            kept=kept,
+            title=f"{adapter.task} on {adapter.backbone.name}",
+        ),
         "gates.png": draw_gates(adapter.layout, adapter.tensors, title=f"Gates of {adapter.task}"),
     }

@@ -18,6 +18,7 @@ from gatehub.errors import AdapterExistsError, ConfigError, GatehubError, Traini
 from gatehub.training.checkpoint import EpochRecord, work_folder
 from gatehub.training.destination import claim_destination
 from gatehub.training.recipe import Recipe
+from gatehub.training.start import Choices
 from gatehub.training.train import train_adapter
 from tests.source_tree import ROOT
 from tests.training.tasks import colour_data
@@ -39,6 +40,9 @@ class Then:
 
     def __init__(self, act: object) -> None:
         self._act = act
+
+    def on_start(self, choices: Choices, record: EpochRecord) -> None:
+        assert record.epoch == 0
 
     def on_step(self, done: int, steps: int) -> None: ...
 

@@ -111,3 +111,11 @@ def test_images_are_opened_as_the_preprocessing_says() -> None:
     assert torch.equal(made[0], made[2])
     with pytest.raises(ImageTooLargeError, match="would be resized to"):
         augment(Image.new("1", (1, 180_000)))
+
+
+@pytest.mark.parametrize(
+    ("per_epoch", "epochs"), [(1, 60), (12, 20), (13, 19), (100, 5), (40_000, 5)]
+)
+def test_epochs_follow_from_the_steps(per_epoch: int, epochs: int) -> None:
+    assert Recipe().choose_epochs(per_epoch) == epochs
+    assert Recipe(epochs=3).choose_epochs(per_epoch) == 3

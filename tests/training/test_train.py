@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ from gatehub.errors import AdapterExistsError, ResumeError, TrainingError, Unsaf
 from gatehub.gates.fold import fold
 from gatehub.training.batches import evaluation_batches
 from gatehub.training.checkpoint import EpochRecord, work_folder
-from gatehub.training.data import load_data
+from gatehub.training.data import ImageData, load_data
 from gatehub.training.evaluation import evaluate
 from gatehub.training.recipe import Recipe
+from gatehub.training.start import Choices
 from gatehub.training.train import TrainReport, train_adapter
 from tests.tiny import make_backbone
 from tests.training.tasks import colour_data
 
-RECIPE = Recipe(epochs=4, batch_size=16, seed=5)
+# The tasks are so easy that the start would be best.
+RECIPE = Recipe(epochs=4, batch_size=16, seed=5, keep="last")
 
 
 class CutOff:
@@ -37,6 +40,9 @@ class CutOff:
 
     def __init__(self, after: int) -> None:
         self._after = after
+
+    def on_start(self, choices: Choices, record: EpochRecord) -> None:
+        assert record.epoch == 0
 
     def on_step(self, done: int, steps: int) -> None:
         assert 1 <= done <= steps
@@ -56,8 +62,34 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def shuffle(data: ImageData, seed: int) -> ImageData:
+    """Give validation images random labels, so that only luck makes an epoch better."""
+    targets = torch.randint(3, (len(data.val),), generator=torch.Generator().manual_seed(seed))
+    return replace(data, val=replace(data.val, targets=tuple(targets.tolist())))
+
+
+def test_no_adapter_is_below_its_start_on_all_validation_images(
+    tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    """Four images after each epoch; whether the epoch that they liked is better is left to luck."""
+    kept = set()
+    for seed in (6, 7, 10):
+        data = shuffle(colour_data(24, 40, seed=seed), seed)
+        recipe = Recipe(epochs=3, batch_size=8, gate_rate=0.3, val_images=4, seed=seed)
+        report = train_adapter(tiny_backbone, data, tmp_path / f"{seed}", task="t", recipe=recipe)
+        transform = report.adapter.preprocessing.transform()
+        saved = Adapter.load(report.folder)
+        measured = evaluate(fold(tiny_backbone, saved), evaluation_batches(data.val, transform))
+        assert report.accuracy == measured.accuracy == saved.config.metrics["accuracy"]
+        assert report.accuracy >= report.start_accuracy
+        kept.add(report.kept_epoch > 0)
+    assert kept == {False, True}
+
+
 def test_learns_and_saves(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    report = run(tiny_backbone, tmp_path / "colours", recipe=Recipe(epochs=12, batch_size=16))
+    report = run(
+        tiny_backbone, tmp_path / "colours", recipe=Recipe(epochs=12, batch_size=16, keep="last")
+    )
     assert report.accuracy >= 0.9
     adapter = Adapter.load(report.folder)
     assert adapter.labels == ("blue", "green", "red")
@@ -68,8 +100,9 @@ def test_learns_and_saves(tiny_backbone: Backbone, tmp_path: Path) -> None:
     log = [
         json.loads(line) for line in (report.folder / "training.jsonl").read_text().split("\n")[:-1]
     ]
-    assert [record["epoch"] for record in log] == list(range(1, 13))
-    assert log[-1]["train_loss"] < log[0]["train_loss"]
+    assert [record["epoch"] for record in log] == list(range(13))
+    assert log[0]["train_loss"] is None
+    assert log[-1]["train_loss"] < log[1]["train_loss"]
     with Image.open(report.folder / "training.png") as curve:
         assert curve.size == (1280, 480)
     with Image.open(report.folder / "gates.png") as gates:
@@ -121,7 +154,7 @@ def test_one_seed_gives_one_adapter(tiny_backbone: Backbone, tmp_path: Path) -> 
     first = contents(run(tiny_backbone, tmp_path / "a").folder)
     torch.rand(7)  # whatever was drawn before must not matter
     assert contents(run(tiny_backbone, tmp_path / "b").folder) == first
-    other = run(tiny_backbone, tmp_path / "c", recipe=Recipe(epochs=4, batch_size=16, seed=6))
+    other = run(tiny_backbone, tmp_path / "c", recipe=replace(RECIPE, seed=6))
     assert contents(other.folder)["gates.safetensors"] != first["gates.safetensors"]
 
 
@@ -147,7 +180,7 @@ def test_an_interrupted_run_is_not_overwritten(tiny_backbone: Backbone, tmp_path
     with pytest.raises(ResumeError, match=r"holds an interrupted run.*--resume"):
         run(tiny_backbone, out)
     with pytest.raises(ResumeError, match="has seed = 5, but 6 is asked for now"):
-        run(tiny_backbone, out, resume=True, recipe=Recipe(epochs=4, batch_size=16, seed=6))
+        run(tiny_backbone, out, resume=True, recipe=replace(RECIPE, seed=6))
     with pytest.raises(ResumeError, match="has backbone_digest"):
         run(make_backbone(seed=9), out, resume=True)
     with pytest.raises(ResumeError, match="has image_rules"):
@@ -187,13 +220,13 @@ def test_what_cannot_be_saved_is_refused_before_training(
 
 def test_a_finished_adapter_is_replaced(tiny_backbone: Backbone, tmp_path: Path) -> None:
     before = run(tiny_backbone, tmp_path / "a").adapter.digest
-    recipe = Recipe(epochs=1, batch_size=16)
+    recipe = replace(RECIPE, epochs=1)
     assert run(tiny_backbone, tmp_path / "a", recipe=recipe).adapter.digest != before
 
 
 def test_gates_decay_towards_one(tiny_backbone: Backbone, tmp_path: Path) -> None:
     def distance(decay: float) -> float:
-        recipe = Recipe(epochs=2, batch_size=16, gate_decay=decay, gate_rate=0.01)
+        recipe = Recipe(epochs=2, batch_size=16, gate_decay=decay, gate_rate=0.01, keep="last")
         report = run(tiny_backbone, tmp_path / f"decay{decay}", recipe=recipe, gates="full")
         adapter = report.adapter
         gates = [adapter.tensors[name] for name in adapter.layout.gate_shapes()]
@@ -205,16 +238,16 @@ def test_gates_decay_towards_one(tiny_backbone: Backbone, tmp_path: Path) -> Non
 PROGRAM = """
 import sys
 from tests.tiny import make_backbone
-from tests.tiny import make_backbone
 from tests.training.tasks import colour_data
 from gatehub.training.recipe import Recipe
 from gatehub.training.train import train_adapter
 
 class Say:
+    def on_start(self, choices, record): pass
     def on_step(self, done, steps): pass
     def on_epoch(self, record, epochs): print(record.epoch, flush=True)
 
-recipe = Recipe(epochs=int(sys.argv[2]), batch_size=16, seed=5)
+recipe = Recipe(epochs=int(sys.argv[2]), batch_size=16, seed=5, keep="last")
 train_adapter(make_backbone(), colour_data(), sys.argv[1], task="colours", recipe=recipe,
               resume=True, observer=Say())
 """
@@ -222,7 +255,7 @@ train_adapter(make_backbone(), colour_data(), sys.argv[1], task="colours", recip
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_run_is_continued(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    whole = run(tiny_backbone, tmp_path / "whole", recipe=Recipe(epochs=10, batch_size=16, seed=5))
+    whole = run(tiny_backbone, tmp_path / "whole", recipe=replace(RECIPE, epochs=10))
     out = tmp_path / "killed"
     command = [sys.executable, "-c", PROGRAM, str(out), "10"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -233,5 +266,5 @@ def test_a_killed_run_is_continued(tiny_backbone: Backbone, tmp_path: Path) -> N
         seen = process.stdout.read()
     assert process.returncode == -signal.SIGKILL, seen
     assert not out.exists()
-    run(tiny_backbone, out, recipe=Recipe(epochs=10, batch_size=16, seed=5), resume=True)
+    run(tiny_backbone, out, recipe=replace(RECIPE, epochs=10), resume=True)
     assert contents(out) == contents(whole.folder)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from gatehub.backbone import Backbone
-from gatehub.training.baselines import linear_probe
 from gatehub.training.batches import Batch, evaluation_batches
 from gatehub.training.data import Examples
 from gatehub.training.evaluation import evaluate
@@ -55,7 +54,3 @@ def test_evaluate_says_what_was_answered(tiny_backbone: Backbone) -> None:
     assert measured.targets.tolist() == list(swapped.targets)
     # One logit is 2 and the others 0: none but the highest is above one's own.
     assert measured.ranks.tolist() == [int(t != 2) for t in data.targets]
-
-
-def test_linear_probe_learns_what_is_linear(tiny_backbone: Backbone) -> None:
-    assert linear_probe(tiny_backbone, colour_data(train=96)) > 0.8

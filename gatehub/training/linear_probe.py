@@ -1,0 +1,198 @@
+"""The linear probe: a linear classifier on the frozen backbone, and a head that starts as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from torch import Tensor, nn
+
+from gatehub.gates.attach import GatedModel
+from gatehub.training.batches import Batch
+
+_STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of the penalty: scikit-learn's 1 / C
+_USUAL_STRENGTH = 30.0  # where a class has too few images to choose
+_FOLDS = 3
+# The strength is chosen on so many images at most; it hardly depends on more.
+_MAX_CHOOSING = 5_000
+# So many are in memory at once: 0.4 GB of 2,048 features.
+MAX_IMAGES = 50_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearProbe:
+    """A linear classifier of pooled features.
+
+    Args:
+        weight: (classes, features) float64.
+        bias: (classes,) float64.
+        strength: of the L2 penalty that it was fitted with, on standardised features; 1 / C.
+        penalty: (features,) float64: what it costs, in nats an image, to have a weight of 1; so the
+            probe is where the mean cross-entropy plus the sum of penalty times weight² is least.
+    """
+
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    strength: float
+    penalty: NDArray[np.float64]
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the most likely class of each row of (N, features)."""
+        scores = features @ self.weight.T + self.bias
+        return cast("NDArray[np.int64]", scores.argmax(1))
+
+
+Probes = dict[str, LinearProbe]  # by the name of the layer in the network
+
+
+def fit_probe(
+    features: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    *,
+    classes: int,
+    strength: float | None = None,
+    seed: int = 0,
+) -> LinearProbe:
+    """Fit multinomial logistic regression on standardised features, with an L2 penalty.
+
+    Args:
+        features: (N, features).
+        targets: (N,) in [0, classes).
+        classes: how many there are; one without an image is never predicted.
+        strength: of the penalty, scikit-learn's 1 / C; None for the one with the best
+            cross-validated likelihood on these images.
+        seed: divides the images into folds.
+    """
+    mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    least = 1e-6 * (spread.max() or 1)  # a feature that is constant here may not be elsewhere
+    spread = np.maximum(spread, least)
+    standardised = (features - mean) / spread
+    if strength is None:
+        strength = _choose_strength(standardised, targets, seed=seed)
+    fitted = LogisticRegression(C=1 / strength, max_iter=2000).fit(standardised, targets)
+    weight, bias, scale = fitted.coef_, fitted.intercept_, strength / (2 * len(targets))
+    if len(weight) == 1:  # two classes: scikit-learn keeps the difference of their logits
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        scale *= 2  # its square is twice the sum of theirs
+    weight = weight / spread
+    bias = bias - weight @ mean
+    probe = LinearProbe(
+        weight=np.zeros((classes, features.shape[1])),
+        bias=np.full(classes, bias.min() - 10.0),
+        strength=strength,
+        penalty=scale * spread**2,
+    )
+    probe.weight[fitted.classes_], probe.bias[fitted.classes_] = weight, bias
+    return probe
+
+
+def probe_head(
+    model: GatedModel, batches: Iterable[Batch], *, restraint: float, seed: int = 0
+) -> tuple[Probes, Probes]:
+    """Fit probes to what the head of a gated model is given.
+
+    Each layer that gives logits, linear or a 1 x 1 convolution, has a probe of its own input;
+    distilled networks have two such layers, and some have none.
+
+    Args:
+        model: in evaluation mode; it stays as it is.
+        batches: the training images, as `evaluation_batches` yields them.
+        restraint: how many times stronger the penalty of the second probes is.
+        seed: see `fit_probe`.
+
+    Returns:
+        The best probes by cross-validation, and restrained ones.
+    """
+    layers = _find_logit_layers(model)
+    inputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
+    targets = []
+
+    def keep(name: str, given: Tensor) -> None:
+        pooled = given.flatten(2).mean(2) if given.ndim > 2 else given
+        inputs[name].append(pooled.float().cpu().numpy())
+
+    device = next(model.parameters()).device
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given, name=name: keep(name, given[0]))
+        for name, layer in layers.items()
+    ]
+    try:
+        with torch.inference_mode():
+            for images, classes in batches if layers else ():
+                model(images.to(device))
+                targets.append(classes.numpy())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    best: Probes = {}
+    restrained: Probes = {}
+    for name in layers:
+        features, classes_seen = np.concatenate(inputs[name]), np.concatenate(targets)
+        best[name] = fit_probe(features, classes_seen, classes=len(model.labels), seed=seed)
+        restrained[name] = fit_probe(
+            features,
+            classes_seen,
+            classes=len(model.labels),
+            strength=restraint * best[name].strength,
+        )
+    return best, restrained
+
+
+def set_head(model: GatedModel, probes: Probes) -> None:
+    """Let the layers that give logits be linear probes."""
+    layers = _find_logit_layers(model)
+    with torch.no_grad():
+        for name, probe in probes.items():
+            weight, bias = layers[name].weight, layers[name].bias
+            weight.copy_(torch.from_numpy(probe.weight).reshape(weight.shape))
+            if bias is not None:
+                bias.copy_(torch.from_numpy(probe.bias))
+
+
+def list_penalties(probes: Probes) -> dict[str, Tensor]:
+    """Return the penalty of each layer, (features,) float32, by its name in the network."""
+    return {name: torch.from_numpy(probe.penalty).float() for name, probe in probes.items()}
+
+
+def weigh_head(model: GatedModel, penalties: Mapping[str, Tensor]) -> Tensor | float:
+    """Return the penalty of a head's weights, in nats an image; see `list_penalties`."""
+    layers = _find_logit_layers(model)
+    return sum(
+        (penalty.to(layers[name].weight.device) @ layers[name].weight.flatten(1).square().sum(0))
+        for name, penalty in penalties.items()
+    )
+
+
+def _find_logit_layers(model: GatedModel) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Return the head's layers that give one logit for each label, by name in the network."""
+    own = {id(parameter) for parameter in model.head_parameters().values()}
+    return {
+        name: module
+        for name, module in model.net.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        and id(module.weight) in own
+        and len(module.weight) == len(model.labels)
+    }
+
+
+def _choose_strength(
+    features: NDArray[np.float64], targets: NDArray[np.int64], *, seed: int
+) -> float:
+    chosen = np.random.default_rng(seed).permutation(len(targets))[:_MAX_CHOOSING]
+    features, targets = features[chosen], targets[chosen]
+    counts = np.bincount(targets)
+    if counts[counts > 0].min() < _FOLDS:
+        return _USUAL_STRENGTH
+    search = GridSearchCV(
+        LogisticRegression(max_iter=500),
+        {"C": [1 / strength for strength in _STRENGTHS]},
+        cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=seed),
+        scoring="neg_log_loss",
+    )
+    return float(1 / search.fit(features, targets).best_params_["C"])

@@ -1,0 +1,94 @@
+"""How a run begins: the head as the linear probe, and what the recipe leaves open, chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gatehub.gates.attach import GatedModel
+from gatehub.training.batches import Batch, count_batches, evaluation_batches
+from gatehub.training.data import ImageData
+from gatehub.training.evaluation import Evaluation, evaluate
+from gatehub.training.linear_probe import MAX_IMAGES, list_penalties, probe_head, set_head
+from gatehub.training.rates import IMAGES, find_rates
+from gatehub.training.recipe import Recipe
+
+# How many times stronger the penalty of the head that is trained is than the best probe's.
+RESTRAINT = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """Settings that a recipe may leave open, as they are for one run; see `Recipe`."""
+
+    epochs: int
+    gate_rate: float
+    norm_rate: float
+    head_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where a run starts.
+
+    Args:
+        choices: what the recipe had left open.
+        tensors: the task's tensors with the linear probe as head, which is the first candidate
+            for what is kept.
+        measured: how good that is on the images that are looked at after each epoch.
+        penalties: of the head that is trained; see `weigh_head`.
+    """
+
+    choices: Choices
+    tensors: Mapping[str, Tensor]
+    measured: Evaluation
+    penalties: Mapping[str, Tensor]
+
+
+def begin(
+    model: GatedModel,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    watched: Iterable[Batch],
+    workers: int = 0,
+) -> Start:
+    """Fit and measure the linear probe, and make a gated model ready to be trained.
+
+    The head that is trained begins, and stays, under a stronger penalty than the best probe's. A
+    head with as many features as there are images knows them all by heart, so its loss leaves the
+    gates nothing to learn; one that is held back leaves the work to them.
+
+    Args:
+        model: from `attach_gates`, in evaluation mode; its head is changed in place.
+        data: with the model's labels.
+        recipe: what it says is taken as it is.
+        watched: validation images.
+        workers: processes that decode images beside this one.
+    """
+    transform = model.preprocessing.transform()
+    examples = data.train.sample(MAX_IMAGES, seed=recipe.seed)
+    batches = evaluation_batches(examples, transform, workers=workers)
+    best, restrained = probe_head(model, batches, restraint=RESTRAINT, seed=recipe.seed)
+    set_head(model, best)
+    measured = evaluate(model, watched)
+    tensors = {name: tensor.clone() for name, tensor in model.task_tensors().items()}
+    few = data.train.sample(IMAGES, seed=recipe.seed)
+    images, targets = next(evaluation_batches(few, transform, batch_size=len(few)))
+    found = find_rates(model, images, targets)
+    set_head(model, restrained)
+    choices = Choices(
+        epochs=recipe.choose_epochs(count_batches(data.train, recipe.batch_size)),
+        gate_rate=_prefer(recipe.gate_rate, found.gates),
+        norm_rate=_prefer(recipe.norm_rate, _prefer(recipe.gate_rate, found.norms)),
+        head_rate=_prefer(recipe.head_rate, found.head),
+    )
+    return Start(
+        choices=choices, tensors=tensors, measured=measured, penalties=list_penalties(restrained)
+    )
+
+
+def _prefer(given: float | None, found: float) -> float:
+    return found if given is None else given

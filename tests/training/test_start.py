@@ -1,0 +1,189 @@
+"""A run starts at the linear probe, at rates that suit the backbone, and never ends below it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from gatehub.backbone import Backbone
+from gatehub.gates.attach import GatedModel, attach_gates
+from gatehub.training.batches import evaluation_batches
+from gatehub.training.checkpoint import EpochRecord
+from gatehub.training.evaluation import evaluate
+from gatehub.training.linear_probe import (
+    fit_probe,
+    list_penalties,
+    probe_head,
+    set_head,
+    weigh_head,
+)
+from gatehub.training.loop import choose_epoch
+from gatehub.training.rates import find_rates
+from gatehub.training.recipe import Recipe
+from gatehub.training.start import begin
+from tests.tiny import make_backbone
+from tests.training.tasks import LABELS, colour_data
+
+
+def blobs(classes: int, *, features: int = 6, count: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """Overlapping Gaussian classes whose features have scales from 0.001 to 1000."""
+    generator = np.random.default_rng(0)
+    targets = np.arange(count) % classes
+    centres = generator.normal(size=(classes, features))
+    points = centres[targets] + generator.normal(size=(count, features))
+    scale = 10.0 ** np.linspace(-3, 3, features)
+    return (points * scale + 5).astype(np.float32), targets
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_probe_is_scikit_learns(classes: int) -> None:
+    features, targets = blobs(classes)
+    probe = fit_probe(features, targets, classes=classes)
+    standard = (features - features.mean(0)) / features.std(0)
+    peers = [
+        LogisticRegression(C=penalty, max_iter=2000).fit(standard, targets).predict(standard)
+        for penalty in (0.001, 0.01, 0.1, 1.0)
+    ]
+    agreement = max((probe.predict(features) == peer).mean() for peer in peers)
+    assert agreement >= 0.99
+
+
+def test_a_class_without_images_and_a_constant_feature_do_no_harm() -> None:
+    features, targets = blobs(2)
+    features[:, 0] = 7.0
+    probe = fit_probe(features, 2 * targets, classes=4)
+    assert probe.weight.shape == (4, 6)
+    assert np.isfinite(probe.weight).all()
+    assert set(probe.predict(features)) <= {0, 2}
+    assert (probe.predict(features) == 2 * targets).mean() > 0.6
+
+
+@pytest.mark.filterwarnings("ignore::gatehub.errors.UngatedLayerWarning")
+@pytest.mark.parametrize("architecture", ["resnet18", "resnetv2_18", "levit_128s", "caformer_s18"])
+def test_any_kind_of_head_starts_as_a_probe(architecture: str) -> None:
+    """Linear, a 1 x 1 convolution, two heads whose answers are averaged, and an MLP."""
+    size = 224 if architecture == "levit_128s" else 64
+    overlay = {"input_size": (3, size, size)}
+    backbone = make_backbone(architecture, pretrained_cfg_overlay=overlay)
+    model = attach_gates(backbone, labels=LABELS, gates="scale")
+    before = {name: t.clone() for name, t in model.task_tensors().items()}
+    batches = list(evaluation_batches(colour_data(24).train, model.preprocessing.transform()))
+    best, restrained = probe_head(model, batches, restraint=5.0)
+    assert best
+    assert best.keys() == restrained.keys()
+    assert all(restrained[name].strength == 5 * best[name].strength for name in best)
+    set_head(model, best)
+    assert evaluate(model, batches).accuracy >= 0.9
+    for name in (*model.gate_parameters(), *model.norm_parameters()):
+        assert torch.equal(before[name], model.task_tensors()[name]), name
+
+
+@pytest.mark.parametrize("labels", [LABELS, LABELS[:2]])
+def test_the_start_is_where_loss_and_penalty_are_least(
+    tiny_backbone: Backbone, labels: tuple[str, ...]
+) -> None:
+    data = colour_data(60)
+    chosen = [index for index, target in enumerate(data.train.targets) if target < len(labels)]
+    images, targets = next(
+        evaluation_batches(data.train, tiny_backbone.preprocessing.transform(), batch_size=60)
+    )
+    images, targets = images[chosen], targets[chosen]
+    model = attach_gates(tiny_backbone, labels=labels)
+    _, probes = probe_head(model, [(images, targets)], restraint=3.0)
+    set_head(model, probes)
+    penalties = list_penalties(probes)
+    weight = model.head_parameters()["head.weight"]
+
+    def slope(penalised: bool) -> float:
+        model.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(images), targets)
+        (loss + penalised * weigh_head(model, penalties)).backward()
+        assert weight.grad is not None
+        return float(weight.grad.norm())
+
+    assert slope(penalised=True) < 0.02 * slope(penalised=False)
+
+
+def first_step(
+    model: GatedModel, images: torch.Tensor, targets: torch.Tensor, **rates: float
+) -> float:
+    """Return how far one step of Adam moves the logits, over their spread."""
+    groups = {
+        "gates": model.gate_parameters(),
+        "norms": model.norm_parameters(),
+        "head": model.head_parameters(),
+    }
+    optimiser = torch.optim.Adam(
+        [{"params": [*groups[name].values()], "lr": rate} for name, rate in rates.items()]
+    )
+    with torch.no_grad():
+        before = model(images)
+    torch.nn.functional.cross_entropy(model(images), targets).backward()
+    optimiser.step()
+    with torch.no_grad():
+        moved = model(images) - before
+    moved, before = (logits - logits.mean(1, keepdim=True) for logits in (moved, before))
+    return float(moved.norm() / before.norm())
+
+
+@pytest.mark.parametrize("gates", ["full", "scale", "lowrank:4"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_step_at_the_rate_that_was_found_goes_as_far_as_it_should(gates: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    data = colour_data(48, seed=seed)
+    backbone = make_backbone(seed=seed)
+    reach = {"gates": 0.5, "norms": 0.5, "head": 0.1}
+    for group, share in reach.items():
+        model = attach_gates(backbone, labels=LABELS, gates=gates)
+        [(images, targets)] = evaluation_batches(data.train, model.preprocessing.transform())
+        start = begin(model, data, Recipe(), watched=[(images, targets)])
+        with torch.no_grad():
+            for name, tensor in model.task_tensors().items():
+                tensor.copy_(start.tensors[name])
+        before = {name: t.clone() for name, t in model.task_tensors().items()}
+        rate = getattr(find_rates(model, images, targets), group)
+        for name, tensor in model.task_tensors().items():
+            assert torch.equal(before[name], tensor), name
+        assert rate == getattr(start.choices, RATES[group])
+        assert first_step(model, images, targets, **{group: rate}) == pytest.approx(share, rel=0.15)
+
+
+RATES = {"gates": "gate_rate", "norms": "norm_rate", "head": "head_rate"}
+
+
+def record(epoch: int, accuracy: float, loss: float) -> EpochRecord:
+    return EpochRecord(epoch=epoch, train_loss=1.0, val_loss=loss, val_accuracy=accuracy)
+
+
+def test_the_epoch_that_is_kept_is_never_below_the_start() -> None:
+    start = record(0, 0.8, 0.5)
+    assert choose_epoch([start]) == 0
+    assert choose_epoch([start, record(1, 0.79, 0.1)]) == 0
+    assert choose_epoch([start, record(1, 0.80, 0.6)]) == 0
+    assert choose_epoch([start, record(1, 0.80, 0.4), record(2, 0.95, 0.3)]) == 2
+    assert choose_epoch([start, record(1, 0.95, 0.4), record(2, 0.90, 0.3)]) == 1
+    assert choose_epoch([start, record(1, 0.1, 9.0)], keep="last") == 1
+
+
+def test_what_a_recipe_says_is_taken(tiny_backbone: Backbone) -> None:
+    model, data = attach_gates(tiny_backbone, labels=LABELS), colour_data()
+    watched = list(evaluation_batches(data.val, model.preprocessing.transform()))
+    recipe = Recipe(gate_rate=0.5, head_rate=0.25, epochs=7)
+    choices = begin(model, data, recipe, watched=watched).choices
+    assert (choices.gate_rate, choices.norm_rate, choices.head_rate) == (0.5, 0.5, 0.25)
+    assert choices.epochs == 7
+    assert begin(model, data, Recipe(norm_rate=0.125), watched=watched).choices.norm_rate == 0.125
+
+
+def test_the_first_candidate_is_the_best_probe(tiny_backbone: Backbone) -> None:
+    model, data = attach_gates(tiny_backbone, labels=LABELS), colour_data()
+    watched = list(evaluation_batches(data.val, model.preprocessing.transform()))
+    start = begin(model, data, Recipe(), watched=watched)
+    held_back = model.task_tensors()["head.weight"].norm()
+    assert start.tensors["head.weight"].norm() > held_back
+    with torch.no_grad():
+        for name, tensor in model.task_tensors().items():
+            tensor.copy_(start.tensors[name])
+    assert evaluate(model, watched).accuracy == start.measured.accuracy
