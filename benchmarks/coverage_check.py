@@ -68,10 +68,10 @@ def check_name(name: str, *, limits: SizeLimits) -> dict[str, Any]:
             result |= {"status": "too large", "reason": f"{values:,} parameters"}
         else:
             result |= _compare(name, torch.float32)
-            if not _holds(result):
+            if _find_fault(result) is not None:
                 result |= _compare(name, torch.float64)
-            if not _holds(result):
-                result |= {"status": "failed", "reason": "answers that differ"}
+            if (fault := _find_fault(result)) is not None:
+                result |= {"status": "failed", "reason": fault}
     except GatehubError as error:
         result |= {"status": "refused", "reason": f"{type(error).__name__}: {error.message}"}
     except Exception as error:  # a sweep goes on, and reports what broke
@@ -177,16 +177,26 @@ def _compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
         "norms_left": left,
         "adapter_bytes": file_bytes,
     }
-    if _holds(figures):  # where it does not, it is all tried again in float64
+    if _find_fault(figures) is None:  # where it does not, it is all tried again in float64
         figures |= _run_engine(backbone, loaded, images, expected)
     return figures
 
 
-def _holds(result: dict[str, Any]) -> bool:
-    """Whether the answers agree, and depend on the image at all."""
+def _find_fault(result: dict[str, Any]) -> str | None:
+    """Say why a network does not pass: answers that differ, or that would agree whatever it did.
+
+    Two images are told apart by more than the tolerance, or by a hundred times what differs:
+    random weights make some networks nearly blind to their input.
+    """
     errors = [result[f"{way}_error"] for way in ("start", "fold", "merge", "engine")]
-    agree = all(error is None or error <= TOLERANCE for error in errors)
-    return agree and result["spread"] > TOLERANCE and not result["lost_tensors"]
+    found = [error for error in errors if error is not None]
+    if not all(error <= TOLERANCE for error in found):  # NaN is not
+        return "answers that differ"
+    if result["lost_tensors"]:
+        return "tensors that were lost"
+    if not result["spread"] > min(TOLERANCE, 100 * max(found)):
+        return "answers that do not depend on the image"
+    return None
 
 
 def _run_engine(

@@ -13,7 +13,8 @@ from gatehub.cli._output import Output, format_percent, make_table
 
 if TYPE_CHECKING:
     from gatehub.backbone.preprocessing import Preprocessing
-    from gatehub.training.data import Examples, ImageData, Listing
+    from gatehub.training.data import ImageData, Listing
+    from gatehub.training.examples import Examples
     from gatehub.training.sources import LeftOut
 
 _MAX_WORKERS = 8

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,7 +36,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             with _showing_warnings():
                 command(*args, **kwargs)
         except GatehubError as error:
-            _end(error, error.message, error.hint)
+            _end(error, *(_spell_options(text, command) for text in (error.message, error.hint)))
         except KeyboardInterrupt as error:
             _end(error, "Interrupted.", None, status=INTERRUPTED)
         except BrokenPipeError as error:
@@ -49,6 +51,18 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             _end(error, f"{os.strerror(error.errno)}{where}.", hint)
 
     return wrapped
+
+
+def _spell_options(text: str | None, command: Callable[..., None]) -> str | None:
+    """Write the names of a command's parameters, such as gate_rate, as its options.
+
+    Only names with an underscore: the others are words, too. What is quoted is left as it is.
+    """
+    names = [name for name in inspect.signature(command).parameters if "_" in name]
+    if not text or not names:
+        return text
+    pattern = rf"""(?<![\w'"`/.-])({"|".join(names)})(?![\w'"`/=-]|\.\w)"""
+    return re.sub(pattern, lambda found: "--" + found[0].replace("_", "-"), text)
 
 
 @contextmanager
@@ -73,10 +87,10 @@ def _showing_warnings() -> Iterator[None]:
         yield
 
 
-def _end(error: BaseException, message: str, hint: str | None, *, status: int = 1) -> None:
+def _end(error: BaseException, message: str | None, hint: str | None, *, status: int = 1) -> None:
     if os.environ.get("GATEHUB_DEBUG") == "1":
         raise error
-    message = printable(message)  # a path may hold anything
+    message = printable(message or "")  # a path may hold anything
     typer.echo(f"Error: {message}" if status == 1 else message, err=True)
     if hint:
         typer.echo(f"Hint: {printable(hint)}", err=True)

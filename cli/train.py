@@ -37,6 +37,7 @@ from gatehub.training import defaults
 
 if TYPE_CHECKING:
     from gatehub.training.checkpoint import EpochRecord
+    from gatehub.training.destination import Destination
     from gatehub.training.start import Choices
 
 
@@ -152,7 +153,11 @@ def train(
         str, typer.Option("--dtype", help="Gates are stored as float16, bfloat16 or float32.")
     ] = "float16",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted run, if there is one.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue an interrupted run, if there is one; --epochs may be more than before.",
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the adapter of another task in DIR.")
@@ -177,7 +182,13 @@ def train(
     output = Output(format)
     # What costs least is checked first: whoever mistyped an option need not wait for the images.
     check_settings(
-        task=task, gates=gates, norm=norm, start=start, dtype=dtype, workers=workers or 0
+        task=task,
+        gates=gates,
+        norm=norm,
+        start=start,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers or 0,
     )
     rules = ImageRules(background=parse_colour(background))
     recipe = Recipe(
@@ -207,6 +218,7 @@ def train(
         with (
             output.warnings_as_notes(UngatedLayerWarning),
             watch_training(output, task) as observer,
+            _saying_how_to_go_on(output, place),
         ):
             report = train_adapter(
                 loaded,
@@ -247,6 +259,19 @@ def watch_training(output: Output, task: str) -> Iterator[_Watch]:
     """Show a run: a bar for its steps, a line for each epoch."""
     with output.progress(task) as advance:
         yield _Watch(output, task, advance)
+
+
+@contextmanager
+def _saying_how_to_go_on(output: Output, place: Destination) -> Iterator[None]:
+    """Name the option that continues a run, where one ends that can be continued."""
+    from gatehub.training.checkpoint import has_checkpoint
+
+    try:
+        yield
+    except BaseException:
+        if has_checkpoint(place.work):
+            output.note("Every whole epoch is kept. To go on, give the same command with --resume.")
+        raise
 
 
 class _Watch:

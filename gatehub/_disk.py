@@ -111,6 +111,10 @@ def making(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
                 if _claim(stream):
                     yield path, stream
                     return
+            except OSError as error:
+                if error.filename is None:  # a write knows no name, and the disk to free has one
+                    error.filename = str(folder)
+                raise
             finally:
                 path.unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,22 @@ from tests.source_tree import ROOT
 def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a power cut needs, and most of the time that saving takes."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.mark.parametrize("write", [write_whole, create_whole])
+def test_a_full_disk_is_named_and_stays_no_fuller(
+    write: Callable[[Path, bytes], object], tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as failed:
+            write(tmp_path / "state", bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert failed.value.filename == str(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_full_disk_leaves_the_old_adapter(tmp_path: Path) -> None:

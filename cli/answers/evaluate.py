@@ -32,8 +32,8 @@ from gatehub.cli.answers._files import check_file, open_csv
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gatehub.training.data import Examples
     from gatehub.training.evaluation import Evaluation
+    from gatehub.training.examples import Examples
 
 
 class Split(str, Enum):

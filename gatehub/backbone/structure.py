@@ -126,11 +126,12 @@ def refuse_unusable(model: nn.Module) -> None:
     """Refuse a model without weights that can be read, copied, and stand still.
 
     Raises:
-        BackboneError: it was compiled or scripted; a tensor has no values; a layer is pruned, or
-            under the older weight norm or spectral norm.
+        BackboneError: it was compiled or scripted; a tensor has no values, or NaN or infinity
+            among them; a layer is pruned, or under the older weight norm or spectral norm.
     """
     _refuse_compiled(model)
     _refuse_empty(model)
+    _refuse_not_finite(model)
     for name, module in model.named_modules():
         for hook in module._forward_pre_hooks.values():
             for kind, (state, remedy) in _REMEDIES.items():
@@ -182,3 +183,14 @@ def _refuse_empty(model: nn.Module) -> None:
                     f"'{name}' of {type(model).__name__} {form}; expected dense weights.",
                     hint="Load the model's weights before you make a Backbone of it.",
                 )
+
+
+def _refuse_not_finite(model: nn.Module) -> None:
+    """Refuse weights of a broken run or file; buffers may hold infinity, as attention masks do."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise BackboneError(
+                f"'{name}' of {type(model).__name__} holds NaN or infinity; expected finite "
+                "weights.",
+                hint="Get the weights anew, or from a checkpoint before the loss became NaN.",
+            )

@@ -39,6 +39,7 @@ already catch it.
     │   ├── UnreadableImageError            images that cannot be decoded
     │   └── LabelMismatchError              classes that differ from the adapter's
     ├── TrainingError
+    │   ├── DivergenceError                 the loss became infinite or NaN
     │   └── ResumeError                     a checkpoint that cannot be continued
     ├── HubError
     │   ├── HubNameError                    a repository name or revision that is not valid
@@ -159,6 +160,7 @@ from gatehub.errors._serving import (
 )
 from gatehub.errors._training import (
     DataError,
+    DivergenceError,
     LabelMismatchError,
     ResumeError,
     TrainingError,
@@ -182,6 +184,7 @@ __all__ = [
     "DeadlineError",
     "DeviceError",
     "DigestMismatchError",
+    "DivergenceError",
     "DuplicateKeyError",
     "EngineError",
     "ExecutionError",

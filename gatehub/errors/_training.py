@@ -21,5 +21,9 @@ class TrainingError(GatehubError, RuntimeError):
     """A training run cannot go on."""
 
 
+class DivergenceError(TrainingError):
+    """The loss of a run became infinite or NaN."""
+
+
 class ResumeError(TrainingError):
     """A checkpoint that cannot be continued with these settings."""

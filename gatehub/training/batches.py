@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from gatehub.backbone.images import ImageSource
-from gatehub.training.data import Examples
+from gatehub.errors import GatehubError, InputError, TrainingError
+from gatehub.training.examples import Examples
 
 Batch = tuple[Tensor, Tensor]
 
@@ -29,6 +31,10 @@ def training_batches(
     """Yield one epoch in random order: images (B, C, H, W) float32, classes (B,) int64.
 
     A last batch that is smaller is left out, unless it is the only one.
+
+    Raises:
+        GatehubError: an image cannot be decoded any more.
+        TrainingError: a worker died.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(examples))
     dataset = _Drawn(examples, transform, seed=(seed, epoch))
@@ -38,8 +44,9 @@ def training_batches(
         sampler=order.tolist(),
         drop_last=len(examples) >= batch_size,
         num_workers=workers,
+        collate_fn=_collate,
     )
-    yield from cast(Iterator[Batch], loader)
+    return _read(loader)
 
 
 def evaluation_batches(
@@ -49,10 +56,14 @@ def evaluation_batches(
     batch_size: int = 64,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield all examples in their order: images (B, C, H, W) float32, classes (B,) int64."""
+    """Yield all examples in their order: images (B, C, H, W) float32, classes (B,) int64.
+
+    The errors are those of `training_batches`.
+    """
     dataset = _Drawn(examples, transform, seed=None)
-    loader = DataLoader(dataset, batch_size=batch_size, num_workers=workers)
-    yield from cast(Iterator[Batch], loader)
+    return _read(
+        DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=_collate)
+    )
 
 
 def count_batches(examples: Examples, batch_size: int) -> int:
@@ -60,7 +71,40 @@ def count_batches(examples: Examples, batch_size: int) -> int:
     return max(1, len(examples) // batch_size)
 
 
-class _Drawn(Dataset[tuple[Tensor, int]]):
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Why an image gives no tensor. What is raised in a worker would arrive as its traceback."""
+
+    message: str
+    hint: str | None
+
+
+_Item = tuple[Tensor, int] | _Failed
+
+
+def _collate(items: list[_Item]) -> Batch | _Failed:
+    for item in items:
+        if isinstance(item, _Failed):
+            return item
+    return cast(Batch, default_collate(items))
+
+
+def _read(loader: DataLoader[_Item]) -> Iterator[Batch]:
+    try:
+        for batch in cast(Iterator[Batch | _Failed], loader):
+            if isinstance(batch, _Failed):
+                raise InputError(batch.message, hint=batch.hint)
+            yield batch
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise TrainingError(
+            "A process that decodes images was killed, perhaps for lack of memory.",
+            hint="Use fewer workers; 0 decodes in this process.",
+        ) from error
+
+
+class _Drawn(Dataset[_Item]):
     """Examples as tensors; with a seed, whatever the transform draws depends on it alone."""
 
     def __init__(
@@ -77,10 +121,14 @@ class _Drawn(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> _Item:
         if self._seed is not None:
             seed_everything(*self._seed, index)
-        return self._transform(self._examples.sources[index]), self._examples.targets[index]
+        try:
+            image = self._transform(self._examples.sources[index])
+        except GatehubError as error:
+            return _Failed(error.message, error.hint)
+        return image, self._examples.targets[index]
 
 
 def seed_everything(*parts: int) -> None:

@@ -99,6 +99,12 @@ def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint 
         ) from error
     for name, value in json.loads(json.dumps(dict(settings))).items():
         before = state["settings"].get(name)
+        if before != value and name == "data_digest":
+            raise ResumeError(
+                f"The run in '{folder}' was trained on other images: names, classes or sizes are "
+                "not what they were.",
+                hint=f"Put them back as they were, or remove '{folder}' and start again.",
+            )
         if before != value:
             raise ResumeError(
                 f"The run in '{folder}' has {name} = {before!r}, but {value!r} is asked for now.",

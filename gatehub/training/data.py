@@ -5,69 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from gatehub.adapter.names import check_line
-from gatehub.backbone.images import open_image
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import DataError
+from gatehub.training.examples import Examples, digest_images, make_examples
 from gatehub.training.sources import LeftOut, Picture, Source, name_some, read_source
 from gatehub.training.sources.decoding import take_readable
-from gatehub.training.split import Sides, check_split, divide, stratified_order
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Examples:
-    """Images with their classes, decoded when asked for.
-
-    Attributes:
-        names: one for each image: a path as the source spells it, or `digits/123`.
-        targets: for each image, the index of its class in `ImageData.labels`.
-        sources: for each image, its file or its (H, W, 3) uint8 pixels.
-    """
-
-    names: tuple[str, ...]
-    targets: tuple[int, ...]
-    sources: tuple[Path | NDArray[np.uint8], ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def image(self, index: int) -> Image.Image:
-        """Decode one image to 8-bit RGB, by the rules of a new adapter.
-
-        A task's own rules may differ: `Preprocessing.transform` takes `sources[index]` as it is.
-
-        Raises:
-            InputError: the file has become unreadable since the data was loaded.
-        """
-        return open_image(self.sources[index])
-
-    def sample(self, count: int, *, seed: int) -> Examples:
-        """Return at most `count` of the examples, in their order, every class in proportion."""
-        if count >= len(self):
-            return self
-        chosen = sorted(stratified_order(self.targets, self.names, seed=seed)[:count])
-        return Examples(
-            names=tuple(self.names[i] for i in chosen),
-            targets=tuple(self.targets[i] for i in chosen),
-            sources=tuple(self.sources[i] for i in chosen),
-        )
-
+from gatehub.training.split import (
+    Sides,
+    SplitSettings,
+    check_split,
+    divide,
+)
 
 _NO_EXAMPLES = Examples(names=(), targets=(), sources=())
-
-
-class SplitSettings(TypedDict):
-    """What decides how a source is divided; see `load_data`."""
-
-    seed: int
-    val_fraction: float
-    train_images: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,6 +46,10 @@ class ImageData:
     split: SplitSettings
     test: Examples = _NO_EXAMPLES
     extremes: tuple[tuple[int, int], tuple[int, int]] | None = None
+
+    def digest(self) -> str:
+        """Return a SHA-256 of what is learned from and validated on; see `digest_images`."""
+        return digest_images({"train": self.train, "val": self.val}, self.labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -263,13 +219,3 @@ def load_data(
     """
     listing = list_data(source, seed=seed, val_fraction=val_fraction, train_images=train_images)
     return listing.decode(skip_bad=skip_bad, preprocessing=preprocessing, progress=progress)
-
-
-def make_examples(pictures: Sequence[Picture], labels: Sequence[str]) -> Examples:
-    """Return pictures with the places of their classes in `labels`, which has them all."""
-    index = {label: i for i, label in enumerate(labels)}
-    return Examples(
-        names=tuple(picture.name for picture in pictures),
-        targets=tuple(index[picture.label] for picture in pictures),
-        sources=tuple(picture.image for picture in pictures),
-    )

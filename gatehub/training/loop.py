@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gatehub.errors import TrainingError
+from gatehub.errors import DivergenceError, ResumeError
 from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import (
     count_batches,
@@ -20,10 +20,15 @@ from gatehub.training.batches import (
     seed_everything,
     training_batches,
 )
-from gatehub.training.checkpoint import Checkpoint, EpochRecord, read_checkpoint, write_checkpoint
+from gatehub.training.checkpoint import (
+    Checkpoint,
+    EpochRecord,
+    read_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
 from gatehub.training.data import ImageData
 from gatehub.training.evaluation import Evaluation, evaluate
-from gatehub.training.linear_probe import weigh_head
 from gatehub.training.optimiser import (
     decay_gates,
     make_optimiser,
@@ -32,6 +37,7 @@ from gatehub.training.optimiser import (
 )
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices, begin
+from gatehub.training.start.linear_probe import weigh_head
 
 MAX_GRADIENT_NORM = 5.0
 
@@ -96,16 +102,18 @@ def fit(
         observer: is told of the start, of steps and of epochs.
 
     Raises:
-        ResumeError: the checkpoint is of another run.
-        TrainingError: the loss became infinite or NaN.
+        ResumeError: the checkpoint is of another run, or of more epochs.
+        DivergenceError: the loss became infinite or NaN; the checkpoint is gone.
+        TrainingError: the backbone's features are not finite, or a process that decodes died.
+        InputError: an image cannot be decoded any more.
     """
     sample = data.val.sample(recipe.val_images, seed=recipe.seed)
     # Decoded once: the same images are looked at after each epoch.
     watched = list(evaluation_batches(sample, model.preprocessing.transform(), workers=workers))
     checkpoint = read_checkpoint(folder, settings) if resume else None
     if checkpoint is not None:
-        choices = Choices(**checkpoint.chosen)
         history = list(checkpoint.history)
+        choices = _lengthen(Choices(**checkpoint.chosen), recipe, done=history[-1].epoch)
         first: Mapping[str, Tensor] = _select(_START, checkpoint.tensors)
         best: Mapping[str, Tensor] = _select(_BEST, checkpoint.tensors) or first
         penalties: Mapping[str, Tensor] = _select(_PENALTY, checkpoint.tensors)
@@ -126,18 +134,23 @@ def fit(
             since = history[-1].epoch - choose_epoch(history)
             if since >= recipe.patience:
                 break
-        loss = _run_epoch(
-            model,
-            optimiser,
-            data,
-            recipe,
-            choices,
-            penalties,
-            epoch=epoch,
-            workers=workers,
-            on_step=None if observer is None else lambda done: observer.on_step(done, steps),
-        )
-        measured = evaluate(model, watched)
+        try:
+            loss = _run_epoch(
+                model,
+                optimiser,
+                data,
+                recipe,
+                choices,
+                penalties,
+                epoch=epoch,
+                workers=workers,
+                on_step=None if observer is None else lambda done: observer.on_step(done, steps),
+            )
+            measured = evaluate(model, watched)
+            _check_finite(measured.loss, f"on the validation images after epoch {epoch}", choices)
+        except DivergenceError:
+            remove_checkpoint(folder)  # it leads to the same end, at rates that are to be lowered
+            raise
         record = _record(epoch, loss, measured)
         history.append(record)
         kept = choose_epoch(history, keep=recipe.keep)
@@ -165,6 +178,27 @@ def fit(
         kept=choose_epoch(history, keep=recipe.keep),
         start=first,
     )
+
+
+def _lengthen(choices: Choices, recipe: Recipe, *, done: int) -> Choices:
+    """Return the choices of a run that is continued, with as many epochs as are asked for now."""
+    if recipe.epochs is None:
+        return choices
+    if recipe.epochs < done:
+        raise ResumeError(
+            f"{done} epochs are done, more than the {recipe.epochs} that are asked for.",
+            hint=f"Ask for {done} or more.",
+        )
+    return replace(choices, epochs=recipe.epochs)
+
+
+def _check_finite(loss: float, where: str, choices: Choices) -> None:
+    if not math.isfinite(loss):
+        raise DivergenceError(
+            f"The loss became {loss} {where}.",
+            hint=f"Lower gate_rate (now {choices.gate_rate:g}) or head_rate (now "
+            f"{choices.head_rate:g}).",
+        )
 
 
 def _record(epoch: int, train_loss: float | None, measured: Evaluation) -> EpochRecord:
@@ -223,12 +257,7 @@ def _run_epoch(
         loss = F.cross_entropy(
             model(images.to(device)), targets.to(device), label_smoothing=recipe.label_smoothing
         )
-        if not math.isfinite(loss.item()):
-            raise TrainingError(
-                f"The loss became {loss.item()} in epoch {epoch}, step {index + 1}.",
-                hint=f"Lower the rates (gate_rate is {choices.gate_rate}, norm_rate "
-                f"{choices.norm_rate}, head_rate {choices.head_rate}).",
-            )
+        _check_finite(loss.item(), f"in epoch {epoch}, step {index + 1}", choices)
         optimiser.zero_grad()
         (loss + weigh_head(model, penalties)).backward()
         trained = [p for group in optimiser.param_groups for p in group["params"]]

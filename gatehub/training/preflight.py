@@ -18,9 +18,16 @@ from gatehub.gates.policy import AUTO
 
 
 def check_settings(
-    *, task: str, gates: str, norm: str, start: str | None, dtype: str, workers: int = 0
+    *,
+    task: str,
+    gates: str,
+    norm: str,
+    start: str | None,
+    dtype: str,
+    batch_size: int,
+    workers: int = 0,
 ) -> None:
-    """Refuse what no backbone and no data could make right; see `train_adapter`.
+    """Refuse what no backbone and no data could make right; see `train_adapter` and `Recipe`.
 
     Raises:
         GatehubError: a bad name, kind, mode, stage, dtype or number of workers.
@@ -33,6 +40,12 @@ def check_settings(
     if gates != AUTO:
         parse_kind(gates)
     check_norm(norm)
+    if norm == "stats" and batch_size == 1:
+        raise TrainingError(
+            "With norm 'stats', layers are normalised by the statistics of each batch, and the "
+            "batch size is 1; expected 2 or more.",
+            hint="Take larger batches (batch_size), or norm 'affine'.",
+        )
     if start == "":
         raise SiteError("The first gated stage is ''; expected a stage's name, such as 'layer3'.")
     check_dtype(dtype)

@@ -44,7 +44,7 @@ class Recipe:
             `defaults.STEPS` steps, see `choose_epochs`.
         batch_size: images a step.
         gate_rate: peak learning rate of the gates; None for one that is found, see
-            `gatehub.training.rates`.
+            `gatehub.training.start.rates`.
         norm_rate: peak learning rate of the normalisation values; None for that of the gates where
             it is given, else for one that is found.
         head_rate: peak learning rate of the head; None for one that is found.

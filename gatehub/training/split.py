@@ -11,9 +11,18 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from gatehub.errors import DataError
 from gatehub.training.sources import Picture, name_some
+
+
+class SplitSettings(TypedDict):
+    """What decides how a source is divided; see `gatehub.training.data.load_data`."""
+
+    seed: int
+    val_fraction: float
+    train_images: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

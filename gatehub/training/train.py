@@ -56,6 +56,7 @@ def recorded_settings(data: ImageData) -> dict[str, str | int | float | None]:
     """Return what an adapter remembers of the data it was trained on."""
     return {
         "data": data.source,
+        "data_digest": data.digest(),
         "train_count": len(data.train),
         "val_count": len(data.val),
         "split_seed": data.split["seed"],
@@ -98,21 +99,30 @@ def train_adapter(
         start: see `attach_gates`.
         dtype: how gates are stored; see `Adapter.save`.
         image_rules: how files become pictures, recorded in the adapter; None for the backbone's.
-        resume: continue an interrupted run; without one, begin.
+        resume: continue an interrupted run, for more epochs too; without one, begin.
         force: replace an adapter of another task, too.
         workers: processes that decode images beside this one.
         observer: is told of steps and epochs.
 
     Raises:
-        ResumeError: there is an interrupted run and `resume` is False, or it has other settings.
+        ResumeError: there is an interrupted run and `resume` is False, or it has other settings
+            or other images.
         AdapterExistsError: something else is at `out`: no adapter, or another task's.
-        TrainingError: the loss became infinite or NaN, another run trains into `out`, or nothing
-            can be written there.
+        DivergenceError: the loss became infinite or NaN.
+        TrainingError: another run trains into `out`, or nothing can be written there.
         GatehubError: a bad name, kind, mode or stage.
     """
     began = time.monotonic()
-    check_settings(task=task, gates=gates, norm=norm, start=start, dtype=dtype, workers=workers)
     recipe = recipe or Recipe()
+    check_settings(
+        task=task,
+        gates=gates,
+        norm=norm,
+        start=start,
+        dtype=dtype,
+        batch_size=recipe.batch_size,
+        workers=workers,
+    )
     claim = claim_destination(out, task=task, data=data.source, resume=resume, force=force)
     with claim as place:
         seed_everything(recipe.seed)
@@ -125,6 +135,8 @@ def train_adapter(
             "gates": gates,
             **asdict(recipe),
         }
+        # The images may lie elsewhere when a run is continued, and it may do more epochs.
+        lasting = {k: v for k, v in settings.items() if k not in ("data", "epochs")}
         check_storable(Adapter.from_model(model, task=task, training=settings))
         fitted = fit(
             model,
@@ -132,7 +144,7 @@ def train_adapter(
             recipe,
             folder=place.work,
             settings={
-                **settings,
+                **lasting,
                 "task": task,
                 "labels": list(data.labels),
                 "start": start,

@@ -119,3 +119,11 @@ def test_a_part_of_lent_memory_is_copied_as_it_lies() -> None:
     assert copied.stride() == part.stride()
     assert copied.untyped_storage().data_ptr() != lender.untyped_storage().data_ptr()
     assert own_tensor(part, set()) is part
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_of_a_broken_run_are_refused(value: float) -> None:
+    model = make_backbone().model
+    model.get_parameter("layer2.0.conv1.weight").data[0, 0, 1, 1] = value
+    with pytest.raises(BackboneError, match=r"'layer2\.0\.conv1\.weight' .* holds NaN or infinity"):
+        Backbone(model)

@@ -242,6 +242,7 @@ def test_ctrl_c_leaves_a_run_to_continue(digits: Path, gatehub: Gatehub, tmp_pat
         rest = process.stderr.read()
     assert process.returncode == 130
     assert "Interrupted" in rest
+    assert "give the same command with --resume" in rest
     assert "Traceback" not in rest
     assert not out.exists()
     refused = gatehub(*train)

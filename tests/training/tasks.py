@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gatehub.training.data import Examples, ImageData
+from gatehub.training.data import ImageData
+from gatehub.training.examples import Examples
 
 LABELS = ("blue", "green", "red")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gatehub.backbone.images import ImageSource, open_image
+from gatehub.errors import InputError, TrainingError
 from gatehub.training.batches import count_batches, evaluation_batches, training_batches
+from gatehub.training.examples import Examples
+from tests.training.images import numbered, write_images
 from tests.training.tasks import colour_data
 
 
@@ -62,3 +70,41 @@ def test_evaluation_keeps_the_order() -> None:
     examples = colour_data(train=20).train
     targets = torch.cat([t for _, t in evaluation_batches(examples, to_tensor, batch_size=6)])
     assert tuple(targets.tolist()) == examples.targets
+
+
+class Vanishing:
+    """A transform of files, one of which has gone."""
+
+    def __call__(self, source: ImageSource) -> Tensor:
+        return to_tensor(open_image(source))
+
+
+class Killing:
+    """A transform whose process is killed, as the kernel does where memory is short."""
+
+    def __call__(self, source: ImageSource) -> Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_vanishes_is_named_in_a_sentence(tmp_path: Path, workers: int) -> None:
+    photos = write_images(tmp_path, *numbered("a", 8))
+    files = tuple(photos / name for name in numbered("a", 8))
+    examples = Examples(names=tuple(map(str, files)), targets=(0,) * 8, sources=files)
+    files[5].unlink()
+    batches = evaluation_batches(examples, Vanishing(), batch_size=2, workers=workers)
+    with pytest.raises(InputError) as refused:
+        list(batches)
+    assert "5.png" in refused.value.message
+    assert "Traceback" not in str(refused.value)
+    assert "\n" not in refused.value.message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_worker_that_is_killed_is_told_in_a_sentence() -> None:
+    batches = evaluation_batches(colour_data(train=8).train, Killing(), batch_size=2, workers=1)
+    with pytest.raises(TrainingError, match=r"images was killed.* Use fewer workers"):
+        list(batches)

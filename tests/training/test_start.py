@@ -12,17 +12,17 @@ from gatehub.gates.attach import GatedModel, attach_gates
 from gatehub.training.batches import evaluation_batches
 from gatehub.training.checkpoint import EpochRecord
 from gatehub.training.evaluation import evaluate
-from gatehub.training.linear_probe import (
+from gatehub.training.loop import choose_epoch
+from gatehub.training.recipe import Recipe
+from gatehub.training.start import begin
+from gatehub.training.start.linear_probe import (
     fit_probe,
     list_penalties,
     probe_head,
     set_head,
     weigh_head,
 )
-from gatehub.training.loop import choose_epoch
-from gatehub.training.rates import find_rates
-from gatehub.training.recipe import Recipe
-from gatehub.training.start import begin
+from gatehub.training.start.rates import find_rates
 from tests.tiny import make_backbone
 from tests.training.tasks import LABELS, colour_data
 

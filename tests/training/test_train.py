@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -19,16 +20,24 @@ from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
 from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import AdapterExistsError, ResumeError, TrainingError, UnsafeNameError
+from gatehub.errors import (
+    AdapterExistsError,
+    DivergenceError,
+    ResumeError,
+    TrainingError,
+    UnsafeNameError,
+)
 from gatehub.gates.fold import fold
+from gatehub.training import loop
 from gatehub.training.batches import evaluation_batches
 from gatehub.training.checkpoint import EpochRecord, work_folder
 from gatehub.training.data import ImageData, load_data
-from gatehub.training.evaluation import evaluate
+from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices
 from gatehub.training.train import TrainReport, train_adapter
 from tests.tiny import make_backbone
+from tests.training.images import numbered, write_images
 from tests.training.tasks import colour_data
 
 # The tasks are so easy that the start would be best.
@@ -203,9 +212,104 @@ def test_a_damaged_checkpoint_is_named(tiny_backbone: Backbone, tmp_path: Path) 
 
 def test_a_diverged_run_says_so(tiny_backbone: Backbone, tmp_path: Path) -> None:
     recipe = Recipe(epochs=4, batch_size=16, gate_rate=1e30)
-    with pytest.raises(TrainingError, match=r"The loss became .* in epoch 1.*Lower the rates"):
+    with pytest.raises(DivergenceError, match=r"The loss became nan in epoch .*Lower gate_rate"):
         run(tiny_backbone, tmp_path / "a", recipe=recipe)
-    assert not (tmp_path / "a").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_diverged_run_leaves_is_not_in_the_way(
+    tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The validation loss, too, ends a run; and then its checkpoint is of no use."""
+    measured, calls = loop.evaluate, 0
+
+    def diverge(*arguments: Any) -> Evaluation:
+        nonlocal calls
+        calls += 1
+        found = measured(*arguments)
+        return replace(found, loss=math.nan) if calls == 2 else found
+
+    monkeypatch.setattr(loop, "evaluate", diverge)
+    with pytest.raises(DivergenceError, match="nan on the validation images after epoch 2"):
+        run(tiny_backbone, tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    run(tiny_backbone, tmp_path / "a", recipe=replace(RECIPE, gate_rate=0.001))
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = make_backbone().model
+    model.get_buffer("bn1.running_mean")[0] = math.nan
+    with pytest.raises(TrainingError, match="its layer 'fc' for the training images holds NaN"):
+        run(Backbone(model), tmp_path / "a")
+
+
+def test_statistics_of_single_images_are_refused(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, batch_size=1)
+    with pytest.raises(TrainingError, match="the batch size is 1; expected 2 or more"):
+        run(tiny_backbone, tmp_path / "a", recipe=recipe, norm="stats")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    names = (*numbered("cat", 10), *numbered("dog", 10))
+    return write_images(tmp_path / "here" / "photos", *names)
+
+
+def start_run(backbone: Backbone, photos: Path, out: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_on(backbone, photos, out, observer=CutOff(2))
+
+
+def run_on(backbone: Backbone, photos: str | Path, out: Path, **options: object) -> TrainReport:
+    options = {"recipe": RECIPE, "task": "pets", **options}
+    return train_adapter(backbone, load_data(photos), out, **options)  # type: ignore[arg-type]
+
+
+def test_a_run_goes_on_with_its_own_images_alone(
+    tiny_backbone: Backbone, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "pets"
+    start_run(tiny_backbone, photos, out)
+    (photos / "cat" / "0.png").rename(photos / "cat" / "zero.png")
+    with pytest.raises(ResumeError, match=r"trained on other images: names, .*Put them back"):
+        run_on(tiny_backbone, photos, out, resume=True)
+    (photos / "cat" / "zero.png").rename(photos / "cat" / "0.png")
+    Image.new("RGB", (64, 64), "blue").save(photos / "cat" / "1.png")
+    with pytest.raises(ResumeError, match="trained on other images"):
+        run_on(tiny_backbone, photos, out, resume=True)
+    assert work_folder(out).exists()
+
+
+def test_a_run_goes_on_wherever_its_images_lie(
+    tiny_backbone: Backbone, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_on(tiny_backbone, photos, tmp_path / "whole")
+    start_run(tiny_backbone, photos, tmp_path / "cut")
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "there")
+    run_on(tiny_backbone, "photos/", tmp_path / "cut", resume=True)
+    same = (contents(folder)["gates.safetensors"] for folder in (whole.folder, tmp_path / "cut"))
+    assert next(same) == next(same)
+
+
+def test_a_run_goes_on_for_more_epochs(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "colours"
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_backbone, out, observer=CutOff(3))
+    with pytest.raises(ResumeError, match=r"3 epochs are done, more than the 2 .*Ask for 3"):
+        run(tiny_backbone, out, resume=True, recipe=replace(RECIPE, epochs=2))
+    report = run(tiny_backbone, out, resume=True, recipe=replace(RECIPE, epochs=6))
+    assert report.epochs == 6
+    assert report.adapter.config.training["epochs"] == 6
+
+
+def test_a_run_that_is_continued_remembers_its_epochs(
+    tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    out = tmp_path / "colours"
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_backbone, out, observer=CutOff(1))
+    assert run(tiny_backbone, out, resume=True, recipe=replace(RECIPE, epochs=None)).epochs == 4
 
 
 def test_what_cannot_be_saved_is_refused_before_training(

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from gatehub.adapter import Adapter
 from gatehub.errors import DataError, LabelMismatchError
-from gatehub.training.data import Examples, SplitSettings, make_examples
+from gatehub.training.examples import Examples, digest_images, make_examples
 from gatehub.training.sources import Picture, name_some, read_source
 from gatehub.training.sources.decoding import take_readable
 from gatehub.training.sources.pictures import LeftOut, spell_label
-from gatehub.training.split import divide
+from gatehub.training.split import SplitSettings, divide
 
 ALL = "all"
 SIDES = ("train", "val", "test")
@@ -94,7 +94,7 @@ def select_images(
     if not pictures:
         raise DataError(f"None of the {len(readable.skipped)} images of {source} can be read.")
     replayed = recorded.replay(pictures, labels, found.default_train_images)
-    known = replayed is not None and recorded.names(source)
+    known = replayed is not None and (recorded.digest is not None or recorded.names(source))
     split = split or ("val" if known else ALL)
     parts: dict[str, Sequence[Picture]] = {
         side: of_it
@@ -130,10 +130,12 @@ class _Recorded:
         data: the source, or its last name where it was pushed to a hub; None if unknown.
         train_count: how many images it was trained on.
         val_count: how many it was validated on.
+        digest: see `digest_images`; None in adapters that do not say.
         settings: how the source was divided; see `load_data`.
     """
 
     data: str | None
+    digest: str | None
     train_count: int | None
     val_count: int | None
     settings: SplitSettings
@@ -143,10 +145,11 @@ class _Recorded:
         training = adapter.config.training
         seed, share = training.get("split_seed"), training.get("split_val_fraction")
         count = training.get("split_train_images")
-        data = training.get("data")
+        data, digest = training.get("data"), training.get("data_digest")
         train_count, val_count = training.get("train_count"), training.get("val_count")
         return cls(
             data=data if isinstance(data, str) else None,
+            digest=digest if isinstance(digest, str) else None,
             train_count=train_count if isinstance(train_count, int) else None,
             val_count=val_count if isinstance(val_count, int) else None,
             settings=SplitSettings(
@@ -173,7 +176,9 @@ class _Recorded:
     def replay(
         self, pictures: Sequence[Picture], labels: Sequence[str], default_train_images: int | None
     ) -> dict[str, list[Picture]] | None:
-        """Divide pictures as the data was divided; None if they are others, by classes and numbers.
+        """Divide pictures as the data was divided; None if they are others.
+
+        By their digest, or by classes and numbers where the adapter has none.
 
         Returns:
             The images of "train" and of "val".
@@ -192,7 +197,12 @@ class _Recorded:
             return None
         if (len(sides.train), len(sides.val)) != (self.train_count, self.val_count):
             return None
-        return {"train": sides.train, "val": sides.val}
+        parts = {"train": sides.train, "val": sides.val}
+        if self.digest is not None:
+            examples = {side: make_examples(part, labels) for side, part in parts.items()}
+            if digest_images(examples, labels) != self.digest:
+                return None
+        return parts
 
 
 def _check_labels(pictures: Sequence[Picture], labels: Sequence[str], source: str) -> None:

@@ -92,6 +92,7 @@ def test_eval_names_an_image_that_would_become_too_large(
     assert ran.status == 1
     assert "val/a/line.png. The first:" in ran.err
     assert "would be resized to 40 x 7200000" in ran.err
+    assert "leave them out with --skip-bad." in ran.err
     ran = gatehub("eval", adapter, "--data", pictures, "--skip-bad", "--format", "json")
     assert ran.json["images"] == 4
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from gatehub.backbone import Backbone
 from gatehub.training.batches import Batch, evaluation_batches
-from gatehub.training.data import Examples
 from gatehub.training.evaluation import evaluate
+from gatehub.training.examples import Examples
 from tests.training.tasks import colour_data
 
 

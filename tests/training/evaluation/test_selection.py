@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
@@ -137,11 +139,29 @@ def test_a_split_that_is_asked_for(trained: Trained, photos: Path, tmp_path: Pat
     assert counts(select_images(adapter, str(sides), split="val")) == ("val", 2, None)
     with pytest.raises(DataError, match=r"has no test images; it has train \(6\), val \(2\)"):
         select_images(adapter, str(sides), split="test")
-    # Another name, but the classes and the numbers of images are those of the training.
+
+
+def test_images_are_known_whatever_their_folder_is_called(
+    trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    adapter = trained(photos)
     photos.rename(tmp_path / "renamed")
     renamed = str(tmp_path / "renamed")
-    assert counts(select_images(adapter, renamed)) == ("all", 40, None)
-    assert counts(select_images(adapter, renamed, split="val")) == ("val", 8, None)
+    assert counts(select_images(adapter, renamed)) == ("val", 8, 0)
+    # An adapter of an earlier version knows names and numbers alone.
+    training = {k: v for k, v in adapter.config.training.items() if k != "data_digest"}
+    older = replace(adapter, config=replace(adapter.config, training=training))
+    assert counts(select_images(older, renamed)) == ("all", 40, None)
+    assert counts(select_images(older, renamed, split="val")) == ("val", 8, None)
+
+
+def test_other_images_under_the_same_names_are_told_apart(trained: Trained, photos: Path) -> None:
+    adapter = trained(photos)
+    Image.new("RGB", (64, 64), "blue").save(photos / "cat" / "7.png")
+    changed = select_images(adapter, str(photos))
+    assert counts(changed) == ("all", 40, None)
+    assert changed.remark is not None
+    assert "some of them may have trained it" in changed.remark
 
 
 @pytest.mark.parametrize("source", ["sklearn:digits", "glyphs:symbols"])

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import Tensor, nn
 
+from gatehub.errors import TrainingError
 from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import Batch
 
@@ -108,6 +109,9 @@ def probe_head(
 
     Returns:
         The best probes by cross-validation, and restrained ones.
+
+    Raises:
+        TrainingError: features that are not finite.
     """
     layers = _find_logit_layers(model)
     inputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
@@ -134,6 +138,12 @@ def probe_head(
     restrained: Probes = {}
     for name in layers:
         features, classes_seen = np.concatenate(inputs[name]), np.concatenate(targets)
+        if not np.isfinite(features).all():
+            raise TrainingError(
+                f"What the backbone gives its layer '{name}' for the training images holds NaN or "
+                "infinity; expected finite features.",
+                hint="Try the backbone on a few of the images; it may be broken.",
+            )
         best[name] = fit_probe(features, classes_seen, classes=len(model.labels), seed=seed)
         restrained[name] = fit_probe(
             features,

@@ -1,4 +1,4 @@
-"""How a run begins: the head as the linear probe, and what the recipe leaves open, chosen."""
+"""The start of a run, and the settings that are chosen for it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import Batch, count_batches, evaluation_batches
 from gatehub.training.data import ImageData
 from gatehub.training.evaluation import Evaluation, evaluate
-from gatehub.training.linear_probe import MAX_IMAGES, list_penalties, probe_head, set_head
-from gatehub.training.rates import IMAGES, find_rates
 from gatehub.training.recipe import Recipe
+from gatehub.training.start.linear_probe import MAX_IMAGES, list_penalties, probe_head, set_head
+from gatehub.training.start.rates import IMAGES, find_rates
 
 # How many times stronger the penalty of the head that is trained is than the best probe's.
 RESTRAINT = 30.0
