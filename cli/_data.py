@@ -144,5 +144,5 @@ def _describe_balance(images: ImageData, counts: Counter[int]) -> Iterator[str]:
         yield (
             f"That is a large imbalance: whoever always answers {big} is right for "
             f"{format_percent(share)} of the validation images, so the accuracy says little about "
-            "the small classes."
+            "the small classes. With --class-weights balanced every class counts alike."
         )

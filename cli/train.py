@@ -33,6 +33,24 @@ from gatehub.cli._output import (
     format_bytes,
     format_percent,
 )
+from gatehub.cli._recipe_options import (
+    AutoAugmentOption,
+    BatchSizeOption,
+    ClassWeights,
+    ClassWeightsOption,
+    ColorJitterOption,
+    EpochsOption,
+    GateRateOption,
+    HeadRateOption,
+    HflipOption,
+    Keep,
+    KeepOption,
+    LabelSmoothingOption,
+    MinCropOption,
+    PatienceOption,
+    ValImagesOption,
+    WarmupOption,
+)
 from gatehub.training import defaults
 
 if TYPE_CHECKING:
@@ -45,13 +63,6 @@ class Method(str, Enum):
     """How an adapter is trained."""
 
     gates = "gates"
-
-
-class Keep(str, Enum):
-    """Which epoch's values an adapter gets."""
-
-    best = "best"
-    last = "last"
 
 
 def register(app: typer.Typer) -> None:
@@ -83,54 +94,20 @@ def train(
     start: Annotated[
         str | None, typer.Option("--start", help="First gated stage, such as layer3.")
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            "--epochs",
-            min=1,
-            help=f"Passes over the training images; as many as make {defaults.STEPS} steps if not "
-            "given.",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images in a step.")
-    ] = defaults.BATCH_SIZE,
-    gate_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--gate-rate",
-            help="Peak learning rate of gates and norm values; found on the images if not given.",
-        ),
-    ] = None,
-    head_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--head-rate", help="Peak learning rate of the head; found on the images if not given."
-        ),
-    ] = None,
-    keep: Annotated[
-        Keep,
-        typer.Option(
-            "--keep",
-            help="The epoch best on the validation images, the start included, or the last.",
-        ),
-    ] = Keep.best,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            "--patience", min=1, metavar="N", help="Stop after N epochs without a better one."
-        ),
-    ] = None,
-    hflip: Annotated[
-        float,
-        typer.Option("--hflip", help="Probability of mirroring an image; 0.5 suits photos."),
-    ] = defaults.HFLIP,
-    auto_augment: Annotated[
-        str,
-        typer.Option(
-            "--auto-augment", help="timm's augmentation policy, such as rand-m6-n2; none if empty."
-        ),
-    ] = defaults.AUTO_AUGMENT,
+    epochs: EpochsOption = None,
+    batch_size: BatchSizeOption = defaults.BATCH_SIZE,
+    gate_rate: GateRateOption = None,
+    head_rate: HeadRateOption = None,
+    warmup: WarmupOption = defaults.WARMUP,
+    label_smoothing: LabelSmoothingOption = defaults.LABEL_SMOOTHING,
+    class_weights: ClassWeightsOption = ClassWeights.none,
+    keep: KeepOption = Keep.best,
+    patience: PatienceOption = None,
+    val_images: ValImagesOption = defaults.VAL_IMAGES,
+    min_crop: MinCropOption = defaults.MIN_CROP,
+    hflip: HflipOption = defaults.HFLIP,
+    auto_augment: AutoAugmentOption = defaults.AUTO_AUGMENT,
+    color_jitter: ColorJitterOption = defaults.COLOR_JITTER,
     seed: Annotated[
         int,
         typer.Option("--seed", min=0, help="The same seed gives the same adapter, bit for bit."),
@@ -196,10 +173,16 @@ def train(
         batch_size=batch_size,
         gate_rate=gate_rate,
         head_rate=head_rate,
-        hflip=hflip,
-        auto_augment=auto_augment,
+        warmup=warmup,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights.value,
         keep=keep.value,
         patience=patience,
+        val_images=val_images,
+        min_crop=min_crop,
+        hflip=hflip,
+        auto_augment=auto_augment,
+        color_jitter=color_jitter,
         seed=seed,
     )
     check_split(seed=seed, val_fraction=val_fraction, train_images=train_images)

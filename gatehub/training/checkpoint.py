@@ -29,12 +29,14 @@ class EpochRecord:
         train_loss: mean over the steps, in nats, with label smoothing; None for the start.
         val_loss: mean over the validation images that were looked at, in nats.
         val_accuracy: a fraction of them.
+        val_recall: mean over the classes of the fraction that is found.
     """
 
     epoch: int
     train_loss: float | None
     val_loss: float
     val_accuracy: float
+    val_recall: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

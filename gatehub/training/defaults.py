@@ -4,5 +4,10 @@ from __future__ import annotations
 
 STEPS = 240  # where no number of epochs is given
 BATCH_SIZE = 32
+WARMUP = 0.3
+LABEL_SMOOTHING = 0.0
+VAL_IMAGES = 500
+MIN_CROP = 0.7
 HFLIP = 0.0
 AUTO_AUGMENT = ""
+COLOR_JITTER = 0.0

@@ -1,15 +1,13 @@
-"""The training loop: AdamW on what is the task's own; a checkpoint an epoch; the best is kept."""
+"""The training loop: a checkpoint an epoch; the best is kept."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gatehub.errors import DivergenceError, ResumeError
@@ -17,8 +15,6 @@ from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import (
     count_batches,
     evaluation_batches,
-    seed_everything,
-    training_batches,
 )
 from gatehub.training.checkpoint import (
     Checkpoint,
@@ -30,16 +26,13 @@ from gatehub.training.checkpoint import (
 from gatehub.training.data import ImageData
 from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.optimiser import (
-    decay_gates,
     make_optimiser,
     read_state,
     restore_state,
 )
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices, begin
-from gatehub.training.start.linear_probe import weigh_head
-
-MAX_GRADIENT_NORM = 5.0
+from gatehub.training.steps import check_finite, train_epoch
 
 _MODEL, _START, _BEST = "model.", "start.", "best."
 _PENALTY, _OPTIMISER = "penalty.", "optimiser."
@@ -131,11 +124,11 @@ def fit(
     steps = choices.epochs * count_batches(data.train, recipe.batch_size)
     for epoch in range(len(history), choices.epochs + 1):
         if recipe.patience is not None:
-            since = history[-1].epoch - choose_epoch(history)
+            since = history[-1].epoch - choose_epoch(history, by=recipe.compared_by)
             if since >= recipe.patience:
                 break
         try:
-            loss = _run_epoch(
+            loss = train_epoch(
                 model,
                 optimiser,
                 data,
@@ -147,13 +140,13 @@ def fit(
                 on_step=None if observer is None else lambda done: observer.on_step(done, steps),
             )
             measured = evaluate(model, watched)
-            _check_finite(measured.loss, f"on the validation images after epoch {epoch}", choices)
+            check_finite(measured.loss, f"on the validation images after epoch {epoch}", choices)
         except DivergenceError:
             remove_checkpoint(folder)  # it leads to the same end, at rates that are to be lowered
             raise
         record = _record(epoch, loss, measured)
         history.append(record)
-        kept = choose_epoch(history, keep=recipe.keep)
+        kept = choose_epoch(history, keep=recipe.keep, by=recipe.compared_by)
         if kept == epoch:
             best = _copy(model)
         checkpoint = Checkpoint(
@@ -175,7 +168,7 @@ def fit(
     return Fitted(
         choices=choices,
         history=history,
-        kept=choose_epoch(history, keep=recipe.keep),
+        kept=choose_epoch(history, keep=recipe.keep, by=recipe.compared_by),
         start=first,
     )
 
@@ -192,85 +185,32 @@ def _lengthen(choices: Choices, recipe: Recipe, *, done: int) -> Choices:
     return replace(choices, epochs=recipe.epochs)
 
 
-def _check_finite(loss: float, where: str, choices: Choices) -> None:
-    if not math.isfinite(loss):
-        raise DivergenceError(
-            f"The loss became {loss} {where}.",
-            hint=f"Lower gate_rate (now {choices.gate_rate:g}) or head_rate (now "
-            f"{choices.head_rate:g}).",
-        )
-
-
 def _record(epoch: int, train_loss: float | None, measured: Evaluation) -> EpochRecord:
     return EpochRecord(
         epoch=epoch,
         train_loss=train_loss,
         val_loss=measured.loss,
         val_accuracy=measured.accuracy,
+        val_recall=measured.recall,
     )
 
 
-def choose_epoch(history: Sequence[EpochRecord], *, keep: str = "best") -> int:
+def choose_epoch(
+    history: Sequence[EpochRecord], *, keep: str = "best", by: str = "accuracy"
+) -> int:
     """Return the number of the epoch whose values are kept; the start, 0, is a candidate.
 
-    The best one is most often right on the validation images; of equals, the one with the least
+    The best one has the highest accuracy, or recall, on the validation images; of equals, the least
     loss. So an adapter is never below its start on the images that were looked at.
 
     Args:
         history: one record for the start and one for each epoch.
         keep: "best" or "last".
+        by: "accuracy" or "recall".
     """
     if keep == "last":
         return history[-1].epoch
-    return max(history, key=lambda record: (record.val_accuracy, -record.val_loss)).epoch
-
-
-def _run_epoch(
-    model: GatedModel,
-    optimiser: torch.optim.Optimizer,
-    data: ImageData,
-    recipe: Recipe,
-    choices: Choices,
-    penalties: Mapping[str, Tensor],
-    *,
-    epoch: int,
-    workers: int,
-    on_step: Callable[[int], None] | None,
-) -> float:
-    """Train for one epoch and return the mean loss, in nats."""
-    model.train()
-    device = next(model.parameters()).device
-    per_epoch = count_batches(data.train, recipe.batch_size)
-    batches = training_batches(
-        data.train,
-        recipe.augment(model.preprocessing),
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        epoch=epoch,
-        workers=workers,
-    )
-    total = 0.0
-    for index, (images, targets) in enumerate(batches):
-        step = (epoch - 1) * per_epoch + index
-        # The transforms seed the generators for each image, in whichever process they run.
-        seed_everything(recipe.seed, epoch, len(data.train) + index)
-        loss = F.cross_entropy(
-            model(images.to(device)), targets.to(device), label_smoothing=recipe.label_smoothing
-        )
-        _check_finite(loss.item(), f"in epoch {epoch}, step {index + 1}", choices)
-        optimiser.zero_grad()
-        (loss + weigh_head(model, penalties)).backward()
-        trained = [p for group in optimiser.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
-        share = recipe.rate_at(step, choices.epochs * per_epoch)
-        for group in optimiser.param_groups:
-            group["lr"] = share * group["peak"]
-        optimiser.step()
-        decay_gates(model, share * choices.gate_rate * recipe.gate_decay)
-        total += loss.item()
-        if on_step is not None:
-            on_step(step + 1)
-    return total / per_epoch
+    return max(history, key=lambda r: (getattr(r, f"val_{by}"), -r.val_loss)).epoch
 
 
 def _copy(model: GatedModel) -> dict[str, Tensor]:

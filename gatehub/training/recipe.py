@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +24,7 @@ _MAX_COUNT = 2**63  # what JSON readers and seeds can hold
 _MAX_JITTER = 100
 _COUNTED = {"epochs": 1, "batch_size": 1, "patience": 1, "val_images": 1, "seed": 0}
 _OPTIONAL = frozenset({"epochs", "gate_rate", "norm_rate", "head_rate", "patience"})
-KEPT = ("best", "last")
+_WORDS = {"keep": ("best", "last"), "class_weights": ("none", "balanced")}
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
 # Of a policy: how many operations, chains of them and links of a chain an image goes through.
 _COUNTS = ("n", "w", "d")
@@ -59,6 +60,8 @@ class Recipe:
         color_jitter: timm's strength of random brightness, contrast and saturation.
         keep: which epoch's values the adapter gets: the "best" on the validation images, of which
             the start is one, or the "last".
+        class_weights: "none" for every image alike; "balanced" for every class alike, however many
+            images it has, in the probe, in the loss, and where epochs are compared.
         patience: stop after so many epochs without a better one; None to do them all.
         val_images: after each epoch at most so many validation images are looked at, every class
             in proportion; the adapter's accuracy is measured on all of them.
@@ -76,15 +79,16 @@ class Recipe:
     head_rate: float | None = None
     gate_decay: float = 0.05
     head_decay: float = 0.0
-    warmup: float = 0.3
-    label_smoothing: float = 0.0
-    min_crop: float = 0.7
+    warmup: float = defaults.WARMUP
+    label_smoothing: float = defaults.LABEL_SMOOTHING
+    min_crop: float = defaults.MIN_CROP
     hflip: float = defaults.HFLIP
     auto_augment: str = defaults.AUTO_AUGMENT
-    color_jitter: float = 0.0
+    color_jitter: float = defaults.COLOR_JITTER
     keep: str = "best"
+    class_weights: str = "none"
     patience: int | None = None
-    val_images: int = 500
+    val_images: int = defaults.VAL_IMAGES
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -103,8 +107,9 @@ class Recipe:
             self._check_number(name, 1, "0 to below 1")
         if not isinstance(self.min_crop, int | float) or not 0 < self.min_crop <= 1:
             raise TrainingError(f"min_crop is {self.min_crop!r:.100}; expected above 0, at most 1.")
-        if self.keep not in KEPT:
-            raise TrainingError(f"keep is {self.keep!r:.100}; expected best or last.")
+        for name, words in _WORDS.items():
+            if (word := getattr(self, name)) not in words:
+                raise TrainingError(f"{name} is {word!r:.100}; expected {' or '.join(words)}.")
         self._check_policy()
 
     def _check_number(self, name: str, end: float, expected: str) -> None:
@@ -130,6 +135,26 @@ class Recipe:
                 f"auto_augment is {policy!r:.100}, which timm cannot apply: {reason}.",
                 hint="Such as rand-m6-n2, original, v0, 3a or augmix-m3-w3; leave it out for none.",
             ) from error
+
+    def weigh_classes(self, targets: Sequence[int], classes: int) -> list[float] | None:
+        """Return what an image of each class counts, 1 on average; None where all count alike.
+
+        Args:
+            targets: the class of each training image.
+            classes: how many there are; one without images counts nothing.
+        """
+        if self.class_weights == "none":
+            return None
+        counts = Counter(targets)
+        return [
+            len(targets) / (len(counts) * counts[index]) if counts[index] else 0.0
+            for index in range(classes)
+        ]
+
+    @property
+    def compared_by(self) -> str:
+        """What the best epoch has most of: "accuracy", or "recall" where classes count alike."""
+        return "accuracy" if self.class_weights == "none" else "recall"
 
     def choose_epochs(self, steps_per_epoch: int) -> int:
         """Return how many epochs there will be, for so many steps in each."""

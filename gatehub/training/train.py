@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 from gatehub.adapter import Adapter
@@ -164,12 +165,14 @@ def train_adapter(
 
         adapter, measured = measure()
         kept, start_accuracy = fitted.kept, fitted.history[0].val_accuracy
-        if len(data.val) > recipe.val_images or measured.accuracy < start_accuracy:
+        score = attrgetter(recipe.compared_by)
+        at_start = getattr(fitted.history[0], f"val_{recipe.compared_by}")
+        if len(data.val) > recipe.val_images or score(measured) < at_start:
             # The epoch was chosen on a sample, and before its values were rounded.
             put_tensors(model, fitted.start)
             first, first_measured = measure()
             start_accuracy = first_measured.accuracy
-            if recipe.keep == "best" and measured.accuracy < start_accuracy:
+            if recipe.keep == "best" and score(measured) < score(first_measured):
                 adapter, measured, kept = first, first_measured, 0
         adapter = adapter.with_probe(backbone, dtype=dtype)
         adapter = adapter.with_metrics({"accuracy": measured.accuracy, "loss": measured.loss})

@@ -38,6 +38,9 @@ PREPROCESSING = Preprocessing(
         ({"warmup": 1.0}, "warmup is 1.0; expected 0 to below 1"),
         ({"hflip": 1.5}, "hflip is 1.5"),
         ({"min_crop": 0.0}, "min_crop is 0.0"),
+        ({"keep": "first"}, "keep is 'first'; expected best or last"),
+        ({"class_weights": "heavy"}, "class_weights is 'heavy'; expected none or balanced"),
+        ({"class_weights": None}, "class_weights is None; expected none or balanced"),
         ({"epochs": 2.5}, "epochs is 2.5; expected 1 or more, a whole number"),
         ({"epochs": "3"}, "epochs is '3'"),
         ({"seed": True}, "seed is True"),
@@ -119,3 +122,12 @@ def test_images_are_opened_as_the_preprocessing_says() -> None:
 def test_epochs_follow_from_the_steps(per_epoch: int, epochs: int) -> None:
     assert Recipe().choose_epochs(per_epoch) == epochs
     assert Recipe(epochs=3).choose_epochs(per_epoch) == 3
+
+
+def test_balanced_classes_count_alike_and_an_image_1_on_average() -> None:
+    targets = [0] * 6 + [1] * 2 + [3] * 4
+    assert Recipe().weigh_classes(targets, 4) is None
+    weights = Recipe(class_weights="balanced").weigh_classes(targets, 4)
+    assert weights == pytest.approx([12 / 18, 2.0, 0.0, 1.0])
+    assert weights is not None
+    assert sum(weights[target] for target in targets) == pytest.approx(len(targets))

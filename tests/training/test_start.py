@@ -23,6 +23,7 @@ from gatehub.training.start.linear_probe import (
     weigh_head,
 )
 from gatehub.training.start.rates import find_rates
+from gatehub.training.steps import weigh_loss
 from tests.tiny import make_backbone
 from tests.training.tasks import LABELS, colour_data
 
@@ -81,8 +82,9 @@ def test_any_kind_of_head_starts_as_a_probe(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("labels", [LABELS, LABELS[:2]])
+@pytest.mark.parametrize("weights", [None, (2.0, 0.5, 0.5)])
 def test_the_start_is_where_loss_and_penalty_are_least(
-    tiny_backbone: Backbone, labels: tuple[str, ...]
+    tiny_backbone: Backbone, labels: tuple[str, ...], weights: tuple[float, ...] | None
 ) -> None:
     data = colour_data(60)
     chosen = [index for index, target in enumerate(data.train.targets) if target < len(labels)]
@@ -91,14 +93,17 @@ def test_the_start_is_where_loss_and_penalty_are_least(
     )
     images, targets = images[chosen], targets[chosen]
     model = attach_gates(tiny_backbone, labels=labels)
-    _, probes = probe_head(model, [(images, targets)], restraint=3.0)
+    counted = None if weights is None else torch.tensor(weights[: len(labels)])
+    _, probes = probe_head(
+        model, [(images, targets)], restraint=3.0, weights=None if counted is None else weights
+    )
     set_head(model, probes)
     penalties = list_penalties(probes)
     weight = model.head_parameters()["head.weight"]
 
     def slope(penalised: bool) -> float:
         model.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(images), targets)
+        loss = weigh_loss(model(images), targets, counted, 0.0)
         (loss + penalised * weigh_head(model, penalties)).backward()
         assert weight.grad is not None
         return float(weight.grad.norm())
@@ -153,8 +158,16 @@ def test_a_step_at_the_rate_that_was_found_goes_as_far_as_it_should(gates: str, 
 RATES = {"gates": "gate_rate", "norms": "norm_rate", "head": "head_rate"}
 
 
-def record(epoch: int, accuracy: float, loss: float) -> EpochRecord:
-    return EpochRecord(epoch=epoch, train_loss=1.0, val_loss=loss, val_accuracy=accuracy)
+def record(epoch: int, accuracy: float, loss: float, recall: float = 0.0) -> EpochRecord:
+    return EpochRecord(
+        epoch=epoch, train_loss=1.0, val_loss=loss, val_accuracy=accuracy, val_recall=recall
+    )
+
+
+def test_where_classes_count_alike_the_best_epoch_has_the_highest_recall() -> None:
+    history = [record(0, 0.9, 0.5, 0.5), record(1, 0.8, 0.6, 0.7), record(2, 0.7, 0.5, 0.7)]
+    assert choose_epoch(history, by=Recipe().compared_by) == 0
+    assert choose_epoch(history, by=Recipe(class_weights="balanced").compared_by) == 2
 
 
 def test_the_epoch_that_is_kept_is_never_below_the_start() -> None:

@@ -67,6 +67,10 @@ def run(backbone: Backbone, out: Path, **options: object) -> TrainReport:
     return train_adapter(backbone, colour_data(), out, **options)  # type: ignore[arg-type]
 
 
+def run_with(backbone: Backbone, data: ImageData, out: Path, *, recipe: Recipe) -> TrainReport:
+    return train_adapter(backbone, data, out, task="t", recipe=recipe)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -93,6 +97,22 @@ def test_no_adapter_is_below_its_start_on_all_validation_images(
         assert report.accuracy >= report.start_accuracy
         kept.add(report.kept_epoch > 0)
     assert kept == {False, True}
+
+
+def test_rare_classes_are_found_where_they_count_alike(
+    tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    """Three of four images of two classes are labelled as the third, which is then most likely."""
+    whole = colour_data(120, 60)
+    targets = tuple(target if i % 4 == 0 else 0 for i, target in enumerate(whole.train.targets))
+    data = replace(whole, train=replace(whole.train, targets=targets))
+    found = {}
+    for weights in ("none", "balanced"):
+        recipe = replace(RECIPE, class_weights=weights, keep="best")
+        report = run_with(tiny_backbone, data, tmp_path / weights, recipe=recipe)
+        batches = evaluation_batches(data.val, report.adapter.preprocessing.transform())
+        found[weights] = evaluate(fold(tiny_backbone, report.adapter), batches).recall
+    assert found["balanced"] > found["none"] + 0.2
 
 
 def test_learns_and_saves(tiny_backbone: Backbone, tmp_path: Path) -> None:

@@ -35,6 +35,13 @@ class Evaluation:
     ranks: NDArray[np.int64]
 
     @property
+    def recall(self) -> float:
+        """Mean over the classes that have images of the share that is found: macro recall."""
+        right = np.bincount(self.targets, weights=self.predicted == self.targets)
+        counts = np.bincount(self.targets)
+        return float((right[counts > 0] / counts[counts > 0]).mean())
+
+    @property
     def images(self) -> int:
         """How many images there were."""
         return len(self.targets)

@@ -71,7 +71,13 @@ def begin(
     transform = model.preprocessing.transform()
     examples = data.train.sample(MAX_IMAGES, seed=recipe.seed)
     batches = evaluation_batches(examples, transform, workers=workers)
-    best, restrained = probe_head(model, batches, restraint=RESTRAINT, seed=recipe.seed)
+    best, restrained = probe_head(
+        model,
+        batches,
+        restraint=RESTRAINT,
+        weights=recipe.weigh_classes(data.train.targets, len(data.labels)),
+        seed=recipe.seed,
+    )
     set_head(model, best)
     measured = evaluate(model, watched)
     tensors = {name: tensor.clone() for name, tensor in model.task_tensors().items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -58,6 +59,7 @@ def fit_probe(
     *,
     classes: int,
     strength: float | None = None,
+    weights: Sequence[float] | None = None,
     seed: int = 0,
 ) -> LinearProbe:
     """Fit multinomial logistic regression on standardised features, with an L2 penalty.
@@ -68,15 +70,19 @@ def fit_probe(
         classes: how many there are; one without an image is never predicted.
         strength: of the penalty, scikit-learn's 1 / C; None for the one with the best
             cross-validated likelihood on these images.
+        weights: what an image of each class counts, 1 on average; None if all count alike.
         seed: divides the images into folds.
     """
     mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     least = 1e-6 * (spread.max() or 1)  # a feature that is constant here may not be elsewhere
     spread = np.maximum(spread, least)
     standardised = (features - mean) / spread
+    counted = None if weights is None else dict(enumerate(weights))
     if strength is None:
-        strength = _choose_strength(standardised, targets, seed=seed)
-    fitted = LogisticRegression(C=1 / strength, max_iter=2000).fit(standardised, targets)
+        strength = _choose_strength(standardised, targets, counted=counted, seed=seed)
+    fitted = LogisticRegression(C=1 / strength, class_weight=counted, max_iter=2000).fit(
+        standardised, targets
+    )
     weight, bias, scale = fitted.coef_, fitted.intercept_, strength / (2 * len(targets))
     if len(weight) == 1:  # two classes: scikit-learn keeps the difference of their logits
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -94,7 +100,12 @@ def fit_probe(
 
 
 def probe_head(
-    model: GatedModel, batches: Iterable[Batch], *, restraint: float, seed: int = 0
+    model: GatedModel,
+    batches: Iterable[Batch],
+    *,
+    restraint: float,
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
 ) -> tuple[Probes, Probes]:
     """Fit probes to what the head of a gated model is given.
 
@@ -105,6 +116,7 @@ def probe_head(
         model: in evaluation mode; it stays as it is.
         batches: the training images, as `evaluation_batches` yields them.
         restraint: how many times stronger the penalty of the second probes is.
+        weights: see `fit_probe`.
         seed: see `fit_probe`.
 
     Returns:
@@ -144,13 +156,11 @@ def probe_head(
                 "infinity; expected finite features.",
                 hint="Try the backbone on a few of the images; it may be broken.",
             )
-        best[name] = fit_probe(features, classes_seen, classes=len(model.labels), seed=seed)
-        restrained[name] = fit_probe(
-            features,
-            classes_seen,
-            classes=len(model.labels),
-            strength=restraint * best[name].strength,
+        fit = partial(
+            fit_probe, features, classes_seen, classes=len(model.labels), weights=weights, seed=seed
         )
+        best[name] = fit()
+        restrained[name] = fit(strength=restraint * best[name].strength)
     return best, restrained
 
 
@@ -192,7 +202,11 @@ def _find_logit_layers(model: GatedModel) -> dict[str, nn.Linear | nn.Conv2d]:
 
 
 def _choose_strength(
-    features: NDArray[np.float64], targets: NDArray[np.int64], *, seed: int
+    features: NDArray[np.float64],
+    targets: NDArray[np.int64],
+    *,
+    counted: Mapping[int, float] | None,
+    seed: int,
 ) -> float:
     chosen = np.random.default_rng(seed).permutation(len(targets))[:_MAX_CHOOSING]
     features, targets = features[chosen], targets[chosen]
@@ -200,7 +214,7 @@ def _choose_strength(
     if counts[counts > 0].min() < _FOLDS:
         return _USUAL_STRENGTH
     search = GridSearchCV(
-        LogisticRegression(max_iter=500),
+        LogisticRegression(class_weight=counted, max_iter=500),
         {"C": [1 / strength for strength in _STRENGTHS]},
         cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=seed),
         scoring="neg_log_loss",

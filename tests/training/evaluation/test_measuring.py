@@ -54,3 +54,13 @@ def test_evaluate_says_what_was_answered(tiny_backbone: Backbone) -> None:
     assert measured.targets.tolist() == list(swapped.targets)
     # One logit is 2 and the others 0: none but the highest is above one's own.
     assert measured.ranks.tolist() == [int(t != 2) for t in data.targets]
+
+
+def test_recall_is_the_mean_over_classes_that_have_images() -> None:
+    logits = torch.eye(4)[torch.tensor([0, 0, 0, 1, 2, 2])]
+    targets = torch.tensor([0, 0, 0, 0, 2, 3])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4, bias=False))
+    with torch.no_grad():
+        next(model.parameters()).copy_(torch.eye(4))
+    measured = evaluate(model, [(logits, targets)])
+    assert measured.recall == pytest.approx((3 / 4 + 1 + 0) / 3)

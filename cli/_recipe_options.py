@@ -1,0 +1,102 @@
+"""The options of `gatehub train` that are settings of its recipe."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from gatehub.training import defaults
+
+
+class Keep(str, Enum):
+    """Which epoch's values an adapter gets."""
+
+    best = "best"
+    last = "last"
+
+
+class ClassWeights(str, Enum):
+    """What an image of a class counts."""
+
+    none = "none"
+    balanced = "balanced"
+
+
+EpochsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=1,
+        help=f"Passes over the training images; as many as make {defaults.STEPS} steps if not "
+        "given.",
+    ),
+]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images in a step.")]
+GateRateOption = Annotated[
+    float | None,
+    typer.Option(
+        "--gate-rate",
+        help="Peak learning rate of gates and norm values; found on the images if not given.",
+    ),
+]
+HeadRateOption = Annotated[
+    float | None,
+    typer.Option(
+        "--head-rate", help="Peak learning rate of the head; found on the images if not given."
+    ),
+]
+WarmupOption = Annotated[
+    float,
+    typer.Option("--warmup", help="Share of the steps in which the rates rise; then they fall."),
+]
+LabelSmoothingOption = Annotated[
+    float,
+    typer.Option("--label-smoothing", help="Share of the target spread over all classes."),
+]
+ClassWeightsOption = Annotated[
+    ClassWeights,
+    typer.Option(
+        "--class-weights",
+        help="balanced: every class counts alike, however many images it has, and the best epoch "
+        "is the one with the highest mean recall.",
+    ),
+]
+KeepOption = Annotated[
+    Keep,
+    typer.Option(
+        "--keep", help="The epoch best on the validation images, the start included, or the last."
+    ),
+]
+PatienceOption = Annotated[
+    int | None,
+    typer.Option(
+        "--patience", min=1, metavar="N", help="Stop after N epochs without a better one."
+    ),
+]
+ValImagesOption = Annotated[
+    int,
+    typer.Option(
+        "--val-images", min=1, help="Look at so many validation images after each epoch, at most."
+    ),
+]
+MinCropOption = Annotated[
+    float,
+    typer.Option(
+        "--min-crop", help="Smallest share of an image's area that a random crop keeps; 1 for none."
+    ),
+]
+HflipOption = Annotated[
+    float, typer.Option("--hflip", help="Probability of mirroring an image; 0.5 suits photos.")
+]
+AutoAugmentOption = Annotated[
+    str,
+    typer.Option(
+        "--auto-augment", help="timm's augmentation policy, such as rand-m6-n2; none if empty."
+    ),
+]
+ColorJitterOption = Annotated[
+    float,
+    typer.Option("--color-jitter", help="Strength of random brightness, contrast and saturation."),
+]

@@ -1,0 +1,112 @@
+"""One epoch of steps: AdamW on what is the task's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gatehub.errors import DivergenceError
+from gatehub.gates.attach import GatedModel
+from gatehub.training.batches import count_batches, seed_everything, training_batches
+from gatehub.training.data import ImageData
+from gatehub.training.optimiser import decay_gates
+from gatehub.training.recipe import Recipe
+from gatehub.training.start import Choices
+from gatehub.training.start.linear_probe import weigh_head
+
+MAX_GRADIENT_NORM = 5.0
+
+
+def train_epoch(
+    model: GatedModel,
+    optimiser: torch.optim.Optimizer,
+    data: ImageData,
+    recipe: Recipe,
+    choices: Choices,
+    penalties: Mapping[str, Tensor],
+    *,
+    epoch: int,
+    workers: int,
+    on_step: Callable[[int], None] | None,
+) -> float:
+    """Train for one epoch and return the mean loss, in nats.
+
+    Args:
+        model: its values and the optimiser's state are changed in place.
+        optimiser: from `make_optimiser`.
+        data: with the model's labels.
+        recipe: how.
+        choices: what the recipe had left open.
+        penalties: of the head; see `weigh_head`.
+        epoch: from 1; with the recipe's seed it decides all that is drawn.
+        workers: processes that decode images beside this one.
+        on_step: is told how many steps of all epochs are done.
+
+    Raises:
+        DivergenceError: the loss became infinite or NaN.
+    """
+    model.train()
+    device = next(model.parameters()).device
+    per_epoch = count_batches(data.train, recipe.batch_size)
+    batches = training_batches(
+        data.train,
+        recipe.augment(model.preprocessing),
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        epoch=epoch,
+        workers=workers,
+    )
+    weights = recipe.weigh_classes(data.train.targets, len(data.labels))
+    counted = None if weights is None else torch.tensor(weights, device=device)
+    total = 0.0
+    for index, (images, targets) in enumerate(batches):
+        step = (epoch - 1) * per_epoch + index
+        # The transforms seed the generators for each image, in whichever process they run.
+        seed_everything(recipe.seed, epoch, len(data.train) + index)
+        loss = weigh_loss(
+            model(images.to(device)), targets.to(device), counted, recipe.label_smoothing
+        )
+        check_finite(loss.item(), f"in epoch {epoch}, step {index + 1}", choices)
+        optimiser.zero_grad()
+        (loss + weigh_head(model, penalties)).backward()
+        trained = [p for group in optimiser.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
+        share = recipe.rate_at(step, choices.epochs * per_epoch)
+        for group in optimiser.param_groups:
+            group["lr"] = share * group["peak"]
+        optimiser.step()
+        decay_gates(model, share * choices.gate_rate * recipe.gate_decay)
+        total += loss.item()
+        if on_step is not None:
+            on_step(step + 1)
+    return total / per_epoch
+
+
+def check_finite(loss: float, where: str, choices: Choices) -> None:
+    """Refuse to go on from a loss that is infinite or NaN; `where` says when it became so."""
+    if not math.isfinite(loss):
+        raise DivergenceError(
+            f"The loss became {loss} {where}.",
+            hint=f"Lower gate_rate (now {choices.gate_rate:g}) or head_rate (now "
+            f"{choices.head_rate:g}).",
+        )
+
+
+def weigh_loss(
+    logits: Tensor, targets: Tensor, counted: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Return the mean cross-entropy of a batch, in nats.
+
+    Args:
+        logits: (B, classes).
+        targets: (B,) int64.
+        counted: (classes,), what an image of each class counts. They are not normalised within the
+            batch, whose mixture of classes is chance.
+        label_smoothing: see `Recipe`.
+    """
+    losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+    return losses.mean() if counted is None else (losses * counted[targets]).mean()
