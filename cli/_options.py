@@ -20,8 +20,26 @@ BACKBONE_HELP = (
 )
 SOURCE_HELP = (
     "Folder (DIR/train/CLASS/* with val and test beside it if there are any, or DIR/CLASS/*), "
-    "table of path and label (.csv, .tsv), sklearn:digits, or glyphs:SCRIPT."
+    "table of path and label (.csv, .tsv, .txt; see --columns), sklearn:digits, or glyphs:SCRIPT. "
+    "A classes.txt in the folder or beside the table, one class a line, orders an adapter's labels."
 )
+
+
+def _parse_columns(text: str) -> dict[str, str]:
+    """Read ROLE=NAME pairs with commas between them."""
+    from gatehub.errors import DataError
+    from gatehub.training.sources.columns import check_columns
+
+    pairs = [part.partition("=") for part in text.split(",")]
+    columns = {role.strip(): name.strip() for role, _, name in pairs}
+    if not all(equals for _, equals, _ in pairs) or len(columns) < len(pairs):
+        raise typer.BadParameter(f"'{text}' is not path=NAME,label=NAME or some of it, once each.")
+    try:
+        check_columns(columns)
+    except DataError as error:
+        raise typer.BadParameter(error.message) from error
+    return columns
+
 
 ADAPTER_HELP = (
     "An adapter's folder, or ORG/NAME\\[@REVISION] on a hub; a folder of that name first."
@@ -45,6 +63,16 @@ WorkersOption = Annotated[
     int | None,
     typer.Option(
         "--workers", min=0, help="Processes that decode images. \\[default: by data and processor]"
+    ),
+]
+ColumnsOption = Annotated[
+    dict[str, str] | None,
+    typer.Option(
+        "--columns",
+        metavar="path=NAME,label=NAME,split=NAME",
+        parser=_parse_columns,
+        help="Columns of a table. Those not given are found where only one has a usual name, such "
+        "as file, image, class or category; split= means that there is none.",
     ),
 ]
 SkipBadOption = Annotated[

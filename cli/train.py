@@ -1,8 +1,6 @@
-"""gatehub train, eval and predict: from images to an adapter, its accuracy and its answers.
+"""gatehub train: from images to an adapter.
 
 gatehub train --backbone resnet18.a1_in1k --data photos/ --task birds --out birds
-gatehub eval birds --data photos/
-gatehub predict birds robin.jpg
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from gatehub.cli._errors import reports_errors
 from gatehub.cli._options import (
     BACKBONE_HELP,
     SOURCE_HELP,
+    ColumnsOption,
     DeviceOption,
     SkipBadOption,
     WeightsOption,
@@ -79,6 +78,7 @@ def train(
     data: Annotated[str, typer.Option("--data", metavar="SRC", help=SOURCE_HELP)],
     task: Annotated[str, typer.Option("--task", help="Name of the task.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the adapter.")],
+    columns: ColumnsOption = None,
     method: Annotated[
         Method, typer.Option("--method", help="gates: model projection, arXiv 2602.06245.")
     ] = Method.gates,
@@ -153,7 +153,7 @@ def train(
     from gatehub.training.destination import claim_destination
     from gatehub.training.preflight import check_settings, check_structure
     from gatehub.training.recipe import Recipe
-    from gatehub.training.split import check_split
+    from gatehub.training.split import SplitSettings, check_split
     from gatehub.training.train import train_adapter
 
     output = Output(format)
@@ -185,11 +185,12 @@ def train(
         color_jitter=color_jitter,
         seed=seed,
     )
-    check_split(seed=seed, val_fraction=val_fraction, train_images=train_images)
+    split = SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images)
+    check_split(**split)
     where = find_device(device)
     check_backbone(backbone, weights=weights)
     with claim_destination(out, task=task, data=data, resume=resume, force=force) as place:
-        listing = list_data(data, seed=seed, val_fraction=val_fraction, train_images=train_images)
+        listing = list_data(data, columns=columns, **split)
         check_structure(backbone, gates=gates, norm=norm, start=start)
         loaded = load_backbone(backbone, weights=weights).to(where)
         images = decode_data(output, listing, skip_bad=skip_bad, preprocessing=loaded.preprocessing)

@@ -18,6 +18,7 @@ from gatehub.cli._options import (
     SOURCE_HELP,
     AdapterArgument,
     BackboneOption,
+    ColumnsOption,
     DeviceOption,
     HubOption,
     SkipBadOption,
@@ -54,6 +55,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     folder: AdapterArgument,
     data: Annotated[str, typer.Option("--data", metavar="SRC", help=SOURCE_HELP)],
+    columns: ColumnsOption = None,
     split: Annotated[
         Split | None,
         typer.Option(
@@ -107,6 +109,7 @@ def evaluate(
             adapter,
             data,
             split=None if split is None else split.value,
+            columns=columns,
             skip_bad=skip_bad,
             progress=advance,
         )

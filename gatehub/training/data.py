@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +29,12 @@ class ImageData:
     Attributes:
         train: what an adapter learns from.
         val: what its accuracy is measured on.
-        labels: the names of the classes, sorted by code point; targets index into it.
+        labels: the names of the classes, which targets index into: in the order of the source's
+            classes.txt if there is one, else sorted by code point.
         source: what the data was loaded from, as it was given.
         skipped: the names of the unreadable images that were left out.
-        split: the arguments of `load_data` that give this split again.
+        split: the arguments of `load_data` that, with the source and its columns, give this split
+            again.
         test: what the source keeps apart; nothing is learned or chosen by it.
         extremes: (width, height) in pixels of the image with the fewest and the one with the most
             pixels, upright; None where nobody looked.
@@ -58,10 +60,10 @@ class Listing:
 
     Attributes:
         pictures: as the source lists them.
-        labels: the names of the classes, sorted by code point.
+        labels: the names of the classes, in the order of `ImageData.labels`.
         source: what was listed, as it was given.
         default_train_images: see `Source`.
-        split: the arguments of `list_data`.
+        split: see `ImageData`.
         notes: sentences on how the source was understood, where that is not plain.
         left_out: what of the source is not used, and why.
     """
@@ -127,6 +129,7 @@ def list_data(
     seed: int = 0,
     val_fraction: float = 0.2,
     train_images: int | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Listing:
     """List a source of labelled images, and check all that can be checked without decoding one.
 
@@ -139,8 +142,8 @@ def list_data(
     check_split(seed=seed, val_fraction=val_fraction, train_images=train_images)
     where = str(source)
     check_line(where, "The data source is")  # the adapter keeps it
-    found = read_source(source, seed=seed, train_images=train_images)
-    labels = tuple(sorted({picture.label for picture in found.pictures}))
+    found = read_source(source, seed=seed, train_images=train_images, columns=columns)
+    labels = found.labels or tuple(sorted({picture.label for picture in found.pictures}))
     _check_test_classes(found.pictures, where)
     if not labels:
         raise DataError(f"{where} holds no images; expected some of at least 2 classes.")
@@ -193,6 +196,7 @@ def load_data(
     seed: int = 0,
     val_fraction: float = 0.2,
     train_images: int | None = None,
+    columns: Mapping[str, str] | None = None,
     skip_bad: bool = False,
     preprocessing: Preprocessing | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -207,6 +211,8 @@ def load_data(
         train_images: train on this many images, with every class in proportion. Those
             left over are not used, but for `sklearn:digits`, where they join the
             validation side; `glyphs:` renders as many as asked for.
+        columns: the columns of a table by what is in them, such as `{"path": "file", "label":
+            "class"}`; what is not named is found by its usual names.
         skip_bad: leave unreadable images out instead of refusing the source.
         preprocessing: what the images are for, so that one which it refuses counts as unreadable;
             None checks only that they can be decoded.
@@ -217,5 +223,7 @@ def load_data(
         DataError: a source or a setting that cannot be used.
         ConfigError: a path, or a class's name, that no adapter can store.
     """
-    listing = list_data(source, seed=seed, val_fraction=val_fraction, train_images=train_images)
+    listing = list_data(
+        source, seed=seed, val_fraction=val_fraction, train_images=train_images, columns=columns
+    )
     return listing.decode(skip_bad=skip_bad, preprocessing=preprocessing, progress=progress)

@@ -92,6 +92,34 @@ def test_a_folder_with_everything_in_it_trains_and_is_explained(
     ] == measured["images"] + 48 + ("AVIF" in IMAGE_FORMATS)
 
 
+def test_a_table_of_a_spreadsheet_trains_in_the_order_of_its_classes(
+    gatehub: Gatehub, tmp_path: Path
+) -> None:
+    rows = ["Bild;Art;fold"]
+    for label, colour in (("blau", BLUE), ("rot", RED)):
+        for number in range(5):
+            write_image(tmp_path / "fotos" / label / f"{number}.png", colour, "PNG")
+            rows.append(f"fotos\\{label}\\{number}.png;{label};{number}")
+    table, out = tmp_path / "t.csv", tmp_path / "out"
+    table.write_text("\r\n".join(rows), encoding="utf-16")
+    (tmp_path / "classes.txt").write_text("rot\nblau\n")
+    options = ("--backbone", "demo", "--data", table, "--task", "t", "--epochs", 1, "--out", out)
+    ran = gatehub("train", *options)
+    assert ran.status == 1
+    assert "the columns are Bild, Art, fold; expected path and label" in ran.err
+    assert "Hint: Name them: --columns path=COLUMN,label=COLUMN." in ran.err
+    named = ("--columns", "path=Bild,label=Art")
+    ran = gatehub("train", *options, *named)
+    assert ran.status == 0, ran.err
+    said = " ".join(ran.err.split())
+    assert "Columns of t.csv: 'Bild' is the path, 'Art' is the label." in said
+    assert "The classes are in the order of " in said
+    assert json.loads((out / "config.json").read_text("utf-8"))["labels"] == ["rot", "blau"]
+    (tmp_path / "classes.txt").write_text("others\n")
+    measured = gatehub("eval", out, "--data", table, *named, "--format", "json").json
+    assert (measured["images"], measured["split"]) == (2, "val")
+
+
 def test_many_classes_with_long_names_fit_on_a_screen(gatehub: Gatehub, tmp_path: Path) -> None:
     for number in range(14):
         label = f"{number:02} {'類' * 70}"

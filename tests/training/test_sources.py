@@ -191,9 +191,13 @@ def test_two_spellings_of_a_label_in_a_table_are_one(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", r"t\.csv is empty; expected a header with the columns path and label"),
-        ("\nfile,label\n", "line 2: the columns are file, label; expected path and label"),
-        ("path;label\n", "line 1: the columns are path;label; expected path and label"),
-        ("path,class\n", "line 1: the columns are path, class;"),
+        ("\nwhere,label\n", "line 2: the columns are where, label; expected path and label"),
+        ("path label\n", "line 1: the columns are path label; expected path and label"),
+        (
+            "1.png;what?\n",
+            r"line 1: the columns are 1\.png, what\?; .* --columns path=COLUMN,label=",
+        ),
+        ("path,kind\n", "line 1: the columns are path, kind;"),
         ("path,label,label\n", "line 1: the columns are path, label, label; .* once each"),
         ("path,label\n1.png,a\n\n2.png,b\n", r"line 4: there is no file '2\.png' in "),
         ("path,label\n,a\n", "line 2: there is no file '' in "),
@@ -221,7 +225,7 @@ def test_table_that_does_not_exist(tmp_path: Path) -> None:
 
 def test_table_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"path,label\n\xff\xfe,a\n")
-    with pytest.raises(DataError, match="is not UTF-8 text: invalid start byte"):
+    with pytest.raises(DataError, match="is not UTF-8 text: line 2 has the byte 0xff"):
         read_source(tmp_path / "t.csv")
 
 

@@ -300,6 +300,18 @@ def test_a_run_goes_on_with_its_own_images_alone(
     assert work_folder(out).exists()
 
 
+def test_a_run_goes_on_with_its_own_order_of_classes_alone(
+    tiny_backbone: Backbone, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "pets"
+    start_run(tiny_backbone, photos, out)
+    (photos / "classes.txt").write_text("dog\ncat\n")
+    with pytest.raises(ResumeError, match=r"labels = \['cat', 'dog'\], but \['dog', 'cat'\]"):
+        run_on(tiny_backbone, photos, out, resume=True)
+    (photos / "classes.txt").write_text("cat\ndog\n")
+    assert run_on(tiny_backbone, photos, out, resume=True).epochs == RECIPE.epochs
+
+
 def test_a_run_goes_on_wherever_its_images_lie(
     tiny_backbone: Backbone, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

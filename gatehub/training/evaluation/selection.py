@@ -51,6 +51,7 @@ def select_images(
     source: str,
     *,
     split: str | None = None,
+    columns: Mapping[str, str] | None = None,
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Selection:
@@ -61,6 +62,7 @@ def select_images(
         source: a form that `gatehub.training.sources` reads.
         split: "all", "train", "val" or "test"; None for "val" of what the adapter was trained on
             and for all of any other source.
+        columns: the columns of a table by what is in them; see `load_data`.
         skip_bad: leave unreadable images out instead of refusing the source.
         progress: called with (files decoded, files in all) as they are checked.
 
@@ -77,6 +79,7 @@ def select_images(
         # What is rendered is rendered as for the training; elsewhere it would mean nothing.
         train_images=settings["train_images"] if source == recorded.data else None,
         to_train=False,
+        columns=columns,
     )
     if not found.pictures:
         raise DataError(f"{source} holds no images; expected at least one.")

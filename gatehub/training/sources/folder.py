@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gatehub.errors import DataError
+from gatehub.training.sources.class_order import find_order_files, order_classes
 from gatehub.training.sources.pictures import Picture, Side, Source, name_some, spell_label
 from gatehub.training.sources.products import is_product
 from gatehub.training.sources.side_names import Split, find_side, find_splits
@@ -61,7 +62,9 @@ def read_folder(folder: Path, *, to_train: bool = True) -> Source:
     if to_train:
         _compare_classes(walk, parts)
     pictures = tuple(picture for part in parts for picture in _read_part(walk, part, to_train))
-    return Source(pictures=pictures, notes=tuple(notes), left_out=walk.left_out())
+    source = Source(pictures=pictures, notes=tuple(notes), left_out=walk.left_out())
+    orders = find_order_files(walk, [part.inside for part in parts]) if to_train else []
+    return order_classes(source, orders, folder)
 
 
 def folders_of_images(source: str | Path) -> list[Path]:

@@ -56,12 +56,14 @@ class Source:
             where a fraction decides.
         notes: sentences on how the layout was understood, where that is not plain.
         left_out: what was not used, and why.
+        labels: the classes in the order that the source gives; None where it gives none.
     """
 
     pictures: tuple[Picture, ...]
     default_train_images: int | None = None
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    labels: tuple[str, ...] | None = None
 
 
 def spell_label(text: str) -> str:

@@ -2,17 +2,20 @@
 
     DIR/train/CLASS/*, DIR/val/CLASS/*       a folder that is already split; see `folder`
     DIR/CLASS/*                              a folder to be split
-    TABLE.csv, TABLE.tsv                     columns path, label and optionally split
+    TABLE.csv, TABLE.tsv, TABLE.txt          columns path, label and optionally split; see `columns`
     sklearn:digits                           1,797 handwritten digits of 8x8 pixels
     glyphs:SCRIPT                            letters of a script, rendered from fonts
 
+A classes.txt beside a table, or in a folder, gives the order of the classes; see `class_order`.
 Reading a source lists files and decodes none, so what is wrong with the layout is said first.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from gatehub.errors import DataError
 from gatehub.training.sources.folder import read_folder
@@ -22,8 +25,10 @@ from gatehub.training.sources.table import read_table
 
 FORMS = (
     "a folder with train/CLASS/* and val/CLASS/*, a folder with CLASS/*, "
-    "a .csv or .tsv table with the columns path and label, sklearn:digits, or glyphs:SCRIPT"
+    "a .csv, .tsv or .txt table with the columns path and label, sklearn:digits, or glyphs:SCRIPT"
 )
+_DIGITS, _GLYPHS = "sklearn:digits", "glyphs:"
+_TABLE_SUFFIXES = (".csv", ".tsv", ".txt")  # .txt is what Excel calls Unicode text
 
 
 def read_source(
@@ -32,6 +37,7 @@ def read_source(
     seed: int = 0,
     train_images: int | None = None,
     to_train: bool = True,
+    columns: Mapping[str, str] | None = None,
 ) -> Source:
     """List the labelled images of a source.
 
@@ -39,20 +45,39 @@ def read_source(
         source: one of the forms in this module's docstring; a `Path` is a file or a folder.
         seed: decides what `glyphs:SCRIPT` renders; no other form depends on it.
         train_images: how many pictures `glyphs:SCRIPT` renders to train on, 400 by default.
-        to_train: refuse folders in which a class has no images on a side; what is only measured
-            need not have them all.
+        to_train: refuse folders in which a class has no images on a side, and a classes.txt that
+            does not list every class; what is only measured need not have them all.
+        columns: names of a table's columns by what is in them: "path", "label" or "split", an
+            empty one for a table that has no split. What is not named is found by usual names.
 
     Raises:
         DataError: the source is of no known form, or its layout is not sound.
     """
-    if source == "sklearn:digits":
+    form = _find_form(source)
+    if columns and form != "table":
+        raise DataError(
+            f"The columns of {str(source)!r} are named, which is no table; expected a table "
+            f"({', '.join(_TABLE_SUFFIXES)}).",
+            hint="Leave --columns out.",
+        )
+    if form == "digits":
         return Source(pictures=tuple(scanned_digits()), default_train_images=300)
-    if isinstance(source, str) and source.startswith("glyphs:"):
-        script = source.removeprefix("glyphs:")
+    if form == "glyphs":
+        script = str(source).removeprefix(_GLYPHS)
         return Source(pictures=tuple(rendered_glyphs(script, seed, train_images)))
-    if os.path.isdir(source):
+    if form == "folder":
         return read_folder(Path(source), to_train=to_train)
-    if Path(source).suffix.lower() in (".csv", ".tsv"):
-        return Source(pictures=tuple(read_table(Path(source))))
+    return read_table(Path(source), columns=columns, to_train=to_train)
+
+
+def _find_form(source: str | Path) -> Literal["digits", "glyphs", "folder", "table"]:
+    if source == _DIGITS:
+        return "digits"
+    if isinstance(source, str) and source.startswith(_GLYPHS):
+        return "glyphs"
+    if os.path.isdir(source):
+        return "folder"
+    if Path(source).suffix.lower() in _TABLE_SUFFIXES:
+        return "table"
     what = "is neither a folder nor a table" if os.path.exists(source) else "does not exist"
     raise DataError(f"The data source {str(source)!r} {what}; expected {FORMS}.")

@@ -1,76 +1,115 @@
-"""Tables of labelled images: columns path, label and optionally split, in CSV or TSV."""
+"""Tables of labelled images: columns for path, label and optionally split, in delimited text."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from gatehub._file_kinds import advise_pull, describe_pointer, is_pointer
+from gatehub._text import quote
 from gatehub.errors import DataError
-from gatehub.training.sources.pictures import Picture, Side, name_some, spell_label
+from gatehub.training.sources.class_order import CLASS_ORDER_FILE, order_classes
+from gatehub.training.sources.columns import (
+    check_columns,
+    choose_columns,
+    describe_columns,
+    has_columns,
+)
+from gatehub.training.sources.delimited import Row, read_rows
+from gatehub.training.sources.pictures import Picture, Side, Source, spell_label
 from gatehub.training.sources.side_names import find_side
 
 
-def read_table(table: Path) -> Iterator[Picture]:
+def read_table(
+    table: Path, *, columns: Mapping[str, str] | None = None, to_train: bool = True
+) -> Source:
     """List the labelled images of a table, row by row.
 
+    Args:
+        table: a file; paths in it are relative to its folder.
+        columns: see `read_source`.
+        to_train: see `read_source`.
+
     Raises:
-        DataError: it cannot be read, or a row is not sound.
+        DataError: it cannot be read, its columns can be read in two ways, or a row is not sound.
     """
-    rows = _rows(table)
+    columns = columns or {}
+    check_columns(columns)
+    rows = read_rows(table, lambda header: has_columns(header, columns))
     if not rows:
         raise DataError(f"{table} is empty; expected a header with the columns path and label.")
-    header_line, header = rows[0]
-    for column in ("path", "label", "split"):
-        count = header.count(column)
-        if count > 1 or (count == 0 and column != "split"):
-            raise DataError(
-                f"{table}, line {header_line}: the columns are {name_some(header)}; "
-                "expected path and label, and optionally split, once each."
-            )
+    line, header = rows[0]
+    places = choose_columns(header, columns, where=f"{table}, line {line}")
+    source = Source(
+        pictures=tuple(_read_pictures(table, rows[1:], places, width=len(header))),
+        notes=tuple(describe_columns(table, header, places)),
+    )
+    order = table.with_name(CLASS_ORDER_FILE)
+    return order_classes(source, [order] if to_train and order.is_file() else [], table)
+
+
+def _read_pictures(
+    table: Path, rows: Sequence[Row], places: Mapping[str, int], *, width: int
+) -> Iterator[Picture]:
     first_line: dict[str, int] = {}
-    for line, cells in rows[1:]:
-        row = dict(zip(header, cells, strict=False))
-        file = table.parent / row.get("path", "")
+    for line, cells in rows:
+        where = f"{table}, line {line}"
+        if len(cells) != width:
+            raise DataError(f"{where}: {len(cells)} cells; expected {width}, as in the header.")
+        written, label = cells[places["path"]], cells[places["label"]]
+        if not label:
+            raise DataError(f"{where}: the label is empty.")
+        side = _read_side(cells[places["split"]], where) if "split" in places else None
+        name = _spell_path(table.parent, written)
+        file = table.parent / name
+        if not os.path.isfile(file):
+            raise _refuse_path(table.parent, written, where)
         path = os.path.normpath(file)
-        side = _read_side(row.get("split", ""))
-        problem = None
-        if len(cells) != len(header):
-            problem = f"{len(cells)} cells; expected {len(header)}, as in the header"
-        elif not row["label"]:
-            problem = "the label is empty"
-        elif "split" in row and side is None:
-            problem = f"the split is {row['split']!r}; expected train, val or test"
-        elif not os.path.isfile(file):
-            problem = f"there is no file {row['path']!r} in {table.parent}"
-        elif path in first_line:
-            problem = f"{row['path']!r} stands on line {first_line[path]} already"
-        if problem is not None:
-            raise DataError(f"{table}, line {line}: {problem}.")
+        if path in first_line:
+            raise DataError(f"{where}: {written!r} stands on line {first_line[path]} already.")
         first_line[path] = line
-        yield Picture(name=row["path"], label=spell_label(row["label"]), image=file, side=side)
+        yield Picture(name=name, label=spell_label(label), image=file, side=side)
 
 
-def _read_side(text: str) -> Side | None:
+def _read_side(text: str, where: str) -> Side:
     found = find_side(text)
-    return None if found is None or found[1] else found[0]
+    if found is None or found[1]:
+        raise DataError(
+            f"{where}: the split is {text!r}; expected train, val or test.",
+            hint="If that column is not the split, say so: --columns split=",
+        )
+    return found[0]
 
 
-def _rows(table: Path) -> list[tuple[int, list[str]]]:
-    """Return the table's rows that are not blank, each with its last line's number."""
-    delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
-    try:
-        if is_pointer(table):
-            raise DataError(describe_pointer(f"'{table}'"), hint=advise_pull(table.parent))
-        with table.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, delimiter=delimiter, strict=True)
-            stripped = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
-            return [(line, row) for line, row in stripped if any(row)]
-    except OSError as error:
-        raise DataError(f"The table {table} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"The table {table} is not UTF-8 text: {error.reason}.") from error
-    except csv.Error as error:
-        raise DataError(f"{table}, line {reader.line_num}: {error}.") from error
+def _spell_path(folder: Path, written: str) -> str:
+    """Return a path with forward slashes, if it was written on Windows.
+
+    Elsewhere a backslash may be part of a name, so a file that has it keeps it.
+    """
+    if os.sep == "/" and ("\\" not in written or os.path.isfile(folder / written)):
+        return written
+    return written.replace("\\", "/")
+
+
+def _refuse_path(folder: Path, written: str, where: str) -> DataError:
+    if not _is_absolute(written):
+        return DataError(f"{where}: there is no file {written!r} in {folder}.")
+    parts = PurePosixPath(written.replace("\\", "/")).parts
+    tails = ("/".join(parts[begin:]) for begin in range(1, len(parts)))
+    tail = next((tail for tail in tails if os.path.isfile(folder / tail)), None)
+    hint = f"Write paths relative to the table's folder, {folder}."
+    if tail is not None:
+        start = written[: len(written) - len(tail)]
+        hint = (
+            f"Remove {quote(start)} from the beginning of the paths: {quote(tail)} is there, "
+            f"relative to the table's folder, {folder}."
+        )
+    return DataError(
+        f"{where}: there is no file {written!r}, an absolute path; it may be of another machine.",
+        hint=hint,
+    )
+
+
+def _is_absolute(path: str) -> bool:
+    windows = PureWindowsPath(path)
+    return bool(windows.drive or windows.root)

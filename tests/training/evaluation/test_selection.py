@@ -88,6 +88,21 @@ def test_targets_index_into_the_adapters_labels(
     assert select_images(trained(photos), str(fresh)).examples.targets == (1, 1, 1)
 
 
+def test_an_order_of_classes_is_the_adapters_own(trained: Trained, photos: Path) -> None:
+    (photos / "classes.txt").write_text("dog\ncat\n")
+    adapter = trained(photos)
+    assert adapter.labels == ("dog", "cat")
+    assert counts(select_images(adapter, str(photos))) == ("val", 8, 0)
+    for file in ("cat\ndog\nhorse\n", None):  # one for other classes, and none
+        if file is None:
+            (photos / "classes.txt").unlink()
+        else:
+            (photos / "classes.txt").write_text(file)
+        selected = select_images(adapter, str(photos))
+        assert counts(selected) == ("val", 8, 0)
+        assert selected.examples.targets == (1,) * 4 + (0,) * 4
+
+
 def test_what_it_was_trained_on_is_divided_as_then(trained: Trained, photos: Path) -> None:
     adapter = trained(photos, seed=3, val_fraction=0.3)
     data = load_data(photos, seed=3, val_fraction=0.3)

@@ -1,0 +1,72 @@
+"""Delimited text as rows of cells, whichever of the usual delimiters it was written with."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gatehub.errors import DataError
+from gatehub.training.sources.text import read_text
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+class Row(NamedTuple):
+    """A row that is not blank.
+
+    Attributes:
+        line: the number of its last line, from 1.
+        cells: without the blanks around them.
+    """
+
+    line: int
+    cells: list[str]
+
+
+def read_rows(table: Path, is_header: Callable[[Sequence[str]], bool]) -> list[Row]:
+    """Read the rows of a table; cells may be quoted, and hold delimiters and line breaks then.
+
+    The delimiter is the one by which the first row is a header, whatever the file's ending: a
+    spreadsheet writes semicolons into .csv where the comma is the decimal point.
+
+    Args:
+        table: delimited by commas, semicolons or tabs.
+        is_header: whether cells can be a header.
+
+    Returns:
+        The rows, the header first; by no delimiter a header, if none is.
+
+    Raises:
+        DataError: the table cannot be read, or its first row is a header by two delimiters.
+    """
+    text = read_text(table, "table")
+    headers = {delimiter: _read_first(table, text, delimiter) for delimiter in DELIMITERS}
+    fitting = [delimiter for delimiter, cells in headers.items() if is_header(cells)]
+    if len(fitting) > 1:
+        raise DataError(
+            f"The first row of {table} is a header by "
+            f"{' and by '.join(DELIMITERS[delimiter] for delimiter in fitting)}.",
+            hint='Keep to one delimiter, and put names that hold another one in quotes (").',
+        )
+    delimiter = (fitting or [max(DELIMITERS, key=lambda each: len(headers[each]))])[0]
+    return list(_split(table, text, delimiter))
+
+
+def _read_first(table: Path, text: str, delimiter: str) -> list[str]:
+    try:
+        return next((row.cells for row in _split(table, text, delimiter)), [])
+    except DataError:  # quotes that are in their place by another delimiter
+        return []
+
+
+def _split(table: Path, text: str, delimiter: str) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            if any(cells := [cell.strip() for cell in row]):
+                yield Row(reader.line_num, cells)
+    except csv.Error as error:
+        raise DataError(f"{table}, line {reader.line_num}: {error}.") from error
