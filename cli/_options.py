@@ -33,7 +33,9 @@ def _parse_columns(text: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in text.split(",")]
     columns = {role.strip(): name.strip() for role, _, name in pairs}
     if not all(equals for _, equals, _ in pairs) or len(columns) < len(pairs):
-        raise typer.BadParameter(f"'{text}' is not path=NAME,label=NAME or some of it, once each.")
+        raise typer.BadParameter(
+            f"'{text}' is not of the form path=NAME,label=NAME,split=NAME, each once at most."
+        )
     try:
         check_columns(columns)
     except DataError as error:
@@ -69,10 +71,10 @@ ColumnsOption = Annotated[
     dict[str, str] | None,
     typer.Option(
         "--columns",
-        metavar="path=NAME,label=NAME,split=NAME",
+        metavar="ROLE=NAME,...",
         parser=_parse_columns,
-        help="Columns of a table. Those not given are found where only one has a usual name, such "
-        "as file, image, class or category; split= means that there is none.",
+        help="Columns of a table, such as path=file,label=class,split=set. Those not given are "
+        "found where only one has a usual name; split= means that there is none.",
     ),
 ]
 SkipBadOption = Annotated[

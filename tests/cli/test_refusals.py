@@ -30,7 +30,7 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("gates", "lowrank:0", "'lowrank:0' is not a gate kind"),
     ("gates", "lowrank:9999", "lowrank:9999' is not a gate kind"),
     ("gates", "", "'' is not a gate kind"),
-    ("columns", "file", "Invalid value for '--columns': 'file' is not path=NAME,label=NAME"),
+    ("columns", "file", "Invalid value for '--columns': 'file' is not of the form path=NAME,"),
     ("columns", "path=a,path=b", "Invalid value for '--columns'"),
     ("columns", "lable=class", "Invalid value for '--columns': A column for 'lable' is named"),
     ("norm", "batch", "Normalisation mode is 'batch'"),

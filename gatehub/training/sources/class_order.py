@@ -53,10 +53,14 @@ def order_classes(source: Source, files: Sequence[Path], where: Path) -> Source:
     found = {picture.label for picture in source.pictures}
     for file, labels in orders.items():
         extra, missing = sorted(set(labels) - found), sorted(found - set(labels))
-        if extra or missing:
+        if extra:
             raise DataError(
-                f"{file} does not list the classes of {where}: listed and without images: "
-                f"{name_some(extra)}; with images and not listed: {name_some(missing)}.",
+                f"{file} lists classes of which {where} has no images: {name_some(extra)}.",
+                hint=_HINT,
+            )
+        if missing:
+            raise DataError(
+                f"{file} lacks classes of which {where} has images: {name_some(missing)}.",
                 hint=_HINT,
             )
         if labels != orders[files[0]]:

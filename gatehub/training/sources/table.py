@@ -97,12 +97,12 @@ def _refuse_path(folder: Path, written: str, where: str) -> DataError:
     parts = PurePosixPath(written.replace("\\", "/")).parts
     tails = ("/".join(parts[begin:]) for begin in range(1, len(parts)))
     tail = next((tail for tail in tails if os.path.isfile(folder / tail)), None)
-    hint = f"Write paths relative to the table's folder, {folder}."
+    hint = "Write paths relative to the table's folder."
     if tail is not None:
         start = written[: len(written) - len(tail)]
         hint = (
-            f"Remove {quote(start)} from the beginning of the paths: {quote(tail)} is there, "
-            f"relative to the table's folder, {folder}."
+            f"Remove {quote(start)} from the beginning of the paths: they are relative to the "
+            f"table's folder, and {quote(tail)} is there."
         )
     return DataError(
         f"{where}: there is no file {written!r}, an absolute path; it may be of another machine.",
