@@ -151,7 +151,8 @@ def test_paths_of_another_machine(tmp_path: Path, start: str) -> None:
 
 
 texts = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from(',;\t"\n'),
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+    | st.sampled_from(',;\t"\r\n'),
     max_size=6,
 )
 
