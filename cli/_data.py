@@ -24,6 +24,7 @@ _MAX_NAME_CHARACTERS = 60
 _MAX_LABEL_CHARACTERS = 30
 # From here on a class is so rare that the accuracy hardly shows how it fares.
 _LARGE_IMBALANCE = 10
+_LEAST_IMBALANCE = 1.05  # below, it would read 1.0 to 1
 
 
 def read_data(
@@ -88,7 +89,7 @@ def name_skipped(output: Output, skipped: Sequence[str]) -> None:
     for name in skipped:
         output.note(f"Left out, unreadable: {name}")
     if skipped:
-        output.note(f"{len(skipped)} unreadable images left out.")
+        output.note(f"Unreadable and left out: {len(skipped):,}.")
 
 
 def choose_workers(wanted: int | None, examples: Examples) -> int:
@@ -135,6 +136,8 @@ def _describe_balance(images: ImageData, counts: Counter[int]) -> Iterator[str]:
         return
     big, small = (f"'{shorten(images.labels[i], _MAX_LABEL_CHARACTERS)}'" for i in (most, least))
     ratio = largest / smallest
+    if ratio < _LEAST_IMBALANCE:
+        return
     yield (
         f"To train on, {big} has {largest:,} images and {small} has {smallest:,}: "
         f"{ratio:,.1f} to 1."

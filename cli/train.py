@@ -149,6 +149,7 @@ def train(
     from gatehub.backbone.device import find_device
     from gatehub.backbone.images import ImageRules, parse_colour
     from gatehub.errors import UngatedLayerWarning
+    from gatehub.training.checkpoint import has_checkpoint
     from gatehub.training.data import list_data
     from gatehub.training.destination import claim_destination
     from gatehub.training.preflight import check_settings, check_structure
@@ -191,6 +192,8 @@ def train(
     check_backbone(backbone, weights=weights)
     with claim_destination(out, task=task, data=data, resume=resume, force=force) as place:
         listing = list_data(data, columns=columns, **split)
+        if resume and not has_checkpoint(place.work):
+            output.note(f"There is no interrupted run of {out} to go on with; this one is new.")
         check_structure(backbone, gates=gates, norm=norm, start=start)
         loaded = load_backbone(backbone, weights=weights).to(where)
         images = decode_data(output, listing, skip_bad=skip_bad, preprocessing=loaded.preprocessing)
@@ -220,6 +223,11 @@ def train(
                 workers=choose_workers(workers, images.train),
                 observer=observer,
             )
+    if report.accuracy < report.start_accuracy:
+        output.note(
+            "That is below the linear probe: lower --gate-rate or --head-rate, or keep the best "
+            "epoch, of which the probe is one."
+        )
     output.result(
         {
             "task": task,
@@ -248,10 +256,13 @@ def watch_training(output: Output, task: str) -> Iterator[_Watch]:
 @contextmanager
 def _saying_how_to_go_on(output: Output, place: Destination) -> Iterator[None]:
     """Name the option that continues a run, where one ends that can be continued."""
+    from gatehub.errors import ResumeError
     from gatehub.training.checkpoint import has_checkpoint
 
     try:
         yield
+    except ResumeError:
+        raise
     except BaseException:
         if has_checkpoint(place.work):
             output.note("Every whole epoch is kept. To go on, give the same command with --resume.")

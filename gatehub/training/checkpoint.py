@@ -101,18 +101,23 @@ def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint 
         ) from error
     for name, value in json.loads(json.dumps(dict(settings))).items():
         before = state["settings"].get(name)
-        if before != value and name == "data_digest":
+        if before != value and name == "images":
             raise ResumeError(
-                f"The run in '{folder}' was trained on other images: names, classes or sizes are "
-                "not what they were.",
+                f"The run in '{folder}' was trained on other images: names, classes or "
+                "contents are not what they were.",
                 hint=f"Put them back as they were, or remove '{folder}' and start again.",
             )
         if before != value:
             raise ResumeError(
-                f"The run in '{folder}' has {name} = {before!r}, but {value!r} is asked for now.",
+                f"The run in '{folder}' has {name} = {_show(before)}, but {_show(value)} is asked "
+                "for now.",
                 hint=f"Continue it with its own settings, or remove '{folder}'.",
             )
     return Checkpoint(settings=settings, chosen=chosen, history=history, tensors=tensors)
+
+
+def _show(value: object) -> str:
+    return "none given" if value is None else repr(value)
 
 
 def remove_checkpoint(folder: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gatehub.adapter.names import check_line
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import DataError
-from gatehub.training.examples import Examples, digest_images, make_examples
+from gatehub.training.examples import Digests, Examples, digest_sides, make_examples
 from gatehub.training.sources import LeftOut, Picture, Source, name_some, read_source
 from gatehub.training.sources.decoding import take_readable
 from gatehub.training.split import (
@@ -49,9 +49,9 @@ class ImageData:
     test: Examples = _NO_EXAMPLES
     extremes: tuple[tuple[int, int], tuple[int, int]] | None = None
 
-    def digest(self) -> str:
-        """Return a SHA-256 of what is learned from and validated on; see `digest_images`."""
-        return digest_images({"train": self.train, "val": self.val}, self.labels)
+    def digests(self) -> Digests:
+        """Read the images, and return what tells them from others."""
+        return digest_sides(self.train, self.val, self.labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -165,11 +165,13 @@ def list_data(
         source=where,
         default_train_images=found.default_train_images,
         split=SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images),
-        notes=(*found.notes, *_describe_split(found, val_fraction, seed)),
+        notes=found.notes,
         left_out=found.left_out,
     )
-    listing._divide(found.pictures, where)  # a class that lacks a side is found here
-    return listing
+    sides = listing._divide(found.pictures, where)  # a class that lacks a side is found here
+    return replace(
+        listing, notes=(*found.notes, *_describe_split(found, sides, val_fraction, seed))
+    )
 
 
 def _check_test_classes(pictures: Sequence[Picture], where: str) -> None:
@@ -182,12 +184,20 @@ def _check_test_classes(pictures: Sequence[Picture], where: str) -> None:
         )
 
 
-def _describe_split(found: Source, val_fraction: float, seed: int) -> Iterator[str]:
+def _describe_split(found: Source, sides: Sides, val_fraction: float, seed: int) -> Iterator[str]:
     """Say what is validated on where the source does not."""
-    sides = {picture.side for picture in found.pictures}
-    if "val" not in sides and found.default_train_images is None:
-        whose = "images to train on" if "train" in sides else "images"
-        yield (f"Validation: {100 * val_fraction:.3g} % of the {whose}, held out by seed {seed}.")
+    named = {picture.side for picture in found.pictures}
+    if "val" in named or found.default_train_images is not None:
+        return
+    whose = "images to train on" if "train" in named else "images"
+    candidates = sum(picture.side in (None, "train") for picture in found.pictures)
+    if len(sides.val) == round(candidates * val_fraction):
+        yield f"Validation: {100 * val_fraction:.3g} % of the {whose}, held out by seed {seed}."
+    else:
+        yield (
+            f"Validation: {len(sides.val):,} of the {candidates:,} {whose}, held out by seed "
+            f"{seed}: each class needs images on both sides."
+        )
 
 
 def load_data(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,31 +69,68 @@ def make_examples(pictures: Sequence[Picture], labels: Sequence[str]) -> Example
     )
 
 
-def digest_images(sides: Mapping[str, Examples], labels: Sequence[str]) -> str:
-    """Return a SHA-256 that tells images apart, wherever they lie.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """What tells the images of a data set from others, wherever they lie.
 
-    It is one of sides, names, classes and sizes: bytes of a file, shape of an array. So an image
-    that was replaced by one of as many bytes is not noticed, and no file is read.
+    Each is a SHA-256 of labels and contents, so every file is read.
+
+    Attributes:
+        order: of both sides, with names and in order, which decide what a run draws.
+        train: of what is learned from, whatever its names and order.
+        val: of what is validated on, likewise.
+    """
+
+    order: str
+    train: str
+    val: str
+
+
+def digest_sides(train: Examples, val: Examples, labels: Sequence[str]) -> Digests:
+    """Read the images of both sides and digest them.
 
     Raises:
         DataError: a file is gone.
     """
-    digest = hashlib.sha256()
-    for side, examples in sides.items():
-        columns = zip(examples.names, examples.targets, examples.sources, strict=True)
-        for name, target, source in columns:
-            entry = [side, name, labels[target], _measure(source)]
-            digest.update(json.dumps(entry).encode() + b"\n")
-    return digest.hexdigest()
+    contents = {"train": _hash_images(train, labels), "val": _hash_images(val, labels)}
+    names = {"train": train.names, "val": val.names}
+    return Digests(
+        order=_digest([side, names[side], contents[side]] for side in contents),
+        train=_digest(sorted(contents["train"])),
+        val=_digest(sorted(contents["val"])),
+    )
 
 
-def _measure(source: Path | NDArray[np.uint8]) -> int | tuple[int, ...]:
+def digest_images(examples: Examples, labels: Sequence[str]) -> str:
+    """Return a SHA-256 of labels and contents, whatever the names and the order; see `Digests`.
+
+    Raises:
+        DataError: a file is gone.
+    """
+    return _digest(sorted(_hash_images(examples, labels)))
+
+
+def _hash_images(examples: Examples, labels: Sequence[str]) -> list[str]:
+    return [
+        _digest([labels[target], _hash_content(source)])
+        for target, source in zip(examples.targets, examples.sources, strict=True)
+    ]
+
+
+def _hash_content(source: Path | NDArray[np.uint8]) -> str:
     if not isinstance(source, Path):
-        return source.shape
+        return hashlib.sha256(str(source.shape).encode() + source.tobytes()).hexdigest()
     try:
-        return source.stat().st_size
+        return hashlib.sha256(source.read_bytes()).hexdigest()
     except OSError as error:
         raise DataError(
             f"{quote(str(source))} cannot be read any more: {os.strerror(error.errno or 0)}.",
             hint="Put it back, or start anew without it.",
         ) from error
+
+
+def _digest(parts: Iterable[object]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(json.dumps(part).encode() + b"\n")
+    return digest.hexdigest()

@@ -21,9 +21,13 @@ from gatehub.training.curve import draw_curve
 from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
 from gatehub.training.evaluation import Evaluation, evaluate
+from gatehub.training.examples import Digests
 from gatehub.training.loop import Observer, fit, put_tensors
 from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
+
+# What may be another when a run is continued; the images are compared by `Digests.order`.
+_CHANGING = ("data", "train_digest", "val_digest", "epochs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +57,12 @@ class TrainReport:
     seconds: float
 
 
-def recorded_settings(data: ImageData) -> dict[str, str | int | float | None]:
-    """Return what an adapter remembers of the data it was trained on."""
+def recorded_settings(data: ImageData, digests: Digests) -> dict[str, str | int | float | None]:
+    """Return what an adapter remembers of the data it was trained on, and of its digests."""
     return {
         "data": data.source,
-        "data_digest": data.digest(),
+        "train_digest": digests.train,
+        "val_digest": digests.val,
         "train_count": len(data.train),
         "val_count": len(data.val),
         "split_seed": data.split["seed"],
@@ -130,14 +135,14 @@ def train_adapter(
         model = attach_gates(backbone, labels=data.labels, gates=gates, norm=norm, start=start)
         if image_rules is not None:
             model.preprocessing = replace(model.preprocessing, image_rules=image_rules)
+        digests = data.digests()
         settings = {
-            **recorded_settings(data),
+            **recorded_settings(data, digests),
             "norm": norm,
             "gates": gates,
             **asdict(recipe),
         }
-        # The images may lie elsewhere when a run is continued, and it may do more epochs.
-        lasting = {k: v for k, v in settings.items() if k not in ("data", "epochs")}
+        lasting = {k: v for k, v in settings.items() if k not in _CHANGING}
         check_storable(Adapter.from_model(model, task=task, training=settings))
         fitted = fit(
             model,
@@ -146,6 +151,7 @@ def train_adapter(
             folder=place.work,
             settings={
                 **lasting,
+                "images": digests.order,
                 "task": task,
                 "labels": list(data.labels),
                 "start": start,

@@ -248,10 +248,24 @@ def test_ctrl_c_leaves_a_run_to_continue(digits: Path, gatehub: Gatehub, tmp_pat
     refused = gatehub(*train)
     assert refused.status == 1
     assert "--resume" in refused.err
+    other = gatehub(*train, "--resume", "--seed", "9")
+    assert "but 9 is asked for now" in other.err
+    assert "To go on" not in other.err
     assert gatehub(*train, "--resume").status == 0
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {
         p.name: p.read_bytes() for p in digits.iterdir()
     }
+
+
+def test_a_run_that_is_worth_nothing_is_said_to_be(gatehub: Gatehub, tmp_path: Path) -> None:
+    ran = gatehub(
+        *("train", "--backbone", "demo", "--data", DIGITS, "--task", "digits", "--out"),
+        *(tmp_path / "digits", "--epochs", 1, "--keep", "last", "--head-rate", 1e6, "--resume"),
+        *("--train-images", 60),
+    )
+    assert ran.status == 0, ran.err
+    assert "There is no interrupted run of " in ran.err
+    assert "That is below the linear probe: lower --gate-rate or --head-rate" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def select_images(
     if not pictures:
         raise DataError(f"None of the {len(readable.skipped)} images of {source} can be read.")
     replayed = recorded.replay(pictures, labels, found.default_train_images)
-    known = replayed is not None and (recorded.digest is not None or recorded.names(source))
+    known = replayed is not None and (recorded.digests is not None or recorded.names(source))
     split = split or ("val" if known else ALL)
     parts: dict[str, Sequence[Picture]] = {
         side: of_it
@@ -114,8 +114,11 @@ def select_images(
     if known and replayed is not None:
         names = {picture.name for picture in replayed["train"]}
         trained = sum(picture.name in names for picture in chosen)
+    examples = make_examples(chosen, labels)
+    if trained is None:
+        trained = recorded.count_trained(examples, labels)
     return Selection(
-        examples=make_examples(chosen, labels),
+        examples=examples,
         split=split,
         trained=trained,
         skipped=readable.skipped,
@@ -133,12 +136,13 @@ class _Recorded:
         data: the source, or its last name where it was pushed to a hub; None if unknown.
         train_count: how many images it was trained on.
         val_count: how many it was validated on.
-        digest: see `digest_images`; None in adapters that do not say.
+        digests: of the images to train on and to validate on, see `digest_images`; None in adapters
+            that do not say.
         settings: how the source was divided; see `load_data`.
     """
 
     data: str | None
-    digest: str | None
+    digests: tuple[str, str] | None
     train_count: int | None
     val_count: int | None
     settings: SplitSettings
@@ -148,11 +152,12 @@ class _Recorded:
         training = adapter.config.training
         seed, share = training.get("split_seed"), training.get("split_val_fraction")
         count = training.get("split_train_images")
-        data, digest = training.get("data"), training.get("data_digest")
+        data = training.get("data")
+        train, val = training.get("train_digest"), training.get("val_digest")
         train_count, val_count = training.get("train_count"), training.get("val_count")
         return cls(
             data=data if isinstance(data, str) else None,
-            digest=digest if isinstance(digest, str) else None,
+            digests=(train, val) if isinstance(train, str) and isinstance(val, str) else None,
             train_count=train_count if isinstance(train_count, int) else None,
             val_count=val_count if isinstance(val_count, int) else None,
             settings=SplitSettings(
@@ -181,7 +186,7 @@ class _Recorded:
     ) -> dict[str, list[Picture]] | None:
         """Divide pictures as the data was divided; None if they are others.
 
-        By their digest, or by classes and numbers where the adapter has none.
+        By their digests, or by classes and numbers where the adapter has none.
 
         Returns:
             The images of "train" and of "val".
@@ -201,11 +206,21 @@ class _Recorded:
         if (len(sides.train), len(sides.val)) != (self.train_count, self.val_count):
             return None
         parts = {"train": sides.train, "val": sides.val}
-        if self.digest is not None:
-            examples = {side: make_examples(part, labels) for side, part in parts.items()}
-            if digest_images(examples, labels) != self.digest:
+        if self.digests is not None:
+            found = [digest_images(make_examples(part, labels), labels) for part in parts.values()]
+            if tuple(found) != self.digests:
                 return None
         return parts
+
+    def count_trained(self, examples: Examples, labels: Sequence[str]) -> int | None:
+        """Return how many images the adapter was trained on; None where that is not known.
+
+        It is where they are all that it was trained on, or all that it was validated on.
+        """
+        if self.digests is None or len(examples) not in (self.train_count, self.val_count):
+            return None
+        digest = digest_images(examples, labels)
+        return {self.digests[1]: 0, self.digests[0]: len(examples)}.get(digest)
 
 
 def _check_labels(pictures: Sequence[Picture], labels: Sequence[str], source: str) -> None:

@@ -204,6 +204,14 @@ def _check_classes(walk: Walk, inside: str, names: Sequence[str], splits: Sequen
         if len(folders := walk.folders(path := join(inside, name))) > 1
         and not walk.has_images(path)
     }
+    siblings = {spell_label(name) for name in names}
+    for name, inner_labels in within.items():
+        if len(repeated := sorted(inner_labels & siblings)) > 1:
+            raise DataError(
+                f"'{name}' in {where} holds folders with the names of those beside it "
+                f"({name_some(repeated)}): it looks like a copy of the data, not like a class.",
+                hint=f"Move {where / name} away, or pass it alone.",
+            )
     shared = set.intersection(*within.values()) if within else set()
     # One of them may lack a class or have one more.
     if len(within) > 1 and len(shared) > 1 and 2 * len(shared) >= max(map(len, within.values())):

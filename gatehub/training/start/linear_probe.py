@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -80,9 +82,10 @@ def fit_probe(
     counted = None if weights is None else dict(enumerate(weights))
     if strength is None:
         strength = _choose_strength(standardised, targets, counted=counted, seed=seed)
-    fitted = LogisticRegression(C=1 / strength, class_weight=counted, max_iter=2000).fit(
-        standardised, targets
-    )
+    with _as_classes():
+        fitted = LogisticRegression(C=1 / strength, class_weight=counted, max_iter=2000).fit(
+            standardised, targets
+        )
     weight, bias, scale = fitted.coef_, fitted.intercept_, strength / (2 * len(targets))
     if len(weight) == 1:  # two classes: scikit-learn keeps the difference of their logits
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -219,4 +222,13 @@ def _choose_strength(
         cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=seed),
         scoring="neg_log_loss",
     )
-    return float(1 / search.fit(features, targets).best_params_["C"])
+    with _as_classes():
+        return float(1 / search.fit(features, targets).best_params_["C"])
+
+
+@contextmanager
+def _as_classes() -> Iterator[None]:
+    """Keep scikit-learn from guessing that many classes of few images were numbers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        yield

@@ -29,7 +29,9 @@ def trained(tiny_backbone: Backbone) -> Trained:
     def make(source: str | Path, **options: object) -> Adapter:
         data = load_data(source, **options)  # type: ignore[arg-type]
         model = make_trained(tiny_backbone, labels=data.labels, gates="scale")
-        return Adapter.from_model(model, task="pets", training=recorded_settings(data))
+        return Adapter.from_model(
+            model, task="pets", training=recorded_settings(data, data.digests())
+        )
 
     return make
 
@@ -164,7 +166,9 @@ def test_images_are_known_whatever_their_folder_is_called(
     renamed = str(tmp_path / "renamed")
     assert counts(select_images(adapter, renamed)) == ("val", 8, 0)
     # An adapter of an earlier version knows names and numbers alone.
-    training = {k: v for k, v in adapter.config.training.items() if k != "data_digest"}
+    training = {
+        k: v for k, v in adapter.config.training.items() if k not in ("train_digest", "val_digest")
+    }
     older = replace(adapter, config=replace(adapter.config, training=training))
     assert counts(select_images(older, renamed)) == ("all", 40, None)
     assert counts(select_images(older, renamed, split="val")) == ("val", 8, None)
@@ -172,7 +176,8 @@ def test_images_are_known_whatever_their_folder_is_called(
 
 def test_other_images_under_the_same_names_are_told_apart(trained: Trained, photos: Path) -> None:
     adapter = trained(photos)
-    Image.new("RGB", (64, 64), "blue").save(photos / "cat" / "7.png")
+    before = (photos / "cat" / "7.png").read_bytes()
+    (photos / "cat" / "7.png").write_bytes(before[:-1] + b"?")  # as a camera's BMP: as many bytes
     changed = select_images(adapter, str(photos))
     assert counts(changed) == ("all", 40, None)
     assert changed.remark is not None
@@ -247,3 +252,17 @@ def test_bad_images_are_named_or_left_out(trained: Trained, photos: Path, tmp_pa
         (fresh / name).write_bytes(b"no image")
     with pytest.raises(DataError, match="None of the 3 images"):
         select_images(adapter, str(fresh), skip_bad=True)
+
+
+def test_a_part_of_what_it_was_trained_on_is_known(
+    trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    sides = (*numbered("train/cat", 6), *numbered("train/dog", 6), *numbered("val/cat", 2))
+    whole = write_images(tmp_path / "whole", *sides, *numbered("val/dog", 2))
+    adapter = trained(whole)
+    learned = select_images(adapter, str(whole / "train"))
+    assert counts(learned) == ("all", 12, 12)
+    assert learned.remark is not None
+    assert counts(select_images(adapter, str(whole / "val"))) == ("all", 4, 0)
+    Image.new("RGB", (4, 4), "white").save(whole / "val" / "dog" / "1.png")
+    assert counts(select_images(adapter, str(whole / "val"))) == ("all", 4, None)

@@ -14,7 +14,7 @@ from gatehub.backbone.images import IMAGE_FORMATS
 from gatehub.errors import DataError
 from gatehub.training.destination import claim_destination
 from gatehub.training.sources import Source, folders_of_images, read_source
-from tests.training.images import write_images
+from tests.training.images import numbered, write_images
 
 CLASSES = ("cat", "dog")
 
@@ -237,3 +237,12 @@ def test_folders_of_images_are_those_that_count(
     write_layout(tmp_path, *folders)
     found = folders_of_images(tmp_path)
     assert sorted(path.relative_to(tmp_path).as_posix() for path in found) == expected
+
+
+def test_a_copy_of_the_data_inside_it_is_no_class(tmp_path: Path) -> None:
+    names = (*numbered("cat", 2), *numbered("dog", 2))
+    write_images(tmp_path, *names, *(f"copy/{name}" for name in names))
+    with pytest.raises(
+        DataError, match=r"'copy' .* \(cat, dog\): it looks like a copy of the data"
+    ):
+        read_source(str(tmp_path), seed=0, train_images=None)
