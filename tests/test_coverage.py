@@ -87,7 +87,19 @@ FAMILIES = {
 PARTLY_GATED = {"efficientvim": 0.8, "lowformer": 0.8}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# The smallest of these take ten seconds and more.
+LARGE = frozenset(
+    {
+        *("convmixer", "inception_resnet_v2", "inception_v3", "inception_v4", "mobilenetv5"),
+        *("nasnet", "pnasnet", "selecsls", "vgg"),
+    }
+)
+EVERY_FAMILY = [
+    pytest.param(family, marks=pytest.mark.slow if family in LARGE else ()) for family in FAMILIES
+]
+
+
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_one_network_of_each_family_is_gated_exactly(family: str) -> None:
     name = FAMILIES[family]
     if not timm.is_model(name):
@@ -102,7 +114,7 @@ def test_one_network_of_each_family_is_gated_exactly(family: str) -> None:
     assert result["shares"]["auto"] <= 0.15
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_the_recorded_program_of_each_family_gives_the_modules_numbers(family: str) -> None:
     name = FAMILIES[family]
     if not timm.is_model(name):
