@@ -100,11 +100,13 @@ def _list_candidates(header: Sequence[str], columns: Mapping[str, str], role: st
     if role in columns:
         wanted = columns[role].strip()
         return [place for place, name in enumerate(header) if wanted and name == wanted]
-    return [
+    found = [
         place
         for place, name in enumerate(header)
         if name not in taken and _squash(name) in _USUAL[role]
     ]
+    # A column called by the very word is it, whatever stands beside it.
+    return [place for place in found if header[place] == role] or found
 
 
 def _squash(name: str) -> str:

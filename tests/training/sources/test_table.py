@@ -67,15 +67,21 @@ def test_usual_names_are_understood(tmp_path: Path, header: str, note: tuple[str
     ("header", "message"),
     [
         ("file,image,label", "the columns 'file' and 'image' may each be the path.*path=file"),
-        ("path,label,class", "'label' and 'class' may each be the label.*--columns label=label"),
+        ("path,target,class", "'target' and 'class' may each be the label.*label=target"),
         ("path,class name,species", "may each be the label.*--columns 'label=class name'"),
-        ("path,label,split,set", "'split' and 'set' may each be the split.*--columns split=split"),
+        ("path,label,subset,set", "'subset' and 'set' may each be the split.*split=subset"),
         ("path,label,Label,label", "are path, label, Label, label; expected .* once each"),
     ],
 )
 def test_two_columns_for_one_thing_are_refused(tmp_path: Path, header: str, message: str) -> None:
     with pytest.raises(DataError, match=rf"t\.csv, line 1: .*{message}"):
         read(tmp_path, header)
+
+
+def test_a_column_called_by_the_very_word_is_it(tmp_path: Path) -> None:
+    header = "file,path,label,class,split,set"
+    source = read(tmp_path, f"{header}\nno,x/1.png,cat,3,val,?\n")
+    assert listed(source) == [("x/1.png", "cat", "val")]
 
 
 def test_columns_are_those_that_are_named(tmp_path: Path) -> None:
