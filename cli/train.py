@@ -281,7 +281,7 @@ class _Watch:
             f"{format_percent(record.val_accuracy)}."
         )
         self._output.note(
-            f"{self._task}: {choices.epochs} epochs; rates: gates {choices.gate_rate:g}, "
+            f"{self._task}: epochs {choices.epochs}; rates: gates {choices.gate_rate:g}, "
             f"normalisation values {choices.norm_rate:g}, head {choices.head_rate:g}."
         )
 

@@ -122,7 +122,8 @@ def predict(
     if out is not None:
         output.result(
             {"path": str(out), "images": tally.images, "failures": tally.failures},
-            human=f"{out}: {tally.images - tally.failures} of {tally.images} images answered.",
+            human=f"{out}: {tally.images - tally.failures} of {tally.images} images answered"
+            + (", and stopped there." if strict and tally.failures else "."),
             quiet=str(out),
         )
     tally.end()

@@ -287,6 +287,16 @@ def test_two_adapters_of_one_task_are_refused(
     assert "Two of the folders hold a task named 'marks'" in ran.err
 
 
+def test_strict_says_that_it_stopped(
+    gatehub: Gatehub, adapter: Path, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "2.png").write_bytes(b"hello")
+    out = tmp_path / "answers.csv"
+    ran = gatehub("predict", adapter, photos, "--strict", "--batch-size", 1, "--out", out)
+    assert ran.status == 1
+    assert ran.out == f"{out}: 1 of 2 images answered, and stopped there.\n"
+
+
 def test_csv_and_json_lines(
     gatehub: Gatehub, adapter: Path, weather: Path, photos: Path, tmp_path: Path
 ) -> None:
