@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 import gatehub
-from gatehub.cli import adapters, demo, export, hub, serve, train, upkeep
+from gatehub.cli import adapters, demo, export, hub, serve, upkeep
 from gatehub.cli.answers import evaluate, predict
+from gatehub.cli.training import train
 
 app = typer.Typer(
     name="gatehub",

@@ -29,7 +29,7 @@ from gatehub.cli._output import (
     format_percent,
     make_table,
 )
-from gatehub.cli.train import watch_training
+from gatehub.cli.training._watching import watch_training
 
 if TYPE_CHECKING:
     from rich.table import Table

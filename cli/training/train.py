@@ -5,11 +5,9 @@ gatehub train --backbone resnet18.a1_in1k --data photos/ --task birds --out bird
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,14 +23,13 @@ from gatehub.cli._options import (
     WorkersOption,
 )
 from gatehub.cli._output import (
-    Advance,
     Format,
     FormatOption,
     Output,
     format_bytes,
     format_percent,
 )
-from gatehub.cli._recipe_options import (
+from gatehub.cli.training._recipe_options import (
     AutoAugmentOption,
     BatchSizeOption,
     ClassWeights,
@@ -50,12 +47,8 @@ from gatehub.cli._recipe_options import (
     ValImagesOption,
     WarmupOption,
 )
+from gatehub.cli.training._watching import saying_how_to_go_on, watch_training
 from gatehub.training import defaults
-
-if TYPE_CHECKING:
-    from gatehub.training.checkpoint import EpochRecord
-    from gatehub.training.destination import Destination
-    from gatehub.training.start import Choices
 
 
 class Method(str, Enum):
@@ -205,7 +198,7 @@ def train(
         with (
             output.warnings_as_notes(UngatedLayerWarning),
             watch_training(output, task) as observer,
-            _saying_how_to_go_on(output, place),
+            saying_how_to_go_on(output, place),
         ):
             report = train_adapter(
                 loaded,
@@ -244,50 +237,3 @@ def train(
         f"{format_bytes(report.adapter_bytes)}, {report.seconds:.0f} s.",
         quiet=str(out),
     )
-
-
-@contextmanager
-def watch_training(output: Output, task: str) -> Iterator[_Watch]:
-    """Show a run: a bar for its steps, a line for each epoch."""
-    with output.progress(task) as advance:
-        yield _Watch(output, task, advance)
-
-
-@contextmanager
-def _saying_how_to_go_on(output: Output, place: Destination) -> Iterator[None]:
-    """Name the option that continues a run, where one ends that can be continued."""
-    from gatehub.errors import ResumeError
-    from gatehub.training.checkpoint import has_checkpoint
-
-    try:
-        yield
-    except ResumeError:
-        raise
-    except BaseException:
-        if has_checkpoint(place.work):
-            output.note("Every whole epoch is kept. To go on, give the same command with --resume.")
-        raise
-
-
-class _Watch:
-    def __init__(self, output: Output, task: str, advance: Advance) -> None:
-        self._output = output
-        self._task = task
-        self.on_step = advance
-
-    def on_start(self, choices: Choices, record: EpochRecord) -> None:
-        self._output.note(
-            f"{self._task}: starts as a linear probe, accuracy "
-            f"{format_percent(record.val_accuracy)}."
-        )
-        self._output.note(
-            f"{self._task}: epochs {choices.epochs}; rates: gates {choices.gate_rate:g}, "
-            f"normalisation values {choices.norm_rate:g}, head {choices.head_rate:g}."
-        )
-
-    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
-        self._output.note(
-            f"{self._task}: epoch {record.epoch:>{len(str(epochs))}}/{epochs}  "
-            f"loss {record.train_loss:.3f}  validation loss {record.val_loss:.3f}  "
-            f"accuracy {format_percent(record.val_accuracy)}"
-        )

@@ -1,0 +1,1 @@
+"""gatehub train: from images to an adapter."""

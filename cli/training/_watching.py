@@ -1,0 +1,61 @@
+"""What a command says while a run trains, and where it ends early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gatehub.cli._output import Advance, Output, format_percent
+
+if TYPE_CHECKING:
+    from gatehub.training.checkpoint import EpochRecord
+    from gatehub.training.destination import Destination
+    from gatehub.training.start import Choices
+
+
+@contextmanager
+def watch_training(output: Output, task: str) -> Iterator[_Watch]:
+    """Show a run: a bar for its steps, a line for each epoch."""
+    with output.progress(task) as advance:
+        yield _Watch(output, task, advance)
+
+
+@contextmanager
+def saying_how_to_go_on(output: Output, place: Destination) -> Iterator[None]:
+    """Name the option that continues a run, where one ends that can be continued."""
+    from gatehub.errors import ResumeError
+    from gatehub.training.checkpoint import has_checkpoint
+
+    try:
+        yield
+    except ResumeError:
+        raise
+    except BaseException:
+        if has_checkpoint(place.work):
+            output.note("Every whole epoch is kept. To go on, give the same command with --resume.")
+        raise
+
+
+class _Watch:
+    def __init__(self, output: Output, task: str, advance: Advance) -> None:
+        self._output = output
+        self._task = task
+        self.on_step = advance
+
+    def on_start(self, choices: Choices, record: EpochRecord) -> None:
+        self._output.note(
+            f"{self._task}: starts as a linear probe, accuracy "
+            f"{format_percent(record.val_accuracy)}."
+        )
+        self._output.note(
+            f"{self._task}: epochs {choices.epochs}; rates: gates {choices.gate_rate:g}, "
+            f"normalisation values {choices.norm_rate:g}, head {choices.head_rate:g}."
+        )
+
+    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
+        self._output.note(
+            f"{self._task}: epoch {record.epoch:>{len(str(epochs))}}/{epochs}  "
+            f"loss {record.train_loss:.3f}  validation loss {record.val_loss:.3f}  "
+            f"accuracy {format_percent(record.val_accuracy)}"
+        )
