@@ -51,6 +51,13 @@ WarmupOption = Annotated[
     float,
     typer.Option("--warmup", help="Share of the steps in which the rates rise; then they fall."),
 ]
+AveragingOption = Annotated[
+    float,
+    typer.Option(
+        "--averaging",
+        help="Share of the steps over which the values that are kept are averaged; 0 for none.",
+    ),
+]
 LabelSmoothingOption = Annotated[
     float,
     typer.Option("--label-smoothing", help="Share of the target spread over all classes."),

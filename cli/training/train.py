@@ -31,6 +31,7 @@ from gatehub.cli._output import (
 )
 from gatehub.cli.training._recipe_options import (
     AutoAugmentOption,
+    AveragingOption,
     BatchSizeOption,
     ClassWeights,
     ClassWeightsOption,
@@ -92,6 +93,7 @@ def train(
     gate_rate: GateRateOption = None,
     head_rate: HeadRateOption = None,
     warmup: WarmupOption = defaults.WARMUP,
+    averaging: AveragingOption = defaults.AVERAGING,
     label_smoothing: LabelSmoothingOption = defaults.LABEL_SMOOTHING,
     class_weights: ClassWeightsOption = ClassWeights.none,
     keep: KeepOption = Keep.best,
@@ -168,6 +170,7 @@ def train(
         gate_rate=gate_rate,
         head_rate=head_rate,
         warmup=warmup,
+        averaging=averaging,
         label_smoothing=label_smoothing,
         class_weights=class_weights.value,
         keep=keep.value,

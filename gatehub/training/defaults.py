@@ -6,6 +6,7 @@ STEPS = 240  # where no number of epochs is given
 BATCH_SIZE = 32
 WARMUP = 0.3
 LABEL_SMOOTHING = 0.0
+AVERAGING = 0.125
 VAL_IMAGES = 500
 MIN_CROP = 0.7
 HFLIP = 0.0

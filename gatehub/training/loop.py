@@ -7,15 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from gatehub.errors import DivergenceError, ResumeError
 from gatehub.gates.attach import GatedModel
-from gatehub.training.batches import (
-    count_batches,
-    evaluation_batches,
-)
+from gatehub.training.average import Average, put_tensors
+from gatehub.training.batches import count_batches, evaluation_batches
 from gatehub.training.checkpoint import (
     Checkpoint,
     EpochRecord,
@@ -35,7 +32,7 @@ from gatehub.training.start import Choices, begin
 from gatehub.training.steps import check_finite, train_epoch
 
 _MODEL, _START, _BEST = "model.", "start.", "best."
-_PENALTY, _OPTIMISER = "penalty.", "optimiser."
+_AVERAGE, _PENALTY, _OPTIMISER = "average.", "penalty.", "optimiser."
 
 
 class Observer(Protocol):
@@ -81,6 +78,9 @@ def fit(
 ) -> Fitted:
     """Train a gated model in place, from the linear probe on, and leave it as its best epoch.
 
+    What is measured after an epoch, and kept, is the average of the last steps; see `Average`. It
+    begins at the linear probe, so the first epochs are not below it while the head finds its place.
+
     What is drawn in an epoch depends on the recipe's seed and the epoch alone, so a run that was
     interrupted and resumed ends with the same numbers as one that was not.
 
@@ -109,11 +109,12 @@ def fit(
         choices = _lengthen(Choices(**checkpoint.chosen), recipe, done=history[-1].epoch)
         first: Mapping[str, Tensor] = _select(_START, checkpoint.tensors)
         best: Mapping[str, Tensor] = _select(_BEST, checkpoint.tensors) or first
+        mean: Mapping[str, Tensor] = _select(_AVERAGE, checkpoint.tensors)
         penalties: Mapping[str, Tensor] = _select(_PENALTY, checkpoint.tensors)
     else:
         start = begin(model, data, recipe, watched=watched, workers=workers)
         choices, first, penalties = start.choices, start.tensors, start.penalties
-        best = first
+        best = mean = first
         history = [_record(0, None, start.measured)]
     optimiser = make_optimiser(model, recipe, choices)
     if checkpoint is not None:
@@ -122,6 +123,13 @@ def fit(
     if observer is not None:
         observer.on_start(choices, history[0])
     steps = choices.epochs * count_batches(data.train, recipe.batch_size)
+    average = Average(model, mean, steps=recipe.averaging * steps)
+
+    def after_step(done: int) -> None:
+        average.update()
+        if observer is not None:
+            observer.on_step(done, steps)
+
     for epoch in range(len(history), choices.epochs + 1):
         if recipe.patience is not None:
             since = history[-1].epoch - choose_epoch(history, by=recipe.compared_by)
@@ -137,9 +145,10 @@ def fit(
                 penalties,
                 epoch=epoch,
                 workers=workers,
-                on_step=None if observer is None else lambda done: observer.on_step(done, steps),
+                on_step=after_step,
             )
-            measured = evaluate(model, watched)
+            with average.in_place():
+                measured = evaluate(model, watched)
             check_finite(measured.loss, f"on the validation images after epoch {epoch}", choices)
         except DivergenceError:
             remove_checkpoint(folder)  # it leads to the same end, at rates that are to be lowered
@@ -148,13 +157,14 @@ def fit(
         history.append(record)
         kept = choose_epoch(history, keep=recipe.keep, by=recipe.compared_by)
         if kept == epoch:
-            best = _copy(model)
+            best = {name: tensor.clone() for name, tensor in average.tensors.items()}
         checkpoint = Checkpoint(
             settings=settings,
             chosen=asdict(choices),
             history=history,
             tensors={
                 **_label(_MODEL, model.task_tensors()),
+                **_label(_AVERAGE, average.tensors),
                 **_label(_START, first),
                 **({} if best is first else _label(_BEST, best)),
                 **_label(_PENALTY, penalties),
@@ -211,17 +221,6 @@ def choose_epoch(
     if keep == "last":
         return history[-1].epoch
     return max(history, key=lambda r: (getattr(r, f"val_{by}"), -r.val_loss)).epoch
-
-
-def _copy(model: GatedModel) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.task_tensors().items()}
-
-
-def put_tensors(model: GatedModel, tensors: Mapping[str, Tensor]) -> None:
-    """Give a model values by the names of `GatedModel.task_tensors`."""
-    with torch.no_grad():
-        for name, tensor in model.task_tensors().items():
-            tensor.copy_(tensors[name])
 
 
 def _label(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

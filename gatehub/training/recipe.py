@@ -53,6 +53,8 @@ class Recipe:
         head_decay: AdamW's weight decay of the head, beside the penalty of its start; see
             `gatehub.training.start`.
         warmup: share of all steps in which the rates rise from 0; then they fall as a cosine.
+        averaging: share of all steps over which a running mean of the values goes, which is what
+            is measured and kept; 0 for the values of the last step. See `Average`.
         label_smoothing: share of the target spread over all classes.
         min_crop: smallest share of an image's area that a random crop keeps, in (0, 1].
         hflip: probability of a mirrored image; 0 suits letters, 0.5 suits photographs.
@@ -80,6 +82,7 @@ class Recipe:
     gate_decay: float = 0.05
     head_decay: float = 0.0
     warmup: float = defaults.WARMUP
+    averaging: float = defaults.AVERAGING
     label_smoothing: float = defaults.LABEL_SMOOTHING
     min_crop: float = defaults.MIN_CROP
     hflip: float = defaults.HFLIP
@@ -103,7 +106,7 @@ class Recipe:
         for name in ("gate_rate", "norm_rate", "head_rate", "gate_decay", "head_decay"):
             self._check_number(name, math.inf, "0 or more")
         self._check_number("color_jitter", _MAX_JITTER, f"0 to below {_MAX_JITTER}")
-        for name in ("warmup", "label_smoothing", "hflip"):
+        for name in ("warmup", "averaging", "label_smoothing", "hflip"):
             self._check_number(name, 1, "0 to below 1")
         if not isinstance(self.min_crop, int | float) or not 0 < self.min_crop <= 1:
             raise TrainingError(f"min_crop is {self.min_crop!r:.100}; expected above 0, at most 1.")

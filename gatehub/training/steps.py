@@ -31,7 +31,7 @@ def train_epoch(
     *,
     epoch: int,
     workers: int,
-    on_step: Callable[[int], None] | None,
+    on_step: Callable[[int], None],
 ) -> float:
     """Train for one epoch and return the mean loss, in nats.
 
@@ -81,8 +81,7 @@ def train_epoch(
         optimiser.step()
         decay_gates(model, share * choices.gate_rate * recipe.gate_decay)
         total += loss.item()
-        if on_step is not None:
-            on_step(step + 1)
+        on_step(step + 1)
     return total / per_epoch
 
 

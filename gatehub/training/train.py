@@ -15,6 +15,7 @@ from gatehub.backbone import Backbone
 from gatehub.backbone.images import ImageRules
 from gatehub.gates.attach import attach_gates
 from gatehub.gates.fold import fold
+from gatehub.training.average import put_tensors
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.checkpoint import EpochRecord, remove_checkpoint
 from gatehub.training.curve import draw_curve
@@ -22,7 +23,7 @@ from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
 from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.examples import Digests
-from gatehub.training.loop import Observer, fit, put_tensors
+from gatehub.training.loop import Observer, fit
 from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
 
