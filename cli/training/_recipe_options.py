@@ -88,6 +88,15 @@ ValImagesOption = Annotated[
         "--val-images", min=1, help="Look at so many validation images after each epoch, at most."
     ),
 ]
+InputSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--input-size",
+        min=1,
+        metavar="PIXELS",
+        help="Height and width of the images; the backbone's own if not given. Smaller is faster.",
+    ),
+]
 MinCropOption = Annotated[
     float,
     typer.Option(

@@ -5,6 +5,7 @@ gatehub train --backbone resnet18.a1_in1k --data photos/ --task birds --out bird
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,7 @@ from gatehub.cli.training._recipe_options import (
     GateRateOption,
     HeadRateOption,
     HflipOption,
+    InputSizeOption,
     Keep,
     KeepOption,
     LabelSmoothingOption,
@@ -116,6 +118,7 @@ def train(
     train_images: Annotated[
         int | None, typer.Option("--train-images", min=1, help="Train on only this many images.")
     ] = None,
+    input_size: InputSizeOption = None,
     background: Annotated[
         str,
         typer.Option("--background", help="Colour behind transparent pixels, kept in the adapter."),
@@ -190,9 +193,12 @@ def train(
         listing = list_data(data, columns=columns, **split)
         if resume and not has_checkpoint(place.work):
             output.note(f"There is no interrupted run of {out} to go on with; this one is new.")
-        check_structure(backbone, gates=gates, norm=norm, start=start)
+        check_structure(backbone, gates=gates, norm=norm, start=start, input_size=input_size)
         loaded = load_backbone(backbone, weights=weights).to(where)
-        images = decode_data(output, listing, skip_bad=skip_bad, preprocessing=loaded.preprocessing)
+        preprocessing = replace(loaded.preprocessing, image_rules=rules)
+        if input_size is not None:
+            preprocessing = preprocessing.with_input_size(input_size)
+        images = decode_data(output, listing, skip_bad=skip_bad, preprocessing=preprocessing)
         show_classes(output, images)
         output.note(
             f"Training '{task}' on {loaded.identity.name}: {len(images.labels)} classes, "
@@ -213,7 +219,7 @@ def train(
                 norm=norm,
                 start=start,
                 dtype=dtype,
-                image_rules=rules,
+                preprocessing=preprocessing,
                 resume=resume,
                 force=force,
                 workers=choose_workers(workers, images.train),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -139,6 +139,24 @@ class Preprocessing:
         """
         own = math.prod(self.input_size[1:])
         return min(max(_GROWTH * own, _LARGE_PIXELS), _MOST_GROWTH * own)
+
+    @checked(InputError)
+    def with_input_size(self, side: int) -> Preprocessing:
+        """Return a task's preprocessing on a backbone with this, for images of another size.
+
+        Args:
+            side: height and width of the tensor, in pixels.
+
+        Raises:
+            InputError: it is below 1, or larger than `max_task_pixels` allows.
+        """
+        largest = math.isqrt(self.max_task_pixels)
+        if not 1 <= side <= largest:
+            raise InputError(
+                f"input_size is {side}; expected 1 to {largest} pixels for tasks of a backbone "
+                f"that takes {self.input_size[1]} x {self.input_size[2]}."
+            )
+        return replace(self, input_size=(3, side, side))
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as they are stored: without image rules where there are none."""

@@ -6,6 +6,8 @@ its images, then the backbone's structure. Only then are weights read and images
 
 from __future__ import annotations
 
+import torch
+
 from gatehub.adapter import Adapter, AdapterConfig
 from gatehub.adapter.files import check_dtype
 from gatehub.adapter.names import check_task_name
@@ -53,7 +55,9 @@ def check_settings(
         raise TrainingError(f"workers is {workers!r:.100}; expected 0 or more, a whole number.")
 
 
-def check_structure(backbone: str, *, gates: str, norm: str, start: str | None) -> None:
+def check_structure(
+    backbone: str, *, gates: str, norm: str, start: str | None, input_size: int | None = None
+) -> None:
     """Refuse gates that a backbone has no place for, by its structure: no weights are read.
 
     Args:
@@ -61,12 +65,22 @@ def check_structure(backbone: str, *, gates: str, norm: str, start: str | None) 
         gates: see `attach_gates`.
         norm: see `attach_gates`.
         start: see `attach_gates`.
+        input_size: height and width of the images, in pixels; None for the backbone's own.
 
     Raises:
         BackboneError: there is no such backbone, or it has no classifier.
         GateError: no such stage, or a layer that cannot be gated.
+        TrainingError: it does not take images of that size.
     """
     model = build_structure(backbone)
+    if input_size is not None:
+        try:
+            model(torch.empty(1, 3, input_size, input_size, device="meta"))
+        except Exception as error:  # whatever a layer of somebody's network asserts
+            raise TrainingError(
+                f"{backbone} does not take images of {input_size} x {input_size} pixels: {error}",
+                hint="Leave input_size out for the size that it was trained on.",
+            ) from error
     heads, _ = split_classifier(model)
     plan_gates(model, exclude=heads, gates=gates, norm=norm, start=start)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
 
 from gatehub.adapter import Adapter
 from gatehub.adapter.gate_map import draw_gates
 from gatehub.backbone import Backbone
-from gatehub.backbone.images import ImageRules
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.attach import attach_gates
-from gatehub.gates.fold import fold
+from gatehub.gates.fold import check_backbone, fold
 from gatehub.training.average import put_tensors
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.checkpoint import EpochRecord, remove_checkpoint
@@ -83,7 +83,7 @@ def train_adapter(
     norm: str = "affine",
     start: str | None = None,
     dtype: str = "float16",
-    image_rules: ImageRules | None = None,
+    preprocessing: Preprocessing | None = None,
     resume: bool = False,
     force: bool = False,
     workers: int = 0,
@@ -105,7 +105,8 @@ def train_adapter(
         norm: see `attach_gates`.
         start: see `attach_gates`.
         dtype: how gates are stored; see `Adapter.save`.
-        image_rules: how files become pictures, recorded in the adapter; None for the backbone's.
+        preprocessing: how files become tensors, recorded in the adapter; None for the backbone's.
+            Other sizes than the backbone's own may suit a task: smaller ones are faster.
         resume: continue an interrupted run, for more epochs too; without one, begin.
         force: replace an adapter of another task, too.
         workers: processes that decode images beside this one.
@@ -134,8 +135,8 @@ def train_adapter(
     with claim as place:
         seed_everything(recipe.seed)
         model = attach_gates(backbone, labels=data.labels, gates=gates, norm=norm, start=start)
-        if image_rules is not None:
-            model.preprocessing = replace(model.preprocessing, image_rules=image_rules)
+        if preprocessing is not None:
+            model.preprocessing = preprocessing
         digests = data.digests()
         settings = {
             **recorded_settings(data, digests),
@@ -144,7 +145,9 @@ def train_adapter(
             **asdict(recipe),
         }
         lasting = {k: v for k, v in settings.items() if k not in _CHANGING}
-        check_storable(Adapter.from_model(model, task=task, training=settings))
+        untrained = Adapter.from_model(model, task=task, training=settings)
+        check_storable(untrained)
+        check_backbone(backbone, untrained)  # its images may be too large
         fitted = fit(
             model,
             data,
@@ -156,6 +159,7 @@ def train_adapter(
                 "task": task,
                 "labels": list(data.labels),
                 "start": start,
+                "input_size": list(model.preprocessing.input_size),
                 "image_rules": model.preprocessing.to_json().get("image_rules"),
                 "backbone_digest": backbone.digest,
             },

@@ -281,3 +281,7 @@ def test_unusual_values_that_work_are_taken(changes: dict[str, object]) -> None:
 def test_tasks_may_take_larger_images_than_their_backbone(own: int, largest: int) -> None:
     backbones = replace(make_backbone().preprocessing, input_size=(3, own, own), crop_pct=1.0)
     assert backbones.max_task_pixels == largest**2
+    assert backbones.with_input_size(largest).input_size == (3, largest, largest)
+    for side in (0, largest + 1):
+        with pytest.raises(InputError, match=rf"input_size is {side}; expected 1 to {largest} pix"):
+            backbones.with_input_size(side)

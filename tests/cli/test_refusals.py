@@ -48,6 +48,8 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("patience", 0, "Invalid value for '--patience'"),
     ("patience", 2**64, "patience is 18446744073709551616"),
     ("warmup", 1, "warmup is 1.0; expected 0 to below 1"),
+    ("averaging", 1, "averaging is 1.0; expected 0 to below 1"),
+    ("input_size", 0, "Invalid value for '--input-size'"),
     ("label_smoothing", -0.1, "--label-smoothing is -0.1; expected 0 to below 1"),
     ("class_weights", "heavy", "Invalid value for '--class-weights'"),
     ("val_images", 0, "Invalid value for '--val-images'"),
@@ -226,6 +228,17 @@ def test_data_and_structure_come_before_weights_and_images(
         status, err = train(gatehub, {**arguments, "data": data})
         assert (status, sentence in err) == (1, True), err
     assert sorted(os.listdir()) == ["data"]
+
+
+def test_images_that_a_network_cannot_take_are_refused_before_its_weights_are_read(
+    gatehub: Gatehub, arguments: dict[str, object], untouched: Callable[..., None]
+) -> None:
+    untouched()
+    fixed = {**arguments, "backbone": "pit_xs_224.in1k", "input_size": 96}
+    status, err = train(gatehub, fixed)
+    assert status == 1
+    assert "pit_xs_224.in1k does not take images of 96 x 96 pixels: " in err
+    assert "Leave --input-size out" in err
 
 
 def test_a_stage_is_looked_for_before_the_weights_are_read(

@@ -22,6 +22,7 @@ from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import (
     AdapterExistsError,
+    BackboneMismatchError,
     DivergenceError,
     ResumeError,
     TrainingError,
@@ -163,11 +164,24 @@ def test_images_are_seen_by_the_rules_that_were_asked_for(
         ("own", None, {black, white}),
         ("black", ImageRules(background=(0, 0, 0)), {black}),
     ):
-        options = {"recipe": Recipe(epochs=1), "image_rules": rules}
+        preprocessing = rules and replace(tiny_backbone.preprocessing, image_rules=rules)
+        options = {"recipe": Recipe(epochs=1), "preprocessing": preprocessing}
         train_adapter(tiny_backbone, data, tmp_path / name, task="t", **options)
         assert seen == expected
         assert Adapter.load(tmp_path / name).preprocessing.image_rules == (rules or ImageRules())
         seen.clear()
+
+
+def test_a_task_may_take_images_of_a_size_of_its_own(
+    tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    smaller = tiny_backbone.preprocessing.with_input_size(24)
+    report = run(tiny_backbone, tmp_path / "colours", preprocessing=smaller)
+    assert Adapter.load(report.folder).preprocessing.input_size == (3, 24, 24)
+    larger = replace(smaller, input_size=(3, 32, 32 * 16 + 1))
+    with pytest.raises(BackboneMismatchError, match="takes images of 32 x 513 pixels"):
+        run(tiny_backbone, tmp_path / "large", preprocessing=larger)
+    assert not (tmp_path / "large").exists()
 
 
 def test_accuracy_is_that_of_the_stored_values(tiny_backbone: Backbone, tmp_path: Path) -> None:
@@ -212,8 +226,12 @@ def test_an_interrupted_run_is_not_overwritten(tiny_backbone: Backbone, tmp_path
         run(tiny_backbone, out, resume=True, recipe=replace(RECIPE, seed=6))
     with pytest.raises(ResumeError, match="has backbone_digest"):
         run(make_backbone(seed=9), out, resume=True)
+    own = tiny_backbone.preprocessing
+    dark = replace(own, image_rules=ImageRules(background=(0, 0, 0)))
     with pytest.raises(ResumeError, match="has image_rules"):
-        run(tiny_backbone, out, resume=True, image_rules=ImageRules(background=(0, 0, 0)))
+        run(tiny_backbone, out, resume=True, preprocessing=dark)
+    with pytest.raises(ResumeError, match="has input_size"):
+        run(tiny_backbone, out, resume=True, preprocessing=own.with_input_size(40))
 
 
 def test_resume_without_a_run_begins(tiny_backbone: Backbone, tmp_path: Path) -> None:
