@@ -26,6 +26,7 @@ def show_adapter(output: Output, folder: Path) -> None:
     value = {
         "task": config.task,
         "labels": list(config.labels),
+        **config.problem.to_json(),
         "backbone": config.backbone.name,
         "backbone_source": config.backbone.source,
         "backbone_digest": config.backbone.digest,
@@ -43,7 +44,10 @@ def show_adapter(output: Output, folder: Path) -> None:
     shown = ", ".join(config.labels[:12]) + (" …" if len(config.labels) > 12 else "")
     rows = [
         ("task", config.task),
-        ("classes", f"{len(config.labels)}: {shown}"),
+        (
+            "labels, any number an image" if config.problem.is_multi_label else "classes",
+            f"{len(config.labels)}: {shown}",
+        ),
         ("backbone", f"{config.backbone} from {config.backbone.source}"),
         ("gates", f"{config.layout.policy}: {_list_kinds(kinds)}; {gate_count:,} numbers"),
         ("start", config.layout.start or "the first layer"),

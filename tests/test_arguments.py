@@ -92,6 +92,7 @@ def calls(
         "as_stored": {"dtype": "float16"},
         "with_probe": {"backbone": tiny_backbone},
         "with_metrics": {"metrics": {}},
+        "with_thresholds": {"thresholds": [0.5] * len(tiny_adapter.labels)},
     }
     on_preprocessing = {
         "open": {"source": image},

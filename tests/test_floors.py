@@ -20,7 +20,7 @@ HOUSE: Floors = (
     ("gatehub._places", "gatehub._huggingface"),
     ("gatehub.backbone",),
     ("gatehub.compiler",),
-    ("gatehub.gates", "gatehub.inheritance"),
+    ("gatehub.gates", "gatehub.inheritance", "gatehub.problem"),
     ("gatehub.adapter",),
     ("gatehub.runtime", "gatehub.training", "gatehub.hub", "gatehub.export"),
     ("gatehub.server",),

@@ -15,6 +15,7 @@ from gatehub.errors import ConfigError, FormatVersionError
 from gatehub.gates.kinds import parse_kind
 from gatehub.gates.layout import GateLayout, SiteGate
 from gatehub.gates.policy import AUTO
+from gatehub.problem import MULTI_LABEL, Problem
 
 MAX_DIMENSION = 2**24
 
@@ -111,6 +112,15 @@ def read_image_rules(fields: Fields) -> ImageRules:
             f"{fields.where}.background has {len(colour)} values; expected red, green and blue."
         )
     return ImageRules(version=version, background=(colour[0], colour[1], colour[2]))
+
+
+def read_problem(fields: Fields) -> Problem:
+    kind = fields.take("type", str)
+    thresholds = fields.take_list("thresholds", float)
+    fields.done()
+    if kind != MULTI_LABEL:
+        raise ConfigError(f"{fields.where}.type is {describe(kind)}; expected '{MULTI_LABEL}'.")
+    return Problem(thresholds=thresholds)
 
 
 def read_tensors(fields: Fields, where: str) -> dict[str, TensorSpec]:

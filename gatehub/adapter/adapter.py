@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from gatehub.errors import AdapterError, TensorDtypeError
 from gatehub.gates.attach import GatedModel, refuse_rounded
 from gatehub.gates.fold import fold
 from gatehub.gates.layout import GateLayout
+from gatehub.problem import ONE_LABEL, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,6 +68,7 @@ class Adapter:
         task: str,
         metrics: Mapping[str, float] | None = None,
         training: Mapping[str, str | int | float | bool | None] | None = None,
+        thresholds: Sequence[float] | None = None,
     ) -> Adapter:
         """Copy what a trained model has of its own.
 
@@ -75,10 +77,12 @@ class Adapter:
             task: name of the task: letters, digits, ".", "_" and "-", at most 96.
             metrics: figures measured on validation data, such as {"accuracy": 0.98}.
             training: how it was trained, one value for each setting.
+            thresholds: where an image may have any number of labels, the sigmoid of its logit from
+                which on it has a label, in [0, 1], one for each label; None where it has one label.
 
         Raises:
             UnsafeNameError: the name has other characters.
-            ConfigError: a label, figure or setting that cannot be stored.
+            ConfigError: a label, figure, setting or threshold that cannot be stored.
             NonFiniteTensorError: the training diverged.
             GateError: the model's frozen weights or its layers have changed since gates were
                 attached, or a cast has rounded them.
@@ -94,6 +98,7 @@ class Adapter:
             training=dict(training or {}),
             tensors={},
             files={},
+            problem=_make_problem(thresholds),
         )
         tensors = {name: tensor.clone() for name, tensor in model.task_tensors().items()}
         return cls(config=config, tensors=tensors)
@@ -194,6 +199,15 @@ class Adapter:
         """Return the same adapter with other figures."""
         return replace(self, config=replace(self.config, metrics=dict(metrics)))
 
+    @checked(AdapterError)
+    def with_thresholds(self, thresholds: Sequence[float]) -> Adapter:
+        """Return the same adapter for images with any number of labels; see `from_model`.
+
+        Raises:
+            ConfigError: other than one for each label, or one that is not in [0, 1].
+        """
+        return replace(self, config=replace(self.config, problem=_make_problem(thresholds)))
+
     @property
     def task(self) -> str:
         """Name of the task."""
@@ -203,6 +217,11 @@ class Adapter:
     def labels(self) -> tuple[str, ...]:
         """Class names, in the order of the logits."""
         return self.config.labels
+
+    @property
+    def problem(self) -> Problem:
+        """Whether an image has one of the labels, or any number of them."""
+        return self.config.problem
 
     @property
     def backbone(self) -> BackboneIdentity:
@@ -238,6 +257,10 @@ class Adapter:
                 hint=f"Call with_probe(backbone, dtype='{dtype}') first, on the adapter as it was "
                 f"before its gates were rounded to {self.probe.dtype}.",
             )
+
+
+def _make_problem(thresholds: Sequence[float] | None) -> Problem:
+    return ONE_LABEL if thresholds is None else Problem(thresholds=tuple(thresholds))
 
 
 def _restore(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Adapter:

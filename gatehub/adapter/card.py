@@ -14,6 +14,7 @@ from gatehub.adapter.config import AdapterConfig
 
 CURVE_FILE = "training.png"
 GATES_FILE = "gates.png"
+_MOST_LABELS = 50
 
 # Settings that an adapter remembers of its training, and the options of `gatehub train`.
 _OPTIONS = {
@@ -90,6 +91,7 @@ def describe_adapter(config: AdapterConfig, adapter_bytes: int) -> dict[str, str
     return {
         "task": config.task,
         "classes": len(config.labels),
+        **({"problem": config.problem.type} if config.problem.is_multi_label else {}),
         "backbone": name_backbone(config),
         "digest": config.backbone.digest,
         "gates": config.layout.policy,
@@ -113,7 +115,8 @@ def _front_matter(
     if config.metrics:
         head["metrics"] = list(map(_Text, config.metrics))
         head["model-index"] = [_results(config, datasets)]
-    head["tags"] = ["gatehub", "model-projection", _Text(config.task)]
+    several = [config.problem.type] if config.problem.is_multi_label else []
+    head["tags"] = ["gatehub", "model-projection", *several, _Text(config.task)]
     head["gatehub"] = {
         key: _Text(value) if isinstance(value, str) else value
         for key, value in describe_adapter(config, adapter_bytes).items()
@@ -141,15 +144,19 @@ def _results(config: AdapterConfig, datasets: Sequence[str]) -> dict[str, Any]:
 
 
 def _body(config: AdapterConfig, adapter_bytes: int) -> str:
-    labels = ", ".join(_code(label) for label in config.labels[:50])
-    more = f" and {len(config.labels) - 50} more" if len(config.labels) > 50 else ""
+    labels = ", ".join(_code(label) for label in config.labels[:_MOST_LABELS])
+    more = _count_more(config)
+    count = len(config.labels)
+    what = f"classifier of {count} classes"
+    if config.problem.is_multi_label:
+        what = f"multi-label classifier: an image\nmay have any of {count} labels, or none"
     figures = "".join(f"| {write_cell(k)} | {v:.4g} |\n" for k, v in config.metrics.items())
     measured = f"\n## Figures\n\n| | |\n|---|---|\n{figures}" if figures else ""
     return f"""
 # {config.task}
 
 A gatehub adapter: {adapter_bytes:,} bytes of gates, normalisation values and head that turn the
-frozen backbone `{name_backbone(config)}` into a classifier of {len(config.labels)} classes:
+frozen backbone `{name_backbone(config)}` into a {what}:
 {labels}{more}.
 
 ## Use
@@ -172,7 +179,29 @@ gatehub export ADAPTER --out {config.task}.onnx
 ```
 
 It fits only the backbone whose weights have the digest `{config.backbone.digest}`.
-{measured}{_gates(config)}{_training(config)}"""
+{measured}{_thresholds(config)}{_gates(config)}{_training(config)}"""
+
+
+def _count_more(config: AdapterConfig) -> str:
+    rest = len(config.labels) - _MOST_LABELS
+    return f" and {rest} more" if rest > 0 else ""
+
+
+def _thresholds(config: AdapterConfig) -> str:
+    thresholds = config.problem.thresholds
+    if thresholds is None:
+        return ""
+    pairs = list(zip(config.labels, thresholds, strict=True))[:_MOST_LABELS]
+    rows = "".join(f"| {write_cell(label)} | {threshold:.4g} |\n" for label, threshold in pairs)
+    more = f"\nThese,{_count_more(config)}, stand in full in `config.json`.\n"
+    return f"""
+## Thresholds
+
+An image has a label if the sigmoid of the label's logit is not below its threshold.
+
+| label | threshold |
+|---|---|
+{rows}{more if _count_more(config) else ""}"""
 
 
 def _gates(config: AdapterConfig) -> str:
@@ -207,6 +236,7 @@ def _command(config: AdapterConfig) -> str | None:
         return None
     words = ["gatehub", "train", "--backbone", name_backbone(config), "--data", data]
     words += ["--task", config.task, "--out", config.task]
+    words += ["--multi-label"] if config.problem.is_multi_label else []
     for setting, option in _OPTIONS.items():
         value = config.training.get(setting)
         if value is not None and not isinstance(value, bool) and value != "":

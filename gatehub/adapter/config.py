@@ -17,6 +17,7 @@ from gatehub.adapter._sections import (
     read_layout,
     read_metrics,
     read_preprocessing,
+    read_problem,
     read_tensors,
     read_training,
 )
@@ -26,6 +27,7 @@ from gatehub.backbone import BackboneIdentity
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import AdapterFormatError, ConfigError, FormatVersionError, GatehubError
 from gatehub.gates.layout import GateLayout
+from gatehub.problem import ONE_LABEL, Problem
 
 FORMAT_VERSION = 1
 
@@ -45,11 +47,13 @@ class AdapterConfig:
         tensors: how each tensor is stored; empty until it is saved.
         files: SHA-256 of each other file of the folder; empty until it is saved.
         probe: what it answered where it was made, or None where that was not kept.
+        problem: whether an image has one of the labels or any number of them, and from which scores
+            on.
 
     Raises:
         UnsafeNameError: the task's name could be taken for a path.
-        ConfigError: no labels, or two alike, or one that is not a line of text; a metric that is
-            not a finite number; a setting that is not a single value.
+        ConfigError: no labels, or two alike, or one that is not a line of text; another number of
+            thresholds; a metric that is not a finite number; a setting that is not a single value.
     """
 
     task: str
@@ -62,6 +66,7 @@ class AdapterConfig:
     tensors: Mapping[str, TensorSpec]
     files: Mapping[str, str]
     probe: Probe | None = None
+    problem: Problem = ONE_LABEL
 
     def __post_init__(self) -> None:
         check_task_name(self.task)
@@ -73,6 +78,12 @@ class AdapterConfig:
             )
         for label in self.labels:
             check_line(label, f"Adapter '{self.task}' has the label")
+        thresholds = self.problem.thresholds
+        if thresholds is not None and len(thresholds) != len(self.labels):
+            raise ConfigError(
+                f"Adapter '{self.task}' has {len(self.labels)} labels, but {len(thresholds)} "
+                "thresholds; expected one for each label."
+            )
         if self.probe is not None and len(self.probe.logits[0]) != len(self.labels):
             raise ConfigError(
                 f"Adapter '{self.task}' has {len(self.labels)} labels, but its probe has "
@@ -105,6 +116,7 @@ class AdapterConfig:
             "format_version": FORMAT_VERSION,
             "task": self.task,
             "labels": list(self.labels),
+            **self.problem.to_json(),
             "backbone": asdict(self.backbone),
             "gates": {
                 "kind": gates.policy,
@@ -171,6 +183,12 @@ class AdapterConfig:
                 files=read_files(fields.take_fields("files"), where),
                 probe=(
                     read_probe(fields.take_fields("probe")) if "probe" in fields.names() else None
+                ),
+                problem=(
+                    # Adapters of one label an image have none.
+                    read_problem(fields.take_fields("problem"))
+                    if "problem" in fields.names()
+                    else ONE_LABEL
                 ),
             )
         except AdapterFormatError:

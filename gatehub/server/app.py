@@ -6,8 +6,11 @@
 
 `POST /tasks/{task}` takes the image as the raw body, of any content type, or as JSON
 `{"inputs": base64, "parameters": {…}}`. Options: `top_k` (default 5) and `function_to_apply`
-(`softmax`, the default, `sigmoid` or `none`). The headers `X-Gatehub-Digest` and
-`X-Gatehub-Generation` name the adapter that answered. Errors: `gatehub.server.refusals`.
+(`softmax`, the default, `sigmoid` or `none`). A multi-label task has one more field in `/tasks`,
+`"problem": {"type": "multi-label", "thresholds": […]}`; its default function is `sigmoid`, and
+without a `top_k` it answers with every label that reaches its threshold, or `[]`. The headers
+`X-Gatehub-Digest` and `X-Gatehub-Generation` name the adapter that answered. Errors:
+`gatehub.server.refusals`.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -28,7 +31,7 @@ from gatehub.server.refusals import exception_handlers
 from gatehub.server.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from gatehub.runtime.engine import Answer, Engine
+    from gatehub.runtime.engine import Answer, Engine, TaskInfo
 
 
 def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Starlette:
@@ -76,7 +79,7 @@ class _Endpoints:
         )
 
     async def get_tasks(self, request: Request) -> Response:
-        return JSONResponse([asdict(info) for info in self._engine.tasks()])
+        return JSONResponse([_describe(info) for info in self._engine.tasks()])
 
     async def post_image(self, request: Request) -> Response:
         task = request.path_params["task"]
@@ -100,3 +103,8 @@ class _Endpoints:
                 "X-Gatehub-Generation": str(answer.task.generation),
             },
         )
+
+
+def _describe(info: TaskInfo) -> dict[str, Any]:
+    told = {name: value for name, value in asdict(info).items() if name != "problem"}
+    return told | info.problem.to_json()

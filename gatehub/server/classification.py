@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from reprlib import repr as shorten
 from typing import TYPE_CHECKING, TypedDict
@@ -45,24 +45,26 @@ class ClassificationRequest:
 
     Args:
         image: the bytes of one image file.
-        top_k: how many classes to answer with; all, if there are fewer.
-        function_to_apply: what makes scores of logits: "softmax", "sigmoid" or "none".
+        top_k: how many classes to answer with; all, if there are fewer. None for the usual number,
+            or for those that reach their thresholds in a task of several labels an image.
+        function_to_apply: what makes scores of logits: "softmax", "sigmoid" or "none"; None for
+            the task's own.
 
     Raises:
         RequestError: an option is out of its range.
     """
 
     image: bytes
-    top_k: int = DEFAULT_TOP_K
-    function_to_apply: str = "softmax"
+    top_k: int | None = None
+    function_to_apply: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1:
+        if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 1):
             raise RequestError(
                 f"top_k is {shorten(self.top_k)}; it must be a whole number of at least 1."
             )
         # A list, since JSON may bring values that cannot be looked up in a mapping.
-        if self.function_to_apply not in list(_FUNCTIONS):
+        if self.function_to_apply not in [None, *_FUNCTIONS]:
             raise RequestError(
                 f"function_to_apply is {shorten(self.function_to_apply)}; "
                 f"expected one of {', '.join(_FUNCTIONS)}."
@@ -128,23 +130,11 @@ def classify(
             f"Task '{task}' (generation {answer.task.generation}) answered values that are "
             "not finite."
         )
-    scores = _FUNCTIONS[request.function_to_apply](logits)
-    return rank(scores, answer.task.labels, top_k=request.top_k), answer
-
-
-def rank(scores: Tensor, labels: Sequence[str], *, top_k: int) -> list[Score]:
-    """Pair scores with labels, best first; equals stay in the labels' order.
-
-    Args:
-        scores: (classes,) float32.
-        labels: one for each class.
-        top_k: how many to keep, at least 1.
-    """
-    values, order = scores.sort(descending=True, stable=True)
-    return [
-        Score(label=labels[index], score=value)
-        for value, index in zip(values[:top_k].tolist(), order[:top_k].tolist(), strict=True)
-    ]
+    problem = answer.task.problem
+    scores = _FUNCTIONS[request.function_to_apply or problem.function](logits)
+    chosen = problem.choose(logits, scores, top_k=request.top_k, usual=DEFAULT_TOP_K)
+    labels = answer.task.labels
+    return [Score(label=labels[i], score=scores[i].item()) for i in chosen], answer
 
 
 def _parse_json(body: bytes) -> tuple[bytes, Mapping[str, object]]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gatehub.adapter._fields import is_text
 from gatehub.adapter.card import render_card
 from gatehub.adapter.front_matter import read_front_matter
+from gatehub.problem import Problem
 from tests.adapter.sample import CARD, GOLDEN, SAMPLE_CONFIG, TENSORS, make_sample
 
 
@@ -27,6 +28,23 @@ def front_matter(text: str) -> dict[str, object]:
 def test_golden_adapter_has_the_golden_card() -> None:
     assert (GOLDEN / TENSORS).stat().st_size == 1_024
     assert render() == (GOLDEN / CARD).read_text("utf-8")
+
+
+def test_a_multi_label_card_says_so() -> None:
+    text = render(
+        problem=Problem(thresholds=(0.25, 0.5)), training={"data": "/x/fruit.csv", "epochs": 3}
+    )
+    found = front_matter(text)
+    assert "multi-label" in found["tags"]  # type: ignore[operator]
+    assert found["gatehub"]["problem"] == "multi-label"  # type: ignore[index]
+    body = " ".join(text.split("---\n", 2)[2].split())
+    assert "a multi-label classifier: an image may have any of 2 labels, or none: `apple`" in body
+    assert "| apple | 0.25 | | 梨 | 0.5 |" in body
+    assert "--multi-label --epochs 3" in body.replace("--out fruit", "")
+    assert "multi-label" not in render(training={"data": "/x/fruit.csv"})
+    many = tuple(f"l{i}" for i in range(60))
+    long = render(labels=many, problem=Problem(thresholds=(0.5,) * 60))
+    assert "These, and 10 more, stand in full in `config.json`." in long
 
 
 def test_the_hub_finds_base_model_task_and_metrics() -> None:

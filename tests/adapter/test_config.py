@@ -26,6 +26,7 @@ from gatehub.errors import (
     FormatVersionError,
     UnsafeNameError,
 )
+from gatehub.problem import ONE_LABEL, Problem
 from tests.adapter.breaking import (
     Broken,
     assert_refused,
@@ -42,8 +43,46 @@ GOLDEN_TEXT = (GOLDEN / CONFIG).read_bytes()
 WHOLE_TEXT = replace(
     AdapterConfig.from_json(GOLDEN_TEXT),
     probe=PROBE,
+    problem=Problem(thresholds=(0.25, 1.0)),
     preprocessing=replace(SAMPLE_CONFIG.preprocessing, image_rules=ImageRules()),
 ).to_json()
+
+SOUND = {"type": "multi-label", "thresholds": [0.5, 1]}
+BROKEN_PROBLEMS = [
+    Broken("a problem that is " + name, assign("problem", value=value), ConfigError, match)
+    for name, value, match in (
+        ("null", None, "problem is null; expected an object"),
+        ("empty", {}, "problem lacks the field 'type'"),
+        ("single", {**SOUND, "type": "single-label"}, "type is .*; expected 'multi-label'"),
+        ("unknown", {**SOUND, "type": "detection"}, "type is .*; expected 'multi-label'"),
+        ("without thresholds", {"type": "multi-label"}, "lacks the field 'thresholds'"),
+        ("with more", {**SOUND, "loss": "focal"}, 'unknown fields: "loss"'),
+        ("short", {**SOUND, "thresholds": [0.5]}, "2 labels, but 1 thresholds"),
+        ("long", {**SOUND, "thresholds": [0.5] * 3}, "2 labels, but 3 thresholds"),
+        ("high", {**SOUND, "thresholds": [0.5, 1.5]}, "label 1 is 1.5; expected a number from 0"),
+        ("low", {**SOUND, "thresholds": [-0.5, 0.5]}, "label 0 is -0.5; expected a number from 0"),
+        ("huge", {**SOUND, "thresholds": [0.5, 10**400]}, "is .*; expected a number"),
+        ("text", {**SOUND, "thresholds": [0.5, "0.5"]}, 'is "0.5"; expected a number'),
+        ("true", {**SOUND, "thresholds": [0.5, True]}, "is true; expected a number"),
+        ("one number", {**SOUND, "thresholds": 0.5}, "is 0.5; expected a list"),
+    )
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN_PROBLEMS, ids=str)
+def test_thresholds_are_one_number_from_0_to_1_for_each_label(
+    broken: Broken, tmp_path: Path
+) -> None:
+    assert_refused(broken, tmp_path)
+
+
+def test_a_config_without_a_problem_is_of_one_label_an_image() -> None:
+    found = AdapterConfig.from_json(GOLDEN_TEXT)
+    assert found.problem == ONE_LABEL
+    assert b"problem" not in found.to_json()
+    several = replace(found, problem=Problem(thresholds=(0.25, 1.0)))
+    assert AdapterConfig.from_json(several.to_json()) == several
+
 
 BROKEN_TEXTS = [
     Broken("nothing", put(CONFIG, b""), ConfigError, "is not JSON"),

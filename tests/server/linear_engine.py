@@ -12,6 +12,7 @@ import torch
 from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TaskNotFoundError
+from gatehub.problem import Problem
 from gatehub.runtime.engine import Answer, TaskInfo
 
 
@@ -68,6 +69,10 @@ class LinearEngine:
     def prepare(self, task: str, preprocessing: Preprocessing) -> None:
         info, weight = self._loaded[task]
         self._loaded[task] = replace(info, preprocessing=preprocessing), weight
+
+    def decide(self, task: str, problem: Problem) -> None:
+        info, weight = self._loaded[task]
+        self._loaded[task] = replace(info, problem=problem), weight
 
     def unload(self, task: str) -> None:
         del self._loaded[task]

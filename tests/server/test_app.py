@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gatehub.problem import Problem
 from gatehub.runtime.engine import Answer
 from gatehub.server import ServerSettings, create_app, running_server
 from tests.server.connections import connection, until
@@ -63,6 +64,24 @@ def test_tasks_describe_what_is_loaded(client: httpx.Client, engine: Any) -> Non
     assert pets["digest"] == engine.task("pets").digest
     assert pets["generation"] == 2
     assert pets["preprocessing"]["input_size"] == [3, 16, 16]
+
+
+def test_a_multi_label_task_says_so_and_answers_by_its_thresholds(
+    client: httpx.Client, engine: Any
+) -> None:
+    before = client.get("/tasks").json()
+    engine.decide("pets", Problem(thresholds=(0.0,) * len(engine.task("pets").labels)))
+    digits, pets = client.get("/tasks").json()
+    assert digits == before[0]
+    assert "problem" not in digits
+    thresholds = [0.0] * len(pets["labels"])
+    assert pets == before[1] | {"problem": {"type": "multi-label", "thresholds": thresholds}}
+    answer = client.post("/tasks/pets", content=picture(1)).json()
+    assert {entry["label"] for entry in answer} == set(pets["labels"])
+    assert answer == client.post("/tasks/pets?function_to_apply=sigmoid", content=picture(1)).json()
+    engine.decide("pets", Problem(thresholds=(1.0,) * len(pets["labels"])))
+    assert client.post("/tasks/pets", content=picture(1)).json() == []
+    assert len(client.post("/tasks/pets?top_k=1", content=picture(1)).json()) == 1
 
 
 def test_an_answer_is_the_offline_one_best_first(client: httpx.Client, engine: Any) -> None:

@@ -10,13 +10,13 @@ from PIL import Image
 
 from gatehub.backbone.images import ImageRules
 from gatehub.errors import EngineError, RequestError
+from gatehub.problem import Problem
 from gatehub.runtime.engine import Answer
 from gatehub.server.classification import (
     DEFAULT_TOP_K,
     ClassificationRequest,
     classify,
     parse_request,
-    rank,
 )
 from tests.server.linear_engine import LinearEngine
 from tests.server.pictures import encode, offline, pairs, picture
@@ -49,7 +49,7 @@ def test_json_carries_base64_and_parameters(content_type: str) -> None:
 
 def test_parameters_may_be_left_out_or_null() -> None:
     for body in (as_json(), as_json(parameters=None), as_json(parameters={"top_k": None})):
-        assert parse(body).top_k == DEFAULT_TOP_K
+        assert parse(body) == ClassificationRequest(image=b"image")
 
 
 def test_parameters_in_the_body_win_over_the_url() -> None:
@@ -120,13 +120,32 @@ def test_a_multipart_form_is_told_what_to_send_instead() -> None:
         parse(b"--x", "multipart/form-data; boundary=x")
 
 
-def test_rank_is_best_first_and_stable() -> None:
-    scores = torch.tensor([0.1, 0.4, 0.1, 0.4])
-    ranked = pairs(rank(scores, ["a", "b", "c", "d"], top_k=3))
-    assert [label for label, _ in ranked] == ["b", "d", "a"]
-    assert len(rank(scores, ["a", "b", "c", "d"], top_k=99)) == 4
-    many = [str(index) for index in range(1000)]
-    assert [label for label, _ in pairs(rank(torch.ones(1000), many, top_k=1000))] == many
+def test_without_options_an_answer_has_the_usual_number_of_classes() -> None:
+    engine: Any = LinearEngine(many=[str(index) for index in range(9)])
+    request = ClassificationRequest(image=picture(1))
+    scores, _ = classify(engine, "many", request, max_pixels=10_000)
+    assert len(scores) == DEFAULT_TOP_K
+    assert pairs(scores) == offline(engine, "many", picture(1))[:DEFAULT_TOP_K]
+
+
+def test_a_multi_label_task_answers_with_what_reaches_its_threshold() -> None:
+    engine: Any = LinearEngine(pets=["cat", "dog", "fish"])
+    logits = engine.predict("pets", engine.task("pets").preprocessing.transform()(picture(1))[None])
+    own = dict(zip(engine.task("pets").labels, logits[0].sigmoid().tolist(), strict=True))
+
+    def ask(**options: Any) -> list[tuple[str, float]]:
+        request = ClassificationRequest(image=picture(1), **options)
+        return pairs(classify(engine, "pets", request, max_pixels=10_000)[0])
+
+    best_first = sorted(own.items(), key=lambda pair: -pair[1])
+    engine.decide("pets", Problem(thresholds=(0.0, 1.0, 0.0)))
+    assert ask() == [pair for pair in best_first if pair[0] != "dog"]
+    assert ask(top_k=3) == best_first
+    chosen = ask(function_to_apply="none")
+    assert [label for label, _ in chosen] == [label for label, _ in ask()]
+    assert [score for _, score in chosen] != [score for _, score in ask()]
+    engine.decide("pets", Problem(thresholds=(1.0, 1.0, 1.0)))
+    assert ask() == []
 
 
 @pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])

@@ -10,6 +10,7 @@ import pytest
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
+from gatehub.problem import ONE_LABEL
 from gatehub.runtime.engine import Engine
 from gatehub.server import running_server
 from tests.server.pictures import offline, pairs, picture
@@ -53,6 +54,14 @@ def test_health_and_tasks_describe_the_engine(client: httpx.Client, engine: Engi
         assert (listed["task"], listed["digest"]) == (info.task, info.digest)
         assert listed["labels"] == list(info.labels)
         assert listed["backbone"] == "resnet18"
+
+
+def test_an_engine_serves_the_thresholds_of_an_adapter(tiny_backbone: Backbone) -> None:
+    engine = Engine(tiny_backbone)
+    engine.load("birds", adapter(tiny_backbone, "birds", seed=0))
+    engine.load("more", adapter(tiny_backbone, "cars", seed=1).with_thresholds([0.25, 0.5, 1.0]))
+    assert engine.task("birds").problem == ONE_LABEL
+    assert engine.task("more").problem.thresholds == (0.25, 0.5, 1.0)
 
 
 def test_interleaved_tasks_answer_as_the_engine_does(client: httpx.Client, engine: Engine) -> None:

@@ -225,6 +225,7 @@ class Loader:
                 generation=flight.generation,
                 backbone=self._merged.backbone.identity.name,
                 dtype=dtype_name(execution.dtype),
+                problem=packed.problem,
             ),
             source=source if source.lasting else None,
             file_digest=packed.file_digest,

@@ -15,6 +15,7 @@ from gatehub.adapter.probe import Probe
 from gatehub.backbone import BackboneIdentity
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.layout import GateLayout
+from gatehub.problem import Problem
 from gatehub.runtime.tasks.sources import TensorFile
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class PackedTask:
         layout: gates and normalisation; one object for all tasks of a layout.
         preprocessing: how an image becomes its input; shared likewise.
         probe: what it answered where it was made, or None.
+        problem: whether an image has one of the labels, or any number of them.
         digest: SHA-256 of its tensors.
         file_digest: SHA-256 of the file that they were read from, or None.
         index: name, dtype and shape of each tensor, in the order in which they lie; shared.
@@ -48,6 +50,7 @@ class PackedTask:
     layout: GateLayout
     preprocessing: Preprocessing
     probe: Probe | None
+    problem: Problem
     digest: str
     file_digest: str | None
     index: _Index
@@ -104,6 +107,7 @@ class Packer:
             layout=self._share(adapter.layout),
             preprocessing=self._share(adapter.preprocessing),
             probe=adapter.probe,
+            problem=adapter.problem,
             digest=digest or adapter.digest,
             file_digest=None if file is None else file.digest,
             index=self._share(index),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.layout_plan import TaskPlan
+from gatehub.problem import ONE_LABEL, Problem
 from gatehub.runtime.execution.execution import Execution
 from gatehub.runtime.tasks.packed import PackedTask
 from gatehub.runtime.tasks.sources import Source
@@ -26,6 +27,8 @@ class TaskInfo:
         generation: counts the loads of this engine; a replaced task has a new one.
         backbone: name of the backbone.
         dtype: in which it is computed, such as "float32".
+        problem: whether an image has one of the labels, or any number of them, and from which
+            scores on.
     """
 
     task: str
@@ -35,6 +38,7 @@ class TaskInfo:
     generation: int
     backbone: str
     dtype: str
+    problem: Problem = ONE_LABEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
