@@ -1,4 +1,4 @@
-"""The options of `gatehub train` that are settings of its recipe."""
+"""The options of `gatehub train` that say how it trains, and what it leaves."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ class ClassWeights(str, Enum):
 
     none = "none"
     balanced = "balanced"
+
+
+class LogTo(str, Enum):
+    """Where a run is written down, beside its adapter."""
+
+    tensorboard = "tensorboard"
 
 
 EpochsOption = Annotated[
@@ -115,4 +121,11 @@ AutoAugmentOption = Annotated[
 ColorJitterOption = Annotated[
     float,
     typer.Option("--color-jitter", help="Strength of random brightness, contrast and saturation."),
+]
+LogToOption = Annotated[
+    LogTo | None,
+    typer.Option(
+        "--log-to",
+        help="tensorboard: losses, validation accuracy and rates, into DIR.tensorboard.",
+    ),
 ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gatehub.cli._output import Advance, Output, format_percent
+from gatehub.cli.training._recipe_options import LogTo
 
 if TYPE_CHECKING:
     from gatehub.training.checkpoint import EpochRecord
     from gatehub.training.destination import Destination
+    from gatehub.training.observers import Observer, Step
     from gatehub.training.start import Choices
 
 
@@ -19,6 +22,18 @@ def watch_training(output: Output, task: str) -> Iterator[_Watch]:
     """Show a run: a bar for its steps, a line for each epoch."""
     with output.progress(task) as advance:
         yield _Watch(output, task, advance)
+
+
+def log_training(output: Output, shown: Observer, place: Destination, to: LogTo | None) -> Observer:
+    """Return who watches a run: who shows it, and who writes it down where that is asked for."""
+    from gatehub.training.observers import Observers
+    from gatehub.training.observers.tensorboard import TensorBoardLog, log_folder
+
+    if to is None:
+        return shown
+    folder = log_folder(place.folder)
+    output.note(f"To watch it: tensorboard --logdir {shlex.quote(str(folder))}")
+    return Observers(shown, TensorBoardLog(folder))
 
 
 @contextmanager
@@ -41,17 +56,22 @@ class _Watch:
     def __init__(self, output: Output, task: str, advance: Advance) -> None:
         self._output = output
         self._task = task
-        self.on_step = advance
+        self._advance = advance
 
-    def on_start(self, choices: Choices, record: EpochRecord) -> None:
+    def on_start(
+        self, choices: Choices, history: Sequence[EpochRecord], *, steps_per_epoch: int
+    ) -> None:
         self._output.note(
             f"{self._task}: starts as a linear probe, accuracy "
-            f"{format_percent(record.val_accuracy)}."
+            f"{format_percent(history[0].val_accuracy)}."
         )
         self._output.note(
             f"{self._task}: epochs {choices.epochs}; rates: gates {choices.gate_rate:g}, "
             f"normalisation values {choices.norm_rate:g}, head {choices.head_rate:g}."
         )
+
+    def on_step(self, step: Step) -> None:
+        self._advance(step.done, step.total)
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         self._output.note(

@@ -45,12 +45,13 @@ from gatehub.cli.training._recipe_options import (
     Keep,
     KeepOption,
     LabelSmoothingOption,
+    LogToOption,
     MinCropOption,
     PatienceOption,
     ValImagesOption,
     WarmupOption,
 )
-from gatehub.cli.training._watching import saying_how_to_go_on, watch_training
+from gatehub.cli.training._watching import log_training, saying_how_to_go_on, watch_training
 from gatehub.training import defaults
 
 
@@ -124,6 +125,7 @@ def train(
         typer.Option("--background", help="Colour behind transparent pixels, kept in the adapter."),
     ] = "white",
     skip_bad: SkipBadOption = False,
+    log_to: LogToOption = None,
     dtype: Annotated[
         str, typer.Option("--dtype", help="Gates are stored as float16, bfloat16 or float32.")
     ] = "float16",
@@ -150,12 +152,15 @@ def train(
     from gatehub.training.checkpoint import has_checkpoint
     from gatehub.training.data import list_data
     from gatehub.training.destination import claim_destination
+    from gatehub.training.observers.tensorboard import check_tensorboard
     from gatehub.training.preflight import check_settings, check_structure
     from gatehub.training.recipe import Recipe
     from gatehub.training.split import SplitSettings, check_split
     from gatehub.training.train import train_adapter
 
     output = Output(format)
+    if log_to is not None:
+        check_tensorboard()
     # What costs least is checked first: whoever mistyped an option need not wait for the images.
     check_settings(
         task=task,
@@ -206,7 +211,7 @@ def train(
         )
         with (
             output.warnings_as_notes(UngatedLayerWarning),
-            watch_training(output, task) as observer,
+            watch_training(output, task) as shown,
             saying_how_to_go_on(output, place),
         ):
             report = train_adapter(
@@ -223,7 +228,7 @@ def train(
                 resume=resume,
                 force=force,
                 workers=choose_workers(workers, images.train),
-                observer=observer,
+                observer=log_training(output, shown, place, log_to),
             )
     if report.accuracy < report.start_accuracy:
         output.note(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from gatehub.training.checkpoint import (
 )
 from gatehub.training.data import ImageData
 from gatehub.training.evaluation import Evaluation, evaluate
+from gatehub.training.observers import Observer, Step
 from gatehub.training.optimiser import (
     make_optimiser,
     read_state,
@@ -33,19 +33,6 @@ from gatehub.training.steps import check_finite, train_epoch
 
 _MODEL, _START, _BEST = "model.", "start.", "best."
 _AVERAGE, _PENALTY, _OPTIMISER = "average.", "penalty.", "optimiser."
-
-
-class Observer(Protocol):
-    """Who wants to know how a run goes."""
-
-    def on_start(self, choices: Choices, record: EpochRecord) -> None:
-        """The head is the linear probe, and everything that was left to the run is chosen."""
-
-    def on_step(self, done: int, steps: int) -> None:
-        """A step is done, of all steps of all epochs."""
-
-    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
-        """An epoch is done and its checkpoint written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,15 +107,15 @@ def fit(
     if checkpoint is not None:
         put_tensors(model, _select(_MODEL, checkpoint.tensors))
         restore_state(optimiser, _select(_OPTIMISER, checkpoint.tensors))
+    per_epoch = count_batches(data.train, recipe.batch_size)
     if observer is not None:
-        observer.on_start(choices, history[0])
-    steps = choices.epochs * count_batches(data.train, recipe.batch_size)
-    average = Average(model, mean, steps=recipe.averaging * steps)
+        observer.on_start(choices, list(history), steps_per_epoch=per_epoch)
+    average = Average(model, mean, steps=recipe.averaging * choices.epochs * per_epoch)
 
-    def after_step(done: int) -> None:
+    def after_step(step: Step) -> None:
         average.update()
         if observer is not None:
-            observer.on_step(done, steps)
+            observer.on_step(step)
 
     for epoch in range(len(history), choices.epochs + 1):
         if recipe.patience is not None:

@@ -13,19 +13,25 @@ from gatehub.training.start import Choices
 
 
 def make_optimiser(model: GatedModel, recipe: Recipe, choices: Choices) -> torch.optim.Optimizer:
-    """Return AdamW, arXiv 1711.05101, whose groups know their "peak" rate.
+    """Return AdamW, arXiv 1711.05101, whose groups know their "name" and "peak" rate.
 
     Gates and normalisation values do not decay towards 0; see `decay_gates`.
     """
     groups = (
-        (model.gate_parameters(), choices.gate_rate, 0.0),
-        (model.norm_parameters(), choices.norm_rate, 0.0),
-        (model.head_parameters(), choices.head_rate, recipe.head_decay),
+        ("gates", model.gate_parameters(), choices.gate_rate, 0.0),
+        ("norms", model.norm_parameters(), choices.norm_rate, 0.0),
+        ("head", model.head_parameters(), choices.head_rate, recipe.head_decay),
     )
     return torch.optim.AdamW(
         [
-            {"params": list(parameters.values()), "peak": rate, "lr": rate, "weight_decay": decay}
-            for parameters, rate, decay in groups
+            {
+                "params": list(parameters.values()),
+                "name": name,
+                "peak": rate,
+                "lr": rate,
+                "weight_decay": decay,
+            }
+            for name, parameters, rate, decay in groups
             if parameters
         ]
     )

@@ -13,6 +13,7 @@ from gatehub.errors import DivergenceError
 from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import count_batches, seed_everything, training_batches
 from gatehub.training.data import ImageData
+from gatehub.training.observers import Step
 from gatehub.training.optimiser import decay_gates
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices
@@ -31,7 +32,7 @@ def train_epoch(
     *,
     epoch: int,
     workers: int,
-    on_step: Callable[[int], None],
+    on_step: Callable[[Step], None],
 ) -> float:
     """Train for one epoch and return the mean loss, in nats.
 
@@ -44,7 +45,7 @@ def train_epoch(
         penalties: of the head; see `weigh_head`.
         epoch: from 1; with the recipe's seed it decides all that is drawn.
         workers: processes that decode images beside this one.
-        on_step: is told how many steps of all epochs are done.
+        on_step: is told of each step.
 
     Raises:
         DivergenceError: the loss became infinite or NaN.
@@ -52,6 +53,7 @@ def train_epoch(
     model.train()
     device = next(model.parameters()).device
     per_epoch = count_batches(data.train, recipe.batch_size)
+    steps = choices.epochs * per_epoch
     batches = training_batches(
         data.train,
         recipe.augment(model.preprocessing),
@@ -75,13 +77,14 @@ def train_epoch(
         (loss + weigh_head(model, penalties)).backward()
         trained = [p for group in optimiser.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
-        share = recipe.rate_at(step, choices.epochs * per_epoch)
+        share = recipe.rate_at(step, steps)
         for group in optimiser.param_groups:
             group["lr"] = share * group["peak"]
         optimiser.step()
         decay_gates(model, share * choices.gate_rate * recipe.gate_decay)
         total += loss.item()
-        on_step(step + 1)
+        rates = {group["name"]: group["lr"] for group in optimiser.param_groups}
+        on_step(Step(done=step + 1, total=steps, loss=loss.item(), rates=rates))
     return total / per_epoch
 
 

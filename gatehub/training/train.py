@@ -23,7 +23,8 @@ from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
 from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.examples import Digests
-from gatehub.training.loop import Observer, fit
+from gatehub.training.loop import fit
+from gatehub.training.observers import Observer
 from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,7 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("gate_rate", "nan", "--gate-rate is nan"),
     ("head_rate", "inf", "--head-rate is inf"),
     ("keep", "first", "Invalid value for '--keep'"),
+    ("log_to", "paper", "Invalid value for '--log-to'"),
     ("patience", 0, "Invalid value for '--patience'"),
     ("patience", 2**64, "patience is 18446744073709551616"),
     ("warmup", 1, "warmup is 1.0; expected 0 to below 1"),
@@ -163,6 +165,19 @@ def train(gatehub: Gatehub, arguments: dict[str, object], *flags: str) -> tuple[
     assert ran.out == ""
     assert "Traceback" not in ran.err
     return ran.status, " ".join(ran.err.split())
+
+
+def test_a_log_without_its_package_is_refused(
+    gatehub: Gatehub,
+    arguments: dict[str, object],
+    untouched: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    untouched("gatehub.training.data.list_data")
+    status, said = train(gatehub, {**arguments, "log_to": "tensorboard"})
+    assert (status, sorted(os.listdir())) == (1, ["data"])
+    assert said.endswith("is not installed. Hint: pip install 'gatehub[tensorboard]'")
 
 
 def test_the_fixture_would_train(

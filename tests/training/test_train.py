@@ -31,36 +31,18 @@ from gatehub.errors import (
 from gatehub.gates.fold import fold
 from gatehub.training import loop
 from gatehub.training.batches import evaluation_batches
-from gatehub.training.checkpoint import EpochRecord, work_folder
+from gatehub.training.checkpoint import work_folder
 from gatehub.training.data import ImageData, load_data
 from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.recipe import Recipe
-from gatehub.training.start import Choices
 from gatehub.training.train import TrainReport, train_adapter
 from tests.tiny import make_backbone
 from tests.training.images import numbered, write_images
 from tests.training.tasks import colour_data
+from tests.training.watching import CutOff
 
 # The tasks are so easy that the start would be best.
 RECIPE = Recipe(epochs=4, batch_size=16, seed=5, keep="last")
-
-
-class CutOff:
-    """An observer that interrupts the run after an epoch, as Ctrl-C would."""
-
-    def __init__(self, after: int) -> None:
-        self._after = after
-
-    def on_start(self, choices: Choices, record: EpochRecord) -> None:
-        assert record.epoch == 0
-
-    def on_step(self, done: int, steps: int) -> None:
-        assert 1 <= done <= steps
-
-    def on_epoch(self, record: EpochRecord, epochs: int) -> None:
-        assert epochs == RECIPE.epochs
-        if record.epoch == self._after:
-            raise KeyboardInterrupt
 
 
 def run(backbone: Backbone, out: Path, **options: object) -> TrainReport:
@@ -397,8 +379,8 @@ from gatehub.training.recipe import Recipe
 from gatehub.training.train import train_adapter
 
 class Say:
-    def on_start(self, choices, record): pass
-    def on_step(self, done, steps): pass
+    def on_start(self, choices, history, *, steps_per_epoch): pass
+    def on_step(self, step): pass
     def on_epoch(self, record, epochs): print(record.epoch, flush=True)
 
 recipe = Recipe(epochs=int(sys.argv[2]), batch_size=16, seed=5, keep="last")

@@ -9,13 +9,17 @@ from gatehub.training.checkpoint import CHECKPOINT_FILE
 
 LOCK_FILE, HOLDER_FILE = "lock", "holder"
 STATE_FILES = frozenset({CHECKPOINT_FILE, LOCK_FILE, HOLDER_FILE})
+LOG_PREFIX = "events.out.tfevents."  # TensorBoard reads what is called so, in order of the names
 
 
 def is_product(files: Collection[str]) -> bool:
-    """Whether a folder is an adapter's, or holds the state of a run.
+    """Whether a folder is an adapter's, or holds the state of a run or logs of TensorBoard's.
 
     Args:
         files: the names of the files in it that are not hidden.
     """
     names = set(files)
-    return {CONFIG_FILE, TENSORS_FILE} <= names or (names != set() and names <= STATE_FILES)
+    if {CONFIG_FILE, TENSORS_FILE} <= names:
+        return True
+    is_log = all(name.startswith(LOG_PREFIX) for name in names)
+    return names != set() and (names <= STATE_FILES or is_log)
