@@ -92,6 +92,7 @@ def evaluate(
     from gatehub.adapter import Adapter
     from gatehub.cli.answers._figures import show_figures
     from gatehub.gates.fold import fold
+    from gatehub.gates.kernel_memory import arrange_kernels
     from gatehub.training.batches import evaluation_batches
     from gatehub.training.evaluation import evaluate
     from gatehub.training.evaluation.figures import measure_classes
@@ -104,6 +105,7 @@ def evaluate(
             check_file(file, suffix)
     adapter = Adapter.load(find_adapter(output, folder, hub))
     model = fold(open_backbone(adapter, backbone, weights, device), adapter)
+    arrange_kernels(model)
     with output.progress("checking images") as advance:
         selected = select_images(
             adapter,

@@ -15,6 +15,7 @@ from gatehub.backbone import Backbone
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.attach import attach_gates
 from gatehub.gates.fold import check_backbone, fold
+from gatehub.gates.kernel_memory import arrange_kernels
 from gatehub.training.average import put_tensors
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.checkpoint import EpochRecord, remove_checkpoint
@@ -136,6 +137,7 @@ def train_adapter(
     with claim as place:
         seed_everything(recipe.seed)
         model = attach_gates(backbone, labels=data.labels, gates=gates, norm=norm, start=start)
+        arrange_kernels(model)
         if preprocessing is not None:
             model.preprocessing = preprocessing
         digests = data.digests()
@@ -173,7 +175,9 @@ def train_adapter(
         def measure() -> tuple[Adapter, Evaluation]:
             made = Adapter.from_model(model, task=task, training=settings).as_stored(dtype)
             images = evaluation_batches(data.val, made.preprocessing.transform(), workers=workers)
-            return made, evaluate(fold(backbone, made), images)
+            folded = fold(backbone, made)
+            arrange_kernels(folded)
+            return made, evaluate(folded, images)
 
         adapter, measured = measure()
         kept, start_accuracy = fitted.kept, fitted.history[0].val_accuracy

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from gatehub.adapter import Adapter
+from gatehub.adapter.probe import PROBE_IMAGES
 from gatehub.backbone import Backbone
 from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
@@ -196,6 +197,24 @@ def test_a_resumed_run_ends_with_the_same_bytes(
     run(tiny_backbone, out, norm=norm, resume=True)
     assert contents(out) == contents(whole.folder)
     assert not work_folder(out).exists()
+
+
+def test_training_and_measuring_run_channels_last(
+    tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[bool, set[bool]] = {True: set(), False: set()}
+    convolve = torch.nn.Conv2d.forward
+
+    def watch(layer: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        answer = convolve(layer, images)
+        # The probe of an adapter is answered as by any model of timm.
+        if answer.device.type == "cpu" and answer.shape[-1] > 1 and len(images) != PROBE_IMAGES:
+            seen[answer.requires_grad].add(answer.stride(1) == 1)
+        return answer
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", watch)
+    run(tiny_backbone, tmp_path / "a", recipe=Recipe(epochs=1, batch_size=16, keep="last"))
+    assert seen == {True: {True}, False: {True}}
 
 
 def test_an_interrupted_run_is_not_overwritten(tiny_backbone: Backbone, tmp_path: Path) -> None:
