@@ -129,3 +129,11 @@ LogToOption = Annotated[
         help="tensorboard: losses, validation accuracy and rates, into DIR.tensorboard.",
     ),
 ]
+LrFindOption = Annotated[
+    bool,
+    typer.Option(
+        "--lr-find",
+        help="Train nothing; try learning rates of the gates from small to large for a few dozen "
+        "steps, and draw the loss into DIR.lr-find.png (DIR itself if it ends in .png).",
+    ),
+]

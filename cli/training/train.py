@@ -5,6 +5,7 @@ gatehub train --backbone resnet18.a1_in1k --data photos/ --task birds --out bird
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -30,6 +31,7 @@ from gatehub.cli._output import (
     format_bytes,
     format_percent,
 )
+from gatehub.cli.training._lr_find import find_place, find_rate
 from gatehub.cli.training._recipe_options import (
     AutoAugmentOption,
     AveragingOption,
@@ -46,6 +48,7 @@ from gatehub.cli.training._recipe_options import (
     KeepOption,
     LabelSmoothingOption,
     LogToOption,
+    LrFindOption,
     MinCropOption,
     PatienceOption,
     ValImagesOption,
@@ -125,6 +128,7 @@ def train(
         typer.Option("--background", help="Colour behind transparent pixels, kept in the adapter."),
     ] = "white",
     skip_bad: SkipBadOption = False,
+    lr_find: LrFindOption = False,
     log_to: LogToOption = None,
     dtype: Annotated[
         str, typer.Option("--dtype", help="Gates are stored as float16, bfloat16 or float32.")
@@ -151,7 +155,7 @@ def train(
     from gatehub.errors import UngatedLayerWarning
     from gatehub.training.checkpoint import has_checkpoint
     from gatehub.training.data import list_data
-    from gatehub.training.destination import claim_destination
+    from gatehub.training.destination import Destination, claim_destination
     from gatehub.training.observers.tensorboard import check_tensorboard
     from gatehub.training.preflight import check_settings, check_structure
     from gatehub.training.recipe import Recipe
@@ -194,9 +198,15 @@ def train(
     check_split(**split)
     where = find_device(device)
     check_backbone(backbone, weights=weights)
-    with claim_destination(out, task=task, data=data, resume=resume, force=force) as place:
+    with ExitStack() as held:
+        place: Path | Destination
+        if lr_find:
+            place = find_place(out, data, resume=resume, log=log_to is not None)
+        else:
+            claim = claim_destination(out, task=task, data=data, resume=resume, force=force)
+            place = held.enter_context(claim)
         listing = list_data(data, columns=columns, **split)
-        if resume and not has_checkpoint(place.work):
+        if resume and isinstance(place, Destination) and not has_checkpoint(place.work):
             output.note(f"There is no interrupted run of {out} to go on with; this one is new.")
         check_structure(backbone, gates=gates, norm=norm, start=start, input_size=input_size)
         loaded = load_backbone(backbone, weights=weights).to(where)
@@ -205,6 +215,21 @@ def train(
             preprocessing = preprocessing.with_input_size(input_size)
         images = decode_data(output, listing, skip_bad=skip_bad, preprocessing=preprocessing)
         show_classes(output, images)
+        if isinstance(place, Path):
+            find_rate(
+                output,
+                place,
+                loaded,
+                images,
+                task=task,
+                recipe=recipe,
+                gates=gates,
+                norm=norm,
+                start=start,
+                preprocessing=preprocessing,
+                workers=choose_workers(workers, images.train),
+            )
+            return
         output.note(
             f"Training '{task}' on {loaded.identity.name}: {len(images.labels)} classes, "
             f"{len(images.train)} images to train on, {len(images.val)} to validate on."

@@ -124,13 +124,42 @@ def check_replaceable(folder: Path, *, task: str, force: bool) -> None:
         )
 
 
+def check_apart(folder: Path, source: str | Path) -> None:
+    """Refuse to write an adapter over the images that it learns from, or in among them.
+
+    Args:
+        folder: the adapter's, or a file's that is made of the images.
+        source: the data, in a form that `gatehub.training.sources` reads.
+
+    Raises:
+        AdapterExistsError: it is the data's, holds them or lies among them.
+        OSError: it cannot be looked at.
+    """
+    if not os.path.exists(source):
+        return
+    place, data = Path(os.path.realpath(folder)), Path(os.path.realpath(source))
+    if place == data or place in data.parents:
+        raise AdapterExistsError(
+            f"The data, {_show(source)}, lie in {_show(folder)}; an adapter needs a folder of its "
+            "own.",
+            hint="Choose another folder.",
+        )
+    for images in map(os.path.realpath, folders_of_images(source)):
+        if Path(images) in (place, *place.parents):
+            raise AdapterExistsError(
+                f"{_show(folder)} lies among the images of {_show(source)}, where other programs "
+                "would take it for one of their classes.",
+                hint="Choose a folder outside the data.",
+            )
+
+
 def _check(
     folder: Path, task: str, data: str | Path | None, *, resume: bool, force: bool
 ) -> Destination:
     try:
         _check_path(folder)
         if data is not None:
-            _check_apart(folder, data)
+            check_apart(folder, data)
         check_replaceable(folder, task=task, force=force)
         place = Destination(folder=folder, work=work_folder(folder))
         if (place.work / LOCK_FILE).is_file():
@@ -181,26 +210,6 @@ def _check_path(folder: Path) -> None:
         raise AdapterExistsError(
             f"{_show(above)} is a file, so {_show(folder)} cannot be made in it."
         )
-
-
-def _check_apart(folder: Path, source: str | Path) -> None:
-    """Refuse to write an adapter over the images that it learns from, or in among them."""
-    if not os.path.exists(source):
-        return
-    place, data = Path(os.path.realpath(folder)), Path(os.path.realpath(source))
-    if place == data or place in data.parents:
-        raise AdapterExistsError(
-            f"The data, {_show(source)}, lie in {_show(folder)}; an adapter needs a folder of its "
-            "own.",
-            hint="Choose another folder.",
-        )
-    for images in map(os.path.realpath, folders_of_images(source)):
-        if Path(images) in (place, *place.parents):
-            raise AdapterExistsError(
-                f"{_show(folder)} lies among the images of {_show(source)}, where other programs "
-                "would take it for one of their classes.",
-                hint="Choose a folder outside the data.",
-            )
 
 
 def _check_state(work: Path, *, resume: bool) -> None:

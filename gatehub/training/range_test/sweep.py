@@ -1,0 +1,153 @@
+"""The sweep of a range test: steps at rates from small to large; arXiv 1506.01186, section 3.3."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from gatehub.backbone import Backbone
+from gatehub.backbone.preprocessing import Preprocessing
+from gatehub.errors import DivergenceError
+from gatehub.gates.attach import attach_gates
+from gatehub.training.batches import evaluation_batches, seed_everything
+from gatehub.training.data import ImageData
+from gatehub.training.observers import Step
+from gatehub.training.optimiser import make_optimiser
+from gatehub.training.recipe import Recipe
+from gatehub.training.start import begin
+from gatehub.training.steps import train_epoch
+
+STEPS = 60
+LOWEST, HIGHEST = 1e-5, 1.0
+# The batches differ by chance, so a loss is taken together with those before it.
+_SMOOTHING = 0.8
+# At so many times the first loss, or so many nats, larger rates have nothing more to tell.
+_LOST = 4.0
+# A smaller gain over the whole sweep is chance.
+_LEAST_GAIN = 0.03
+# Where the loss is lowest, the rate is as large as it may be; a run needs room below that.
+_ROOM = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateRange:
+    """What a sweep found.
+
+    Args:
+        rates: the rate of the gates and normalisation values at each step, rising.
+        losses: the loss of each step's images before that step, in nats.
+        found: the rate of the gates that a run would take if none is given.
+    """
+
+    rates: Sequence[float]
+    losses: Sequence[float]
+    found: float
+
+    @property
+    def smoothed(self) -> list[float]:
+        """The losses as exponential moving averages, without the pull of their beginning."""
+        mean, weight, found = 0.0, 0.0, []
+        for loss in self.losses:
+            mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+            weight = _SMOOTHING * weight + 1 - _SMOOTHING
+            found.append(mean / weight)
+        return found
+
+    @property
+    def lowest(self) -> float | None:
+        """The rate at which the smoothed loss is lowest; None where no rate lowers it."""
+        smoothed = self.smoothed
+        least = min(range(len(smoothed)), key=smoothed.__getitem__)
+        gain = 1 - smoothed[least] / smoothed[0] if smoothed[0] > 0 else 0.0
+        return self.rates[least] if gain >= _LEAST_GAIN else None
+
+    @property
+    def suggested(self) -> float | None:
+        """A tenth of the rate at which the loss is lowest, which is the rule of thumb."""
+        return None if self.lowest is None else float(f"{self.lowest / _ROOM:.2g}")
+
+
+def sweep_rates(
+    backbone: Backbone,
+    data: ImageData,
+    *,
+    recipe: Recipe,
+    gates: str = "auto",
+    norm: str = "affine",
+    start: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> RateRange:
+    """Train for a few dozen steps at rising rates of the gates, and throw away what was learned.
+
+    It begins where a run begins, at the linear probe, and the head stays there: what the loss does
+    is due to the gates and the normalisation values alone. It ends early where the loss is lost.
+
+    Args:
+        backbone: it stays as it is.
+        data: from `load_data`.
+        recipe: settings; rates in it are left aside. One seed gives one result.
+        gates: see `attach_gates`.
+        norm: see `attach_gates`.
+        start: see `attach_gates`.
+        preprocessing: see `train_adapter`.
+        workers: processes that decode images beside this one.
+        progress: is told how many steps are done, and of how many.
+
+    Raises:
+        GatehubError: as for `train_adapter`.
+    """
+    seed_everything(recipe.seed)
+    model = attach_gates(backbone, labels=data.labels, gates=gates, norm=norm, start=start)
+    model.preprocessing = preprocessing or model.preprocessing
+    free = replace(recipe, gate_rate=None, norm_rate=None)
+    sample = data.val.sample(recipe.val_images, seed=recipe.seed)
+    watched = evaluation_batches(sample, model.preprocessing.transform(), workers=workers)
+    begun = begin(model, data, free, watched=watched, workers=workers)
+    # The rates are shares of these peaks.
+    choices = replace(begun.choices, gate_rate=1.0, norm_rate=1.0, head_rate=0.0)
+    rising = _Rising(**asdict(free))
+    optimiser = make_optimiser(model, rising, choices)
+    losses: list[float] = []
+
+    def note(step: Step) -> None:
+        losses.append(step.loss)
+        if progress is not None:
+            progress(len(losses), STEPS)
+        if len(losses) == STEPS or step.loss > _LOST * max(losses[0], 1.0):
+            raise _Enough
+
+    epoch = 0
+    try:
+        while True:
+            epoch += 1
+            train_epoch(
+                model,
+                optimiser,
+                data,
+                rising,
+                choices,
+                begun.penalties,
+                epoch=epoch,
+                workers=workers,
+                on_step=note,
+            )
+    except (_Enough, DivergenceError):
+        pass
+    rates = [rising.rate_at(step, STEPS) for step in range(len(losses))]
+    return RateRange(rates=rates, losses=losses, found=begun.choices.gate_rate)
+
+
+class _Enough(Exception):
+    """The sweep is done."""
+
+
+class _Rising(Recipe):
+    """A recipe whose rates rise by the same factor in each step."""
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Return the rate itself: all peaks are 1."""
+        span = math.log(HIGHEST / LOWEST)
+        return LOWEST * math.exp(span * step / (STEPS - 1))
