@@ -54,6 +54,7 @@ from gatehub.cli.training._recipe_options import (
     ValImagesOption,
     WarmupOption,
 )
+from gatehub.cli.training._speed_options import DecodedBytesOption
 from gatehub.cli.training._watching import log_training, saying_how_to_go_on, watch_training
 from gatehub.training import defaults
 
@@ -145,6 +146,7 @@ def train(
     ] = False,
     weights: WeightsOption = None,
     workers: WorkersOption = None,
+    decoded_bytes: DecodedBytesOption = defaults.DECODED_BYTES,
     device: DeviceOption = "auto",
     format: FormatOption = Format.human,
 ) -> None:
@@ -174,6 +176,7 @@ def train(
         dtype=dtype,
         batch_size=batch_size,
         workers=workers or 0,
+        decoded_bytes=decoded_bytes,
     )
     rules = ImageRules(background=parse_colour(background))
     recipe = Recipe(
@@ -253,6 +256,7 @@ def train(
                 resume=resume,
                 force=force,
                 workers=choose_workers(workers, images.train),
+                decoded_bytes=decoded_bytes,
                 observer=log_training(output, shown, place, log_to),
             )
     if report.accuracy < report.start_accuracy:

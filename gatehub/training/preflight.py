@@ -28,6 +28,7 @@ def check_settings(
     dtype: str,
     batch_size: int,
     workers: int = 0,
+    decoded_bytes: int = 0,
 ) -> None:
     """Refuse what no backbone and no data could make right; see `train_adapter` and `Recipe`.
 
@@ -51,8 +52,9 @@ def check_settings(
     if start == "":
         raise SiteError("The first gated stage is ''; expected a stage's name, such as 'layer3'.")
     check_dtype(dtype)
-    if type(workers) is not int or workers < 0:
-        raise TrainingError(f"workers is {workers!r:.100}; expected 0 or more, a whole number.")
+    for name, count in {"workers": workers, "decoded_bytes": decoded_bytes}.items():
+        if type(count) is not int or count < 0:
+            raise TrainingError(f"{name} is {count!r:.100}; expected 0 or more, a whole number.")
 
 
 def check_structure(

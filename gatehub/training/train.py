@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.attach import attach_gates
 from gatehub.gates.fold import check_backbone, fold
 from gatehub.gates.kernel_memory import arrange_kernels
+from gatehub.training import defaults
 from gatehub.training.average import put_tensors
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.checkpoint import EpochRecord, remove_checkpoint
 from gatehub.training.curve import draw_curve
 from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
+from gatehub.training.economy.decoded import hold_decoded
 from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.examples import Digests
 from gatehub.training.loop import fit
@@ -89,6 +91,7 @@ def train_adapter(
     resume: bool = False,
     force: bool = False,
     workers: int = 0,
+    decoded_bytes: int = defaults.DECODED_BYTES,
     observer: Observer | None = None,
 ) -> TrainReport:
     """Train an adapter and save it, with its curve, its log and a picture of its gates.
@@ -112,6 +115,8 @@ def train_adapter(
         resume: continue an interrupted run, for more epochs too; without one, begin.
         force: replace an adapter of another task, too.
         workers: processes that decode images beside this one.
+        decoded_bytes: as many bytes of training images are decoded once and held; the others are
+            decoded in every epoch. The adapter is the same.
         observer: is told of steps and epochs.
 
     Raises:
@@ -132,6 +137,7 @@ def train_adapter(
         dtype=dtype,
         batch_size=recipe.batch_size,
         workers=workers,
+        decoded_bytes=decoded_bytes,
     )
     claim = claim_destination(out, task=task, data=data.source, resume=resume, force=force)
     with claim as place:
@@ -151,9 +157,12 @@ def train_adapter(
         untrained = Adapter.from_model(model, task=task, training=settings)
         check_storable(untrained)
         check_backbone(backbone, untrained)  # its images may be too large
+        held = hold_decoded(
+            data.train, model.preprocessing, limit_bytes=decoded_bytes, workers=workers
+        )
         fitted = fit(
             model,
-            data,
+            replace(data, train=held),
             recipe,
             folder=place.work,
             settings={
