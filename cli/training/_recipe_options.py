@@ -13,6 +13,7 @@ from gatehub.training import defaults
 class Keep(str, Enum):
     """Which epoch's values an adapter gets."""
 
+    auto = "auto"
     best = "best"
     last = "last"
 
@@ -79,7 +80,9 @@ ClassWeightsOption = Annotated[
 KeepOption = Annotated[
     Keep,
     typer.Option(
-        "--keep", help="The epoch best on the validation images, the start included, or the last."
+        "--keep",
+        help="auto: the last epoch that is measurably below no other on the validation images, and "
+        "not below the start. best: the best one there. last: the last.",
     ),
 ]
 PatienceOption = Annotated[

@@ -103,7 +103,7 @@ def train(
     averaging: AveragingOption = defaults.AVERAGING,
     label_smoothing: LabelSmoothingOption = defaults.LABEL_SMOOTHING,
     class_weights: ClassWeightsOption = ClassWeights.none,
-    keep: KeepOption = Keep.best,
+    keep: KeepOption = Keep.auto,
     patience: PatienceOption = None,
     val_images: ValImagesOption = defaults.VAL_IMAGES,
     min_crop: MinCropOption = defaults.MIN_CROP,
@@ -261,8 +261,8 @@ def train(
             )
     if report.accuracy < report.start_accuracy:
         output.note(
-            "That is below the linear probe: lower --gate-rate or --head-rate, or keep the best "
-            "epoch, of which the probe is one."
+            "That is below the linear probe: lower --gate-rate or --head-rate, or do not insist on "
+            "--keep last."
         )
     output.result(
         {

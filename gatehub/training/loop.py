@@ -1,9 +1,10 @@
-"""The training loop: a checkpoint an epoch; the best is kept."""
+"""The training loop: a checkpoint an epoch, and the values of one epoch are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -21,6 +22,7 @@ from gatehub.training.checkpoint import (
 )
 from gatehub.training.data import ImageData
 from gatehub.training.evaluation import Evaluation, evaluate
+from gatehub.training.kept_epoch import choose_epoch, find_best_epoch
 from gatehub.training.observers import Observer, Step
 from gatehub.training.optimiser import (
     make_optimiser,
@@ -63,7 +65,7 @@ def fit(
     workers: int = 0,
     observer: Observer | None = None,
 ) -> Fitted:
-    """Train a gated model in place, from the linear probe on, and leave it as its best epoch.
+    """Train a gated model in place, from the linear probe on; it is left as the epoch that is kept.
 
     What is measured after an epoch, and kept, is the average of the last steps; see `Average`. It
     begins at the linear probe, so the first epochs are not below it while the head finds its place.
@@ -112,6 +114,8 @@ def fit(
         observer.on_start(choices, list(history), steps_per_epoch=per_epoch)
     average = Average(model, mean, steps=recipe.averaging * choices.epochs * per_epoch)
 
+    choose = partial(choose_epoch, images=len(sample), keep=recipe.keep, by=recipe.compared_by)
+
     def after_step(step: Step) -> None:
         average.update()
         if observer is not None:
@@ -119,7 +123,7 @@ def fit(
 
     for epoch in range(len(history), choices.epochs + 1):
         if recipe.patience is not None:
-            since = history[-1].epoch - choose_epoch(history, by=recipe.compared_by)
+            since = history[-1].epoch - find_best_epoch(history, by=recipe.compared_by)
             if since >= recipe.patience:
                 break
         try:
@@ -142,8 +146,7 @@ def fit(
             raise
         record = _record(epoch, loss, measured)
         history.append(record)
-        kept = choose_epoch(history, keep=recipe.keep, by=recipe.compared_by)
-        if kept == epoch:
+        if choose(history) == epoch:
             best = {name: tensor.clone() for name, tensor in average.tensors.items()}
         checkpoint = Checkpoint(
             settings=settings,
@@ -165,7 +168,7 @@ def fit(
     return Fitted(
         choices=choices,
         history=history,
-        kept=choose_epoch(history, keep=recipe.keep, by=recipe.compared_by),
+        kept=choose(history),
         start=first,
     )
 
@@ -190,24 +193,6 @@ def _record(epoch: int, train_loss: float | None, measured: Evaluation) -> Epoch
         val_accuracy=measured.accuracy,
         val_recall=measured.recall,
     )
-
-
-def choose_epoch(
-    history: Sequence[EpochRecord], *, keep: str = "best", by: str = "accuracy"
-) -> int:
-    """Return the number of the epoch whose values are kept; the start, 0, is a candidate.
-
-    The best one has the highest accuracy, or recall, on the validation images; of equals, the least
-    loss. So an adapter is never below its start on the images that were looked at.
-
-    Args:
-        history: one record for the start and one for each epoch.
-        keep: "best" or "last".
-        by: "accuracy" or "recall".
-    """
-    if keep == "last":
-        return history[-1].epoch
-    return max(history, key=lambda r: (getattr(r, f"val_{by}"), -r.val_loss)).epoch
 
 
 def _label(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

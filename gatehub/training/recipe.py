@@ -24,7 +24,7 @@ _MAX_COUNT = 2**63  # what JSON readers and seeds can hold
 _MAX_JITTER = 100
 _COUNTED = {"epochs": 1, "batch_size": 1, "patience": 1, "val_images": 1, "seed": 0}
 _OPTIONAL = frozenset({"epochs", "gate_rate", "norm_rate", "head_rate", "patience"})
-_WORDS = {"keep": ("best", "last"), "class_weights": ("none", "balanced")}
+_WORDS = {"keep": ("auto", "best", "last"), "class_weights": ("none", "balanced")}
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
 # Of a policy: how many operations, chains of them and links of a chain an image goes through.
 _COUNTS = ("n", "w", "d")
@@ -60,8 +60,9 @@ class Recipe:
         hflip: probability of a mirrored image; 0 suits letters, 0.5 suits photographs.
         auto_augment: timm's description of a policy, such as "rand-m6-n2", or "" for none.
         color_jitter: timm's strength of random brightness, contrast and saturation.
-        keep: which epoch's values the adapter gets: the "best" on the validation images, of which
-            the start is one, or the "last".
+        keep: which epoch's values the adapter gets: the last ("auto") that is measurably below no
+            other on the validation images, and not below the start; the "best"; or the "last". See
+            `choose_epoch`.
         class_weights: "none" for every image alike; "balanced" for every class alike, however many
             images it has, in the probe, in the loss, and where epochs are compared.
         patience: stop after so many epochs without a better one; None to do them all.
@@ -88,7 +89,7 @@ class Recipe:
     hflip: float = defaults.HFLIP
     auto_augment: str = defaults.AUTO_AUGMENT
     color_jitter: float = defaults.COLOR_JITTER
-    keep: str = "best"
+    keep: str = defaults.KEEP
     class_weights: str = "none"
     patience: int | None = None
     val_images: int = defaults.VAL_IMAGES

@@ -197,7 +197,7 @@ def train_adapter(
             put_tensors(model, fitted.start)
             first, first_measured = measure()
             start_accuracy = first_measured.accuracy
-            if recipe.keep == "best" and score(measured) < score(first_measured):
+            if recipe.keep != "last" and score(measured) < score(first_measured):
                 adapter, measured, kept = first, first_measured, 0
         adapter = adapter.with_probe(backbone, dtype=dtype)
         adapter = adapter.with_metrics({"accuracy": measured.accuracy, "loss": measured.loss})

@@ -38,7 +38,7 @@ PREPROCESSING = Preprocessing(
         ({"warmup": 1.0}, "warmup is 1.0; expected 0 to below 1"),
         ({"hflip": 1.5}, "hflip is 1.5"),
         ({"min_crop": 0.0}, "min_crop is 0.0"),
-        ({"keep": "first"}, "keep is 'first'; expected best or last"),
+        ({"keep": "first"}, "keep is 'first'; expected auto or best or last"),
         ({"class_weights": "heavy"}, "class_weights is 'heavy'; expected none or balanced"),
         ({"class_weights": None}, "class_weights is None; expected none or balanced"),
         ({"epochs": 2.5}, "epochs is 2.5; expected 1 or more, a whole number"),

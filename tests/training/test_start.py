@@ -10,9 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from gatehub.backbone import Backbone
 from gatehub.gates.attach import GatedModel, attach_gates
 from gatehub.training.batches import evaluation_batches
-from gatehub.training.checkpoint import EpochRecord
 from gatehub.training.evaluation import evaluate
-from gatehub.training.loop import choose_epoch
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
 from gatehub.training.start.linear_probe import (
@@ -156,28 +154,6 @@ def test_a_step_at_the_rate_that_was_found_goes_as_far_as_it_should(gates: str, 
 
 
 RATES = {"gates": "gate_rate", "norms": "norm_rate", "head": "head_rate"}
-
-
-def record(epoch: int, accuracy: float, loss: float, recall: float = 0.0) -> EpochRecord:
-    return EpochRecord(
-        epoch=epoch, train_loss=1.0, val_loss=loss, val_accuracy=accuracy, val_recall=recall
-    )
-
-
-def test_where_classes_count_alike_the_best_epoch_has_the_highest_recall() -> None:
-    history = [record(0, 0.9, 0.5, 0.5), record(1, 0.8, 0.6, 0.7), record(2, 0.7, 0.5, 0.7)]
-    assert choose_epoch(history, by=Recipe().compared_by) == 0
-    assert choose_epoch(history, by=Recipe(class_weights="balanced").compared_by) == 2
-
-
-def test_the_epoch_that_is_kept_is_never_below_the_start() -> None:
-    start = record(0, 0.8, 0.5)
-    assert choose_epoch([start]) == 0
-    assert choose_epoch([start, record(1, 0.79, 0.1)]) == 0
-    assert choose_epoch([start, record(1, 0.80, 0.6)]) == 0
-    assert choose_epoch([start, record(1, 0.80, 0.4), record(2, 0.95, 0.3)]) == 2
-    assert choose_epoch([start, record(1, 0.95, 0.4), record(2, 0.90, 0.3)]) == 1
-    assert choose_epoch([start, record(1, 0.1, 9.0)], keep="last") == 1
 
 
 def test_what_a_recipe_says_is_taken(tiny_backbone: Backbone) -> None:
