@@ -81,8 +81,8 @@ KeepOption = Annotated[
     Keep,
     typer.Option(
         "--keep",
-        help="auto: the last epoch that is measurably below no other on the validation images, and "
-        "not below the start. best: the best one there. last: the last.",
+        help="auto: the epoch with the least calibrated loss on the validation images, and no "
+        "lower accuracy than the start. best: the highest accuracy there. last: the last.",
     ),
 ]
 PatienceOption = Annotated[

@@ -28,6 +28,8 @@ class EpochRecord:
         epoch: its number, from 1; 0 is the start.
         train_loss: mean over the steps, in nats, with label smoothing; None for the start.
         val_loss: mean over the validation images that were looked at, in nats.
+        val_calibrated_loss: the same at the temperature at which it is least, and every class
+            alike where the recipe says so; see `Evaluation.calibrated_loss`.
         val_accuracy: a fraction of them.
         val_recall: mean over the classes of the fraction that is found.
     """
@@ -35,6 +37,7 @@ class EpochRecord:
     epoch: int
     train_loss: float | None
     val_loss: float
+    val_calibrated_loss: float
     val_accuracy: float
     val_recall: float
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from gatehub.errors import DivergenceError, ResumeError
 from gatehub.gates.attach import GatedModel
-from gatehub.training.average import Average, put_tensors
 from gatehub.training.batches import count_batches, evaluation_batches
 from gatehub.training.checkpoint import (
     Checkpoint,
@@ -22,16 +21,17 @@ from gatehub.training.checkpoint import (
 )
 from gatehub.training.data import ImageData
 from gatehub.training.evaluation import Evaluation, evaluate
-from gatehub.training.kept_epoch import choose_epoch, find_best_epoch
+from gatehub.training.kept_epoch import choose_epoch
 from gatehub.training.observers import Observer, Step
-from gatehub.training.optimiser import (
+from gatehub.training.recipe import Recipe
+from gatehub.training.start import Choices, begin
+from gatehub.training.steps import check_finite, train_epoch
+from gatehub.training.steps.average import Average, put_tensors
+from gatehub.training.steps.optimiser import (
     make_optimiser,
     read_state,
     restore_state,
 )
-from gatehub.training.recipe import Recipe
-from gatehub.training.start import Choices, begin
-from gatehub.training.steps import check_finite, train_epoch
 
 _MODEL, _START, _BEST = "model.", "start.", "best."
 _AVERAGE, _PENALTY, _OPTIMISER = "average.", "penalty.", "optimiser."
@@ -104,7 +104,7 @@ def fit(
         start = begin(model, data, recipe, watched=watched, workers=workers)
         choices, first, penalties = start.choices, start.tensors, start.penalties
         best = mean = first
-        history = [_record(0, None, start.measured)]
+        history = [_record(0, None, start.measured, recipe)]
     optimiser = make_optimiser(model, recipe, choices)
     if checkpoint is not None:
         put_tensors(model, _select(_MODEL, checkpoint.tensors))
@@ -114,7 +114,8 @@ def fit(
         observer.on_start(choices, list(history), steps_per_epoch=per_epoch)
     average = Average(model, mean, steps=recipe.averaging * choices.epochs * per_epoch)
 
-    choose = partial(choose_epoch, images=len(sample), keep=recipe.keep, by=recipe.compared_by)
+    choose = partial(choose_epoch, keep=recipe.keep, by=recipe.compared_by)
+    watched_for = "auto" if recipe.keep == "last" else recipe.keep
 
     def after_step(step: Step) -> None:
         average.update()
@@ -123,7 +124,7 @@ def fit(
 
     for epoch in range(len(history), choices.epochs + 1):
         if recipe.patience is not None:
-            since = history[-1].epoch - find_best_epoch(history, by=recipe.compared_by)
+            since = history[-1].epoch - choose(history, keep=watched_for)
             if since >= recipe.patience:
                 break
         try:
@@ -144,7 +145,7 @@ def fit(
         except DivergenceError:
             remove_checkpoint(folder)  # it leads to the same end, at rates that are to be lowered
             raise
-        record = _record(epoch, loss, measured)
+        record = _record(epoch, loss, measured, recipe)
         history.append(record)
         if choose(history) == epoch:
             best = {name: tensor.clone() for name, tensor in average.tensors.items()}
@@ -185,11 +186,15 @@ def _lengthen(choices: Choices, recipe: Recipe, *, done: int) -> Choices:
     return replace(choices, epochs=recipe.epochs)
 
 
-def _record(epoch: int, train_loss: float | None, measured: Evaluation) -> EpochRecord:
+def _record(
+    epoch: int, train_loss: float | None, measured: Evaluation, recipe: Recipe
+) -> EpochRecord:
+    balanced = recipe.class_weights == "balanced"
     return EpochRecord(
         epoch=epoch,
         train_loss=train_loss,
         val_loss=measured.loss,
+        val_calibrated_loss=measured.calibrated_loss(balanced=balanced),
         val_accuracy=measured.accuracy,
         val_recall=measured.recall,
     )

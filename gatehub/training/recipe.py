@@ -60,9 +60,9 @@ class Recipe:
         hflip: probability of a mirrored image; 0 suits letters, 0.5 suits photographs.
         auto_augment: timm's description of a policy, such as "rand-m6-n2", or "" for none.
         color_jitter: timm's strength of random brightness, contrast and saturation.
-        keep: which epoch's values the adapter gets: the last ("auto") that is measurably below no
-            other on the validation images, and not below the start; the "best"; or the "last". See
-            `choose_epoch`.
+        keep: which epoch's values the adapter gets: "auto" for the one with the least calibrated
+            loss on the validation images, and no lower accuracy than the start; "best" for the
+            highest accuracy; or "last". See `choose_epoch`.
         class_weights: "none" for every image alike; "balanced" for every class alike, however many
             images it has, in the probe, in the loss, and where epochs are compared.
         patience: stop after so many epochs without a better one; None to do them all.

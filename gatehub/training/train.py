@@ -17,7 +17,6 @@ from gatehub.gates.attach import attach_gates
 from gatehub.gates.fold import check_backbone, fold
 from gatehub.gates.kernel_memory import arrange_kernels
 from gatehub.training import defaults
-from gatehub.training.average import put_tensors
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.checkpoint import EpochRecord, remove_checkpoint
 from gatehub.training.curve import draw_curve
@@ -30,6 +29,7 @@ from gatehub.training.loop import fit
 from gatehub.training.observers import Observer
 from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
+from gatehub.training.steps.average import put_tensors
 
 # What may be another when a run is continued; the images are compared by `Digests.order`.
 _CHANGING = ("data", "train_digest", "val_digest", "epochs")

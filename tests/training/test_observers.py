@@ -63,7 +63,12 @@ def read(folder: Path) -> Points:
 def record(epoch: int) -> EpochRecord:
     loss = None if epoch == 0 else 0.5
     return EpochRecord(
-        epoch=epoch, train_loss=loss, val_loss=epoch, val_accuracy=0.5, val_recall=0.5
+        epoch=epoch,
+        train_loss=loss,
+        val_loss=epoch,
+        val_calibrated_loss=epoch,
+        val_accuracy=0.5,
+        val_recall=0.5,
     )
 
 

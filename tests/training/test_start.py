@@ -112,7 +112,10 @@ def test_the_start_is_where_loss_and_penalty_are_least(
 def first_step(
     model: GatedModel, images: torch.Tensor, targets: torch.Tensor, **rates: float
 ) -> float:
-    """Return how far one step of Adam moves the logits, over their spread."""
+    """Return how far a step of Adam moves what it should, over its spread.
+
+    That is the logits for the head, and what the head is given for gates and norm values.
+    """
     groups = {
         "gates": model.gate_parameters(),
         "norms": model.norm_parameters(),
@@ -121,14 +124,21 @@ def first_step(
     optimiser = torch.optim.Adam(
         [{"params": [*groups[name].values()], "lr": rate} for name, rate in rates.items()]
     )
-    with torch.no_grad():
-        before = model(images)
+
+    def measure() -> torch.Tensor:
+        given: list[torch.Tensor] = []
+        hook = model.net.fc.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        with torch.no_grad():
+            logits = model(images)
+        hook.remove()
+        return logits - logits.mean(1, keepdim=True) if "head" in rates else given[0]
+
+    before = measure()
     torch.nn.functional.cross_entropy(model(images), targets).backward()
     optimiser.step()
-    with torch.no_grad():
-        moved = model(images) - before
-    moved, before = (logits - logits.mean(1, keepdim=True) for logits in (moved, before))
-    return float(moved.norm() / before.norm())
+    moved = measure() - before
+    spread = before if "head" in rates else before - before.mean(0)
+    return float(moved.norm() / spread.norm())
 
 
 @pytest.mark.parametrize("gates", ["full", "scale", "lowrank:4"])

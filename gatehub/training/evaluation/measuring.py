@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from gatehub.training.batches import Batch
 
+# Logits are divided by these where a loss is calibrated.
+_TEMPERATURES = torch.logspace(-2, 4, 25, base=2.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evaluation:
@@ -25,6 +28,7 @@ class Evaluation:
         predicted: (N,) int64, the class of its highest logit.
         scores: (N,) float32, the probability of that class, in [0, 1].
         ranks: (N,) int64, how many classes have a higher logit than its own.
+        losses: (N, T) float32, the cross-entropy in nats at each of T temperatures.
     """
 
     accuracy: float
@@ -33,6 +37,20 @@ class Evaluation:
     predicted: NDArray[np.int64]
     scores: NDArray[np.float32]
     ranks: NDArray[np.int64]
+    losses: NDArray[np.float32]
+
+    def calibrated_loss(self, *, balanced: bool = False) -> float:
+        """Return the mean cross-entropy at the temperature at which it is least, in nats.
+
+        A network that is trained on becomes too sure of its answers, and its loss rises while they
+        become better. One temperature for all logits takes that out (arXiv 1706.04599).
+
+        Args:
+            balanced: every class counts alike, however many images it has.
+        """
+        counts = np.bincount(self.targets)
+        shares = 1 / counts[self.targets] if balanced else np.ones(self.images)
+        return float((shares @ self.losses / shares.sum()).min())
 
     @property
     def recall(self) -> float:
@@ -70,20 +88,25 @@ def evaluate(
             logits: Tensor = model(images.to(device)).float().cpu()
             predicted, own = logits.argmax(1), logits.gather(1, targets[:, None])
             score = logits.softmax(1).gather(1, predicted[:, None])[:, 0]
-            answers.append((targets, predicted, score, (logits > own).sum(1)))
+            losses = [
+                F.cross_entropy(logits / temperature, targets, reduction="none")
+                for temperature in _TEMPERATURES
+            ]
+            ranks = (logits > own).sum(1)
+            answers.append((targets, predicted, score, ranks, torch.stack(losses, 1)))
             loss += float(F.cross_entropy(logits, targets, reduction="sum"))
             done += len(targets)
             if progress is not None:
                 progress(done)
     model.train(was_training)
-    found, predictions, scores, ranks = (
-        torch.cat(column).numpy() for column in zip(*answers, strict=True)
-    )
+    columns = [torch.cat(column).numpy() for column in zip(*answers, strict=True)]
+    found, predictions = columns[:2]
     return Evaluation(
         accuracy=int((predictions == found).sum()) / done,
         loss=loss / done,
         targets=found,
         predicted=predictions,
-        scores=scores,
-        ranks=ranks,
+        scores=columns[2],
+        ranks=columns[3],
+        losses=columns[4],
     )

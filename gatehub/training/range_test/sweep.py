@@ -13,10 +13,10 @@ from gatehub.gates.attach import attach_gates
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.data import ImageData
 from gatehub.training.observers import Step
-from gatehub.training.optimiser import make_optimiser
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
 from gatehub.training.steps import train_epoch
+from gatehub.training.steps.optimiser import make_optimiser
 
 STEPS = 60
 LOWEST, HIGHEST = 1e-5, 1.0

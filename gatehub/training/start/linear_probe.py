@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from torch import Tensor, nn
+from torch import Tensor
 
 from gatehub.errors import TrainingError
 from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import Batch
+from gatehub.training.start.head_inputs import find_logit_layers, watch_features
 
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of the penalty: scikit-learn's 1 / C
 _USUAL_STRENGTH = 30.0  # where a class has too few images to choose
@@ -128,39 +129,28 @@ def probe_head(
     Raises:
         TrainingError: features that are not finite.
     """
-    layers = _find_logit_layers(model)
+    layers = find_logit_layers(model)
     inputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
     targets = []
-
-    def keep(name: str, given: Tensor) -> None:
-        pooled = given.flatten(2).mean(2) if given.ndim > 2 else given
-        inputs[name].append(pooled.float().cpu().numpy())
-
     device = next(model.parameters()).device
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, given, name=name: keep(name, given[0]))
-        for name, layer in layers.items()
-    ]
-    try:
-        with torch.inference_mode():
-            for images, classes in batches if layers else ():
-                model(images.to(device))
-                targets.append(classes.numpy())
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.inference_mode(), watch_features(model) as features:
+        for images, classes in batches if layers else ():
+            model(images.to(device))
+            targets.append(classes.numpy())
+            for name, given in features.items():
+                inputs[name].append(given.float().cpu().numpy())
     best: Probes = {}
     restrained: Probes = {}
     for name in layers:
-        features, classes_seen = np.concatenate(inputs[name]), np.concatenate(targets)
-        if not np.isfinite(features).all():
+        points, classes_seen = np.concatenate(inputs[name]), np.concatenate(targets)
+        if not np.isfinite(points).all():
             raise TrainingError(
                 f"What the backbone gives its layer '{name}' for the training images holds NaN or "
                 "infinity; expected finite features.",
                 hint="Try the backbone on a few of the images; it may be broken.",
             )
         fit = partial(
-            fit_probe, features, classes_seen, classes=len(model.labels), weights=weights, seed=seed
+            fit_probe, points, classes_seen, classes=len(model.labels), weights=weights, seed=seed
         )
         best[name] = fit()
         restrained[name] = fit(strength=restraint * best[name].strength)
@@ -169,7 +159,7 @@ def probe_head(
 
 def set_head(model: GatedModel, probes: Probes) -> None:
     """Let the layers that give logits be linear probes."""
-    layers = _find_logit_layers(model)
+    layers = find_logit_layers(model)
     with torch.no_grad():
         for name, probe in probes.items():
             weight, bias = layers[name].weight, layers[name].bias
@@ -185,23 +175,11 @@ def list_penalties(probes: Probes) -> dict[str, Tensor]:
 
 def weigh_head(model: GatedModel, penalties: Mapping[str, Tensor]) -> Tensor | float:
     """Return the penalty of a head's weights, in nats an image; see `list_penalties`."""
-    layers = _find_logit_layers(model)
+    layers = find_logit_layers(model)
     return sum(
         (penalty.to(layers[name].weight.device) @ layers[name].weight.flatten(1).square().sum(0))
         for name, penalty in penalties.items()
     )
-
-
-def _find_logit_layers(model: GatedModel) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Return the head's layers that give one logit for each label, by name in the network."""
-    own = {id(parameter) for parameter in model.head_parameters().values()}
-    return {
-        name: module
-        for name, module in model.net.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-        and id(module.weight) in own
-        and len(module.weight) == len(model.labels)
-    }
 
 
 def _choose_strength(

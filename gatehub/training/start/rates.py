@@ -1,15 +1,18 @@
-"""Learning rates found on the model itself: how far one step may move its answers.
+"""Learning rates found on the model itself: how far one step may move what it computes.
 
-Adam's first step changes every number by the rate, whatever its gradient. What that does to the
-logits differs a hundredfold between backbones: with depth, with the kind of gate, with how many
-normalisation values there are, and with the scale of the features. So a rate is not given but
-found: the largest one whose step moves the logits by a set share of their spread.
+Adam's first step changes every number by the rate, whatever its gradient. What that does differs a
+hundredfold between backbones: with depth, with the kind of gate, with how many normalisation values
+there are, and with the scale of the features. So a rate is not given but found: for gates and
+normalisation values the largest one whose step moves the features that the head is given by a set
+share of their spread, for the head the largest one whose step moves the logits so. Of gates the
+features are measured, and not the logits, since how far these move depends on the head as well: of
+two tasks the one whose probe was sure would get the lower rate.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatehub.gates.attach import GatedModel
+from gatehub.training.start.head_inputs import watch_features
 
-# Shares of the logits' spread by which the first step at the full rate moves them.
+# Shares of the spread of features and logits by which the first step at the full rate moves them.
 GATE_REACH = 0.5
 NORM_REACH = 0.5
 HEAD_REACH = 0.1
@@ -51,17 +55,33 @@ def find_rates(model: GatedModel, images: Tensor, targets: Tensor) -> Rates:
     was_training = model.training
     model.eval()
     F.cross_entropy(model(images), targets).backward()
+
+    def give_logits() -> Tensor:
+        logits: Tensor = model(images).float()
+        return logits - logits.mean(1, keepdim=True)  # which softmax ignores
+
+    def give_features() -> Tensor:
+        with watch_features(model) as features:
+            logits = model(images)
+        # A network whose head has no such layer has its logits for features.
+        return torch.cat([f.float() for f in features.values()] or [logits.float()], 1)
+
     with torch.no_grad():
-        before = _centre(model(images))
-    spread = max(_size(before), _LEAST_SPREAD)
-
-    def find(parameters: Iterable[nn.Parameter], reach: float) -> float:
-        return _find_rate(model, images, before, list(parameters), farthest=reach * spread)
-
+        features = give_features()
+        spread = _size(features - features.mean(0))
+        spread_of_logits = max(_size(give_logits()), _LEAST_SPREAD)
+    gates, norms, head = (
+        parameters.values()
+        for parameters in (
+            model.gate_parameters(),
+            model.norm_parameters(),
+            model.head_parameters(),
+        )
+    )
     rates = Rates(
-        gates=find(model.gate_parameters().values(), GATE_REACH),
-        norms=find(model.norm_parameters().values(), NORM_REACH),
-        head=find(model.head_parameters().values(), HEAD_REACH),
+        gates=_find_rate(gates, give_features, farthest=GATE_REACH * spread),
+        norms=_find_rate(norms, give_features, farthest=NORM_REACH * spread),
+        head=_find_rate(head, give_logits, farthest=HEAD_REACH * spread_of_logits),
     )
     model.zero_grad(set_to_none=True)
     model.train(was_training)
@@ -70,23 +90,19 @@ def find_rates(model: GatedModel, images: Tensor, targets: Tensor) -> Rates:
 
 @torch.no_grad()
 def _find_rate(
-    model: GatedModel,
-    images: Tensor,
-    before: Tensor,
-    parameters: list[nn.Parameter],
-    *,
-    farthest: float,
+    parameters: Iterable[nn.Parameter], measure: Callable[[], Tensor], *, farthest: float
 ) -> float:
-    """Return the largest rate whose step moves the logits by at most `farthest` (bisection)."""
+    """Return the largest rate whose step moves what is measured by at most `farthest`."""
     moved = [(p, p.detach().clone(), p.grad.sign()) for p in parameters if p.grad is not None]
     if not moved:
         return _LOWEST
+    before = measure()
     low, high = math.log(_LOWEST), math.log(_HIGHEST)
-    for _ in range(_HALVINGS):
+    for _ in range(_HALVINGS):  # bisection
         middle = (low + high) / 2
         for parameter, start, sign in moved:
             parameter.copy_(start - math.exp(middle) * sign)
-        distance = _size(_centre(model(images)) - before)
+        distance = _size(measure() - before)
         # Not a number compares as false: a step that breaks the network was too long.
         low, high = (middle, high) if distance <= farthest else (low, middle)
     for parameter, start, _ in moved:
@@ -94,10 +110,5 @@ def _find_rate(
     return float(f"{math.exp(low):.2g}")
 
 
-def _centre(logits: Tensor) -> Tensor:
-    """Return logits without what softmax ignores: their mean over the classes."""
-    return logits.float() - logits.float().mean(1, keepdim=True)
-
-
-def _size(logits: Tensor) -> float:
-    return float(logits.square().mean().sqrt())
+def _size(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())

@@ -28,6 +28,7 @@ def answered(
         predicted=np.array(predicted),
         scores=np.full(len(targets), 0.5, np.float32),
         ranks=np.array([0] * len(targets) if ranks is None else ranks),
+        losses=np.zeros((len(targets), 1), np.float32),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from gatehub.backbone import Backbone
 from gatehub.gates.attach import GatedModel, attach_gates
-from gatehub.training.average import Average
+from gatehub.training.steps.average import Average
 
 
 def _fill(model: GatedModel, value: float) -> None:

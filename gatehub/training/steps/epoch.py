@@ -14,10 +14,10 @@ from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import count_batches, seed_everything, training_batches
 from gatehub.training.data import ImageData
 from gatehub.training.observers import Step
-from gatehub.training.optimiser import decay_gates
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices
 from gatehub.training.start.linear_probe import weigh_head
+from gatehub.training.steps.optimiser import decay_gates
 
 MAX_GRADIENT_NORM = 5.0
 
