@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from gatehub._text import printable
 
 Advance = Callable[[int, int | None], None]  # done, and of how many where that is known
 
@@ -217,5 +220,5 @@ def format_percent(share: float) -> str:
 
 
 def _printable(text: str) -> str:
-    """Take out what a terminal would obey: strangers write messages, cards and file names."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+    """Escape what a terminal would obey: strangers write messages, cards and file names."""
+    return re.sub(r"[^\n\t]+", lambda found: printable(found[0]), text)

@@ -9,11 +9,17 @@ def printable(text: str) -> str:
     """Return a text in which nothing commands a terminal, hides, or cannot be encoded.
 
     Control characters, line breaks, marks that turn the direction of writing and lone surrogates
-    are written as escapes, such as \\x1b.
+    are written as escapes, such as \\x1b; bytes of a path that are no text as themselves, \\xff.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python stands in for a byte
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return ascii(character)[1:-1]
 
 
 def shorten(text: str, limit: int = ECHO_CHARACTERS) -> str:

@@ -32,6 +32,7 @@ def test_what_can_be_shown_stays_as_it_is(text: str) -> None:
         ("\x1b[2Jgone", "\\x1b[2Jgone"),
         ("gpj.\u202ecod", "gpj.\\u202ecod"),
         ("half \ud800", "half \\ud800"),
+        ("caf\udce9.png", "caf\\xe9.png"),
         ("two\nlines\t here ", "two lines here"),
         ("x" * 10**7, "x" * (ECHO_CHARACTERS - 1) + "…"),
         (" " * 10**7, "…"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -32,6 +33,26 @@ def test_every_character_is_printed_in_some_way(
     assert "caf" in printed
     if format is Format.json:
         assert [json.loads(line) for line in printed.splitlines()] == [{"label": HARD}] * 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_bytes_of_a_path_that_are_no_text_are_escaped(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    write_anywhere()
+    output, name = Output(Format.human), os.fsdecode(b"caf\xff\x1b.png")
+    for part in (name, make_table(("image", "label"), [(name, "1")])):
+        output.note(part)
+        output.result({}, human=part, quiet="")
+    output.paragraph(name)
+    for stream in (out, err):
+        stream.flush()
+        printed = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+        shown = [line.split()[0] for line in printed.splitlines() if "caf" in line]
+        assert set(shown) == {"caf\\xff\\x1b.png"}
 
 
 def test_a_program_may_take_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
