@@ -12,7 +12,11 @@ from PIL import Image
 from rich.cells import cell_len
 
 from gatehub.backbone.images import IMAGE_FORMATS
+from gatehub.cli._data import show_classes
+from gatehub.cli._output import Format, Output
+from gatehub.training.data import load_data
 from tests.cli.conftest import Gatehub
+from tests.training.images import numbered, write_images
 
 RED, GREEN, BLUE = (200, 20, 20), (20, 200, 20), (20, 20, 200)
 
@@ -164,3 +168,17 @@ def test_folders_that_hold_the_same_folders_are_refused(
     assert ran.status == 1
     assert f"holds {', '.join(folders)}, and each of them holds the same folders: a, b." in ran.err
     assert "Hint: For sides of a split, call them train and val;" in ran.err
+
+
+@pytest.mark.parametrize(("rare", "told"), [(4, True), (5, False)])
+def test_a_large_imbalance_is_told_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rare: int, told: bool
+) -> None:
+    photos = write_images(tmp_path, *numbered("common", 40), *numbered("rare", rare))
+    show_classes(Output(Format.human), load_data(photos, val_fraction=0.25))
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "'common' has" in shown
+    assert ("That is a large imbalance: whoever always answers 'common' is right for" in shown) is (
+        told
+    )
+    assert ("With --class-weights balanced every class counts alike." in shown) is told

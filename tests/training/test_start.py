@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,9 @@ from gatehub.training.start.linear_probe import (
     set_head,
     weigh_head,
 )
-from gatehub.training.start.rates import find_rates
+from gatehub.training.start.rates import IMAGES, find_rates
 from gatehub.training.steps import weigh_loss
+from gatehub.training.steps.average import put_tensors
 from tests.tiny import make_backbone
 from tests.training.tasks import LABELS, colour_data
 
@@ -110,7 +113,12 @@ def test_the_start_is_where_loss_and_penalty_are_least(
 
 
 def first_step(
-    model: GatedModel, images: torch.Tensor, targets: torch.Tensor, **rates: float
+    model: GatedModel,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    counted: torch.Tensor | None = None,
+    **rates: float,
 ) -> float:
     """Return how far a step of Adam moves what it should, over its spread.
 
@@ -134,7 +142,7 @@ def first_step(
         return logits - logits.mean(1, keepdim=True) if "head" in rates else given[0]
 
     before = measure()
-    torch.nn.functional.cross_entropy(model(images), targets).backward()
+    weigh_loss(model(images), targets, counted, 0.0).backward()
     optimiser.step()
     moved = measure() - before
     spread = before if "head" in rates else before - before.mean(0)
@@ -161,6 +169,31 @@ def test_a_step_at_the_rate_that_was_found_goes_as_far_as_it_should(gates: str, 
             assert torch.equal(before[name], tensor), name
         assert rate == getattr(start.choices, RATES[group])
         assert first_step(model, images, targets, **{group: rate}) == pytest.approx(share, rel=0.15)
+
+
+def test_rates_are_found_on_the_loss_that_is_trained_on() -> None:
+    """Where classes count alike, what a few images say moves the logits as far as what many say."""
+    whole, recipe = colour_data(96), Recipe(class_weights="balanced")
+    targets = [target if i % 5 == 0 else 0 for i, target in enumerate(whole.train.targets)]
+    data = replace(whole, train=replace(whole.train, targets=tuple(targets)))
+    weights = recipe.weigh_classes(targets, len(LABELS))
+    assert weights is not None
+    far = []
+    for group, share in (("gates", 0.5), ("norms", 0.5), ("head", 0.1)):
+        model = attach_gates(make_backbone(), labels=LABELS, gates="full")
+        [(images, classes)] = evaluation_batches(
+            data.train, model.preprocessing.transform(), batch_size=96
+        )
+        start = begin(model, data, recipe, watched=[(images, classes)])
+        put_tensors(model, start.tensors)
+        few = data.train.sample(IMAGES, seed=recipe.seed)
+        [(images, classes)] = evaluation_batches(few, model.preprocessing.transform())
+        rate = getattr(start.choices, RATES[group])
+        assert rate == getattr(find_rates(model, images, classes, weights=weights), group)
+        counted = torch.tensor(weights)
+        step = first_step(model, images, classes, counted=counted, **{group: rate})
+        far.append(step / share)
+    assert far == pytest.approx([1.0] * 3, rel=0.15)
 
 
 RATES = {"gates": "gate_rate", "norms": "norm_rate", "head": "head_rate"}

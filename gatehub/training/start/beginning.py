@@ -71,11 +71,12 @@ def begin(
     transform = model.preprocessing.transform()
     examples = data.train.sample(MAX_IMAGES, seed=recipe.seed)
     batches = evaluation_batches(examples, transform, workers=workers)
+    weights = recipe.weigh_classes(data.train.targets, len(data.labels))
     best, restrained = probe_head(
         model,
         batches,
         restraint=RESTRAINT,
-        weights=recipe.weigh_classes(data.train.targets, len(data.labels)),
+        weights=weights,
         seed=recipe.seed,
     )
     set_head(model, best)
@@ -83,7 +84,7 @@ def begin(
     tensors = {name: tensor.clone() for name, tensor in model.task_tensors().items()}
     few = data.train.sample(IMAGES, seed=recipe.seed)
     images, targets = next(evaluation_batches(few, transform, batch_size=len(few)))
-    found = find_rates(model, images, targets)
+    found = find_rates(model, images, targets, weights=weights)
     set_head(model, restrained)
     choices = Choices(
         epochs=recipe.choose_epochs(count_batches(data.train, recipe.batch_size)),

@@ -12,7 +12,7 @@ two tasks the one whose probe was sure would get the lower rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,19 +42,29 @@ class Rates:
     head: float
 
 
-def find_rates(model: GatedModel, images: Tensor, targets: Tensor) -> Rates:
+def find_rates(
+    model: GatedModel,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    weights: Sequence[float] | None = None,
+) -> Rates:
     """Find the rates of a gated model that is about to be trained; it stays as it was.
 
     Args:
         model: at its start; its mode does not matter.
         images: (B, 3, H, W), normalised, of the training set.
         targets: (B,) int64.
+        weights: what an image of each class counts, as in training; None if all count alike.
     """
     device = next(model.parameters()).device
     images, targets = images.to(device), targets.to(device)
     was_training = model.training
     model.eval()
-    F.cross_entropy(model(images), targets).backward()
+    losses = F.cross_entropy(model(images), targets, reduction="none")
+    if weights is not None:
+        losses = losses * torch.tensor(weights, device=device)[targets]
+    losses.mean().backward()
 
     def give_logits() -> Tensor:
         logits: Tensor = model(images).float()
