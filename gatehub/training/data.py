@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gatehub.adapter.names import check_line
@@ -38,6 +38,7 @@ class ImageData:
         test: what the source keeps apart; nothing is learned or chosen by it.
         extremes: (width, height) in pixels of the image with the fewest and the one with the most
             pixels, upright; None where nobody looked.
+        columns: those of the table that were named, by what is in them.
     """
 
     train: Examples
@@ -48,6 +49,7 @@ class ImageData:
     split: SplitSettings
     test: Examples = _NO_EXAMPLES
     extremes: tuple[tuple[int, int], tuple[int, int]] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def digests(self) -> Digests:
         """Read the images, and return what tells them from others."""
@@ -66,6 +68,7 @@ class Listing:
         split: see `ImageData`.
         notes: sentences on how the source was understood, where that is not plain.
         left_out: what of the source is not used, and why.
+        columns: see `ImageData`.
     """
 
     pictures: tuple[Picture, ...]
@@ -75,6 +78,7 @@ class Listing:
     split: SplitSettings
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def decode(
         self,
@@ -111,6 +115,7 @@ class Listing:
             skipped=found.skipped,
             split=self.split,
             extremes=found.extremes,
+            columns=self.columns,
         )
 
     def _divide(self, pictures: Sequence[Picture], where: str) -> Sides:
@@ -167,6 +172,7 @@ def list_data(
         split=SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images),
         notes=found.notes,
         left_out=found.left_out,
+        columns=columns or {},
     )
     sides = listing._divide(found.pictures, where)  # a class that lacks a side is found here
     return replace(

@@ -29,10 +29,11 @@ from gatehub.training.loop import fit
 from gatehub.training.observers import Observer
 from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
+from gatehub.training.sources.columns import write_columns
 from gatehub.training.steps.average import put_tensors
 
 # What may be another when a run is continued; the images are compared by `Digests.order`.
-_CHANGING = ("data", "train_digest", "val_digest", "epochs")
+_CHANGING = ("data", "train_digest", "val_digest", "epochs", "columns")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ def recorded_settings(data: ImageData, digests: Digests) -> dict[str, str | int 
         "split_seed": data.split["seed"],
         "split_val_fraction": data.split["val_fraction"],
         "split_train_images": data.split["train_images"],
+        **({"columns": write_columns(data.columns)} if data.columns else {}),
     }
 
 

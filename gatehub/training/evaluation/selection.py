@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from gatehub.adapter import Adapter
 from gatehub.errors import DataError, LabelMismatchError
 from gatehub.training.examples import Examples, digest_images, make_examples
-from gatehub.training.sources import Picture, name_some, read_source
+from gatehub.training.sources import Picture, name_some, read_source, takes_columns
+from gatehub.training.sources.columns import read_columns
 from gatehub.training.sources.decoding import take_readable
 from gatehub.training.sources.pictures import LeftOut, spell_label
 from gatehub.training.split import SplitSettings, divide
@@ -62,7 +63,8 @@ def select_images(
         source: a form that `gatehub.training.sources` reads.
         split: "all", "train", "val" or "test"; None for "val" of what the adapter was trained on
             and for all of any other source.
-        columns: the columns of a table by what is in them; see `load_data`.
+        columns: the columns of a table by what is in them; see `load_data`. None for those that
+            the adapter was trained with, if the table has them.
         skip_bad: leave unreadable images out instead of refusing the source.
         progress: called with (files decoded, files in all) as they are checked.
 
@@ -73,6 +75,8 @@ def select_images(
     """
     recorded = _Recorded.read(adapter)
     settings = recorded.settings
+    if columns is None and recorded.columns and takes_columns(source, recorded.columns):
+        columns = recorded.columns
     found = read_source(
         source,
         seed=settings["seed"],
@@ -139,6 +143,7 @@ class _Recorded:
         digests: of the images to train on and to validate on, see `digest_images`; None in adapters
             that do not say.
         settings: how the source was divided; see `load_data`.
+        columns: of a table, those that were named.
     """
 
     data: str | None
@@ -146,6 +151,7 @@ class _Recorded:
     train_count: int | None
     val_count: int | None
     settings: SplitSettings
+    columns: Mapping[str, str]
 
     @classmethod
     def read(cls, adapter: Adapter) -> _Recorded:
@@ -165,6 +171,7 @@ class _Recorded:
                 val_fraction=share if isinstance(share, float) else 0.2,
                 train_images=count if isinstance(count, int) else None,
             ),
+            columns=read_columns(training.get("columns")),
         )
 
     @property
@@ -207,8 +214,8 @@ class _Recorded:
             return None
         parts = {"train": sides.train, "val": sides.val}
         if self.digests is not None:
-            found = [digest_images(make_examples(part, labels), labels) for part in parts.values()]
-            if tuple(found) != self.digests:
+            digests = [digest_images(make_examples(p, labels), labels) for p in parts.values()]
+            if tuple(digests) != self.digests:
                 return None
         return parts
 

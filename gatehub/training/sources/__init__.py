@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gatehub.training.sources.folder import folders_of_images
 from gatehub.training.sources.pictures import LeftOut, Picture, Side, Source, name_some
-from gatehub.training.sources.reading import FORMS, read_source
+from gatehub.training.sources.reading import FORMS, read_source, takes_columns
 
 __all__ = [
     "FORMS",
@@ -15,4 +15,5 @@ __all__ = [
     "folders_of_images",
     "name_some",
     "read_source",
+    "takes_columns",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,21 @@ def check_columns(columns: Mapping[str, str]) -> None:
     names = [name.strip() for name in columns.values()]
     if len(set(names)) < len(names):
         raise DataError(f"The columns {name_some(names)} are named; expected different ones.")
+
+
+def write_columns(columns: Mapping[str, str]) -> str:
+    """Write names of columns by what is in them on one line; `read_columns` reads it."""
+    return json.dumps(dict(columns), ensure_ascii=False)
+
+
+def read_columns(text: object) -> dict[str, str]:
+    """Read what `write_columns` wrote; nothing of what it did not write."""
+    try:
+        columns = json.loads(text) if isinstance(text, str) else {}
+        check_columns(columns)
+    except (ValueError, DataError):
+        return {}
+    return dict(columns)
 
 
 def has_columns(header: Sequence[str], columns: Mapping[str, str]) -> bool:

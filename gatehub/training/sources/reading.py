@@ -21,7 +21,7 @@ from gatehub.errors import DataError
 from gatehub.training.sources.folder import read_folder
 from gatehub.training.sources.generated import rendered_glyphs, scanned_digits
 from gatehub.training.sources.pictures import Source
-from gatehub.training.sources.table import read_table
+from gatehub.training.sources.table import has_named_columns, read_table
 
 FORMS = (
     "a folder with train/CLASS/* and val/CLASS/*, a folder with CLASS/*, "
@@ -68,6 +68,15 @@ def read_source(
     if form == "folder":
         return read_folder(Path(source), to_train=to_train)
     return read_table(Path(source), columns=columns, to_train=to_train)
+
+
+def takes_columns(source: str | Path, columns: Mapping[str, str]) -> bool:
+    """Whether a source is a table that has columns of these names; see `read_source`.
+
+    Raises:
+        DataError: the source is of no known form, or cannot be read.
+    """
+    return _find_form(source) == "table" and has_named_columns(Path(source), columns)
 
 
 def _find_form(source: str | Path) -> Literal["digits", "glyphs", "folder", "table"]:

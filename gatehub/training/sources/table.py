@@ -48,6 +48,21 @@ def read_table(
     return order_classes(source, [order] if to_train and order.is_file() else [], table)
 
 
+def has_named_columns(table: Path, columns: Mapping[str, str]) -> bool:
+    """Whether a table has all columns of these names.
+
+    Args:
+        table: a file.
+        columns: see `read_source`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    rows = read_rows(table, lambda header: has_columns(header, columns))
+    names = {name.strip() for name in columns.values() if name.strip()}
+    return bool(rows) and names <= set(rows[0].cells)
+
+
 def _read_pictures(
     table: Path, rows: Sequence[Row], places: Mapping[str, int], *, width: int
 ) -> Iterator[Picture]:

@@ -266,3 +266,36 @@ def test_a_part_of_what_it_was_trained_on_is_known(
     assert counts(select_images(adapter, str(whole / "val"))) == ("all", 4, 0)
     Image.new("RGB", (4, 4), "white").save(whole / "val" / "dog" / "1.png")
     assert counts(select_images(adapter, str(whole / "val"))) == ("all", 4, None)
+
+
+def test_columns_that_were_named_for_the_training_need_no_name_again(
+    trained: Trained, photos: Path
+) -> None:
+    """They are in the adapter; a table without them is read by usual names, and a name wins."""
+    names = [f"{label}/{i}.png" for label in ("cat", "dog") for i in range(20)]
+    rows = [f"{name},{name[:3]},{'dog' if 'cat' in name else 'cat'}" for name in names]
+    table = photos / "table.csv"
+    table.write_text("\n".join(["what, kind of, label", *rows]))
+    adapter = trained(table, columns={"path": "what", "label": "kind of"})
+
+    def right(**options: object) -> int:
+        selected = select_images(adapter, str(table), split="all", **options)  # type: ignore[arg-type]
+        found = zip(selected.examples.names, selected.examples.targets, strict=True)
+        return sum(adapter.labels[target] == name[:3] for name, target in found)
+
+    assert counts(select_images(adapter, str(table))) == ("val", 8, 0)
+    assert right() == 40
+    assert right(columns={"path": "what", "label": "label"}) == 0
+    assert counts(select_images(adapter, str(photos))) == ("val", 8, 0)
+    table.write_text("path,label\ncat/1.png,dog\n")
+    assert counts(select_images(adapter, str(table))) == ("all", 1, None)
+
+
+@pytest.mark.parametrize("columns", ["x", "[1]", '{"path": 7}', '{"other": "x"}', 7, None])
+def test_columns_that_are_none_are_not_taken(
+    trained: Trained, photos: Path, columns: object
+) -> None:
+    adapter = trained(photos)
+    training = {**adapter.config.training, "columns": columns}
+    edited = replace(adapter, config=replace(adapter.config, training=training))
+    assert counts(select_images(edited, str(photos))) == ("val", 8, 0)
