@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def watch_training(output: Output, task: str) -> Iterator[_Watch]:
-    """Show a run: a bar for its steps, a line for each epoch."""
+def watch_training(output: Output, task: str, *, start: str = "linear probe") -> Iterator[_Watch]:
+    """Show a run: a bar for its steps, a line for each epoch.
+
+    Args:
+        output: where to.
+        task: the task that is trained.
+        start: what the run starts as.
+    """
     with output.progress(task) as advance:
-        yield _Watch(output, task, advance)
+        yield _Watch(output, task, advance, start)
 
 
 def log_training(output: Output, shown: Observer, place: Destination, to: LogTo | None) -> Observer:
@@ -53,16 +59,17 @@ def saying_how_to_go_on(output: Output, place: Destination) -> Iterator[None]:
 
 
 class _Watch:
-    def __init__(self, output: Output, task: str, advance: Advance) -> None:
+    def __init__(self, output: Output, task: str, advance: Advance, start: str) -> None:
         self._output = output
         self._task = task
+        self._start = start
         self._advance = advance
 
     def on_start(
         self, choices: Choices, history: Sequence[EpochRecord], *, steps_per_epoch: int
     ) -> None:
         self._output.note(
-            f"{self._task}: starts as a linear probe, accuracy "
+            f"{self._task}: starts as the {self._start}, accuracy "
             f"{format_percent(history[0].val_accuracy)}."
         )
         self._output.note(

@@ -1,18 +1,19 @@
 """gatehub train: from images to an adapter.
 
 gatehub train --backbone resnet18.a1_in1k --data photos/ --task birds --out birds
+gatehub train --backbone resnet18.a1_in1k --data more/ --task birds --out birds --init-from birds
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gatehub._text import shorten
 from gatehub.cli._data import choose_workers, decode_data, show_classes
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._options import (
@@ -20,6 +21,7 @@ from gatehub.cli._options import (
     SOURCE_HELP,
     ColumnsOption,
     DeviceOption,
+    HubOption,
     SkipBadOption,
     WeightsOption,
     WorkersOption,
@@ -32,6 +34,16 @@ from gatehub.cli._output import (
     format_percent,
 )
 from gatehub.cli.training._lr_find import find_place, find_rate
+from gatehub.cli.training._origin import (
+    BackgroundOption,
+    GatesOption,
+    InitFromOption,
+    NormOption,
+    StartOption,
+    adjust_images,
+    describe_origin,
+    find_origin,
+)
 from gatehub.cli.training._recipe_options import (
     AutoAugmentOption,
     AveragingOption,
@@ -83,18 +95,11 @@ def train(
     method: Annotated[
         Method, typer.Option("--method", help="gates: model projection, arXiv 2602.06245.")
     ] = Method.gates,
-    gates: Annotated[str, typer.Option("--gates", help="auto, full, lowrank:R or scale.")] = "auto",
-    norm: Annotated[
-        str,
-        typer.Option(
-            "--norm",
-            help="Normalisation values that the task trains: frozen (none), affine, or stats "
-            "(running statistics too).",
-        ),
-    ] = "affine",
-    start: Annotated[
-        str | None, typer.Option("--start", help="First gated stage, such as layer3.")
-    ] = None,
+    init_from: InitFromOption = None,
+    hub: HubOption = None,
+    gates: GatesOption = None,
+    norm: NormOption = None,
+    start: StartOption = None,
     epochs: EpochsOption = None,
     batch_size: BatchSizeOption = defaults.BATCH_SIZE,
     gate_rate: GateRateOption = None,
@@ -124,10 +129,7 @@ def train(
         int | None, typer.Option("--train-images", min=1, help="Train on only this many images.")
     ] = None,
     input_size: InputSizeOption = None,
-    background: Annotated[
-        str,
-        typer.Option("--background", help="Colour behind transparent pixels, kept in the adapter."),
-    ] = "white",
+    background: BackgroundOption = None,
     skip_bad: SkipBadOption = False,
     lr_find: LrFindOption = False,
     log_to: LogToOption = None,
@@ -162,6 +164,7 @@ def train(
     from gatehub.training.preflight import check_settings, check_structure
     from gatehub.training.recipe import Recipe
     from gatehub.training.split import SplitSettings, check_split
+    from gatehub.training.start.origin import choose_form
     from gatehub.training.train import train_adapter
 
     output = Output(format)
@@ -178,7 +181,7 @@ def train(
         workers=workers or 0,
         decoded_bytes=decoded_bytes,
     )
-    rules = ImageRules(background=parse_colour(background))
+    rules = None if background is None else ImageRules(background=parse_colour(background))
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -201,6 +204,9 @@ def train(
     check_split(**split)
     where = find_device(device)
     check_backbone(backbone, weights=weights)
+    origin = find_origin(output, init_from, hub, input_size=input_size, rules=rules)
+    begun_as = "linear probe" if origin is None else f"adapter {shorten(origin.name)}"
+    form = choose_form(origin, gates=gates, norm=norm, start=start)
     with ExitStack() as held:
         place: Path | Destination
         if lr_find:
@@ -211,13 +217,23 @@ def train(
         listing = list_data(data, columns=columns, **split)
         if resume and isinstance(place, Destination) and not has_checkpoint(place.work):
             output.note(f"There is no interrupted run of {out} to go on with; this one is new.")
-        check_structure(backbone, gates=gates, norm=norm, start=start, input_size=input_size)
+        check_structure(
+            backbone, gates=form.gates, norm=form.norm, start=form.start, input_size=input_size
+        )
         loaded = load_backbone(backbone, weights=weights).to(where)
-        preprocessing = replace(loaded.preprocessing, image_rules=rules)
-        if input_size is not None:
-            preprocessing = preprocessing.with_input_size(input_size)
+        if origin is not None:
+            origin.check_backbone(loaded)
+        preprocessing = adjust_images(
+            loaded.preprocessing if origin is None else origin.adapter.preprocessing,
+            input_size=input_size,
+            rules=rules,
+        )
         images = decode_data(output, listing, skip_bad=skip_bad, preprocessing=preprocessing)
         show_classes(output, images)
+        labels = images.labels
+        if origin is not None:
+            describe_origin(output, origin, images)
+            labels = origin.extend_labels(labels)
         if isinstance(place, Path):
             find_rate(
                 output,
@@ -230,16 +246,17 @@ def train(
                 norm=norm,
                 start=start,
                 preprocessing=preprocessing,
+                init_from=origin,
                 workers=choose_workers(workers, images.train),
             )
             return
         output.note(
-            f"Training '{task}' on {loaded.identity.name}: {len(images.labels)} classes, "
+            f"Training '{task}' on {loaded.identity.name}: {len(labels)} classes, "
             f"{len(images.train)} images to train on, {len(images.val)} to validate on."
         )
         with (
             output.warnings_as_notes(UngatedLayerWarning),
-            watch_training(output, task) as shown,
+            watch_training(output, task, start=begun_as) as shown,
             saying_how_to_go_on(output, place),
         ):
             report = train_adapter(
@@ -253,6 +270,7 @@ def train(
                 start=start,
                 dtype=dtype,
                 preprocessing=preprocessing,
+                init_from=origin,
                 resume=resume,
                 force=force,
                 workers=choose_workers(workers, images.train),
@@ -261,7 +279,7 @@ def train(
             )
     if report.accuracy < report.start_accuracy:
         output.note(
-            "That is below the linear probe: lower --gate-rate or --head-rate, or do not insist on "
+            f"That is below the {begun_as}: lower --gate-rate or --head-rate, or do not insist on "
             "--keep last."
         )
     output.result(
@@ -274,7 +292,7 @@ def train(
             "seconds": round(report.seconds, 2),
         },
         human=f"{out}: {format_percent(report.accuracy)} of {len(images.val)} validation images "
-        f"right (linear probe: {format_percent(report.start_accuracy)}), epoch "
+        f"right ({begun_as}: {format_percent(report.start_accuracy)}), epoch "
         f"{report.kept_epoch} of {report.epochs}, "
         f"{report.trained_parameters:,} numbers learned, "
         f"{format_bytes(report.adapter_bytes)}, {report.seconds:.0f} s.",

@@ -30,6 +30,7 @@ _OPTIONS = {
     "split_val_fraction": "--val-fraction",
     "split_train_images": "--train-images",
 }
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
 class _Text(str):
@@ -221,7 +222,10 @@ square, for each output channel and for the whole site.
 def _training(config: AdapterConfig) -> str:
     if not config.training:
         return ""
-    shown = {**config.training, **({"data": data} if (data := _name_data(config)) else {})}
+    shown = dict(config.training)
+    for setting, name in (("data", _name_data(config)), ("init_from", _name_origin(config))):
+        if name is not None:
+            shown[setting] = name
     settings = "".join(f"| {write_cell(k)} | {write_cell(v)} |\n" for k, v in shown.items())
     curve = f"\n![Loss and accuracy]({CURVE_FILE})\n" if CURVE_FILE in config.files else ""
     command = _command(config)
@@ -243,6 +247,8 @@ def _command(config: AdapterConfig) -> str | None:
             words += [option, str(value)]
     if config.layout.start:
         words += ["--start", config.layout.start]
+    if (origin := _name_origin(config)) is not None:
+        words += ["--init-from", origin]
     command = shlex.join(words)
     return command if command.isprintable() and "`" not in command else None
 
@@ -253,6 +259,14 @@ def _name_data(config: AdapterConfig) -> str | None:
     if not isinstance(data, str) or not data:
         return None
     return last_name(data) or data
+
+
+def _name_origin(config: AdapterConfig) -> str | None:
+    """What the adapter that this one went on from is called, without its place on a machine."""
+    name = config.training.get("init_from")
+    if not isinstance(name, str) or not name:
+        return None
+    return name if _HUB_NAME.fullmatch(name) else last_name(name) or name
 
 
 def last_name(path: str) -> str:

@@ -110,6 +110,11 @@ def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint 
                 "contents are not what they were.",
                 hint=f"Put them back as they were, or remove '{folder}' and start again.",
             )
+        if before != value and name == "init_digest":
+            raise ResumeError(
+                f"The run in '{folder}' {_tell_origins(before, value)}.",
+                hint=f"Continue it with the init_from that it had, or remove '{folder}'.",
+            )
         if before != value:
             raise ResumeError(
                 f"The run in '{folder}' has {name} = {_show(before)}, but {_show(value)} is asked "
@@ -117,6 +122,14 @@ def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint 
                 hint=f"Continue it with its own settings, or remove '{folder}'.",
             )
     return Checkpoint(settings=settings, chosen=chosen, history=history, tensors=tensors)
+
+
+def _tell_origins(before: object, now: object) -> str:
+    if before is None:
+        return "began anew, but an adapter to go on from is named now"
+    if now is None:
+        return "goes on from an adapter, but none is named now"
+    return "goes on from another adapter than the one that is named now"
 
 
 def _show(value: object) -> str:

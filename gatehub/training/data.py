@@ -12,6 +12,7 @@ from gatehub.errors import DataError
 from gatehub.training.examples import Digests, Examples, digest_sides, make_examples
 from gatehub.training.sources import LeftOut, Picture, Source, name_some, read_source
 from gatehub.training.sources.decoding import take_readable
+from gatehub.training.sources.pictures import spell_label
 from gatehub.training.split import (
     Sides,
     SplitSettings,
@@ -25,6 +26,8 @@ _NO_EXAMPLES = Examples(names=(), targets=(), sources=())
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageData:
     """A data set whose every class has images to train on and images to validate on.
+
+    Only classes that `with_labels` added have none.
 
     Attributes:
         train: what an adapter learns from.
@@ -54,6 +57,26 @@ class ImageData:
     def digests(self) -> Digests:
         """Read the images, and return what tells them from others."""
         return digest_sides(self.train, self.val, self.labels)
+
+    def with_labels(self, labels: Sequence[str]) -> ImageData:
+        """Return the same images with their classes as places in other labels, which have them all.
+
+        Args:
+            labels: in any order, and spelled in any of the ways that Unicode allows.
+        """
+        places = {spell_label(label): place for place, label in enumerate(labels)}
+        moved = [places[label] for label in self.labels]
+
+        def move(side: Examples) -> Examples:
+            return replace(side, targets=tuple(moved[target] for target in side.targets))
+
+        return replace(
+            self,
+            train=move(self.train),
+            val=move(self.val),
+            test=move(self.test),
+            labels=tuple(labels),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -61,11 +61,12 @@ def fit(
     *,
     folder: Path,
     settings: Mapping[str, object],
+    known: int = 0,
     resume: bool = False,
     workers: int = 0,
     observer: Observer | None = None,
 ) -> Fitted:
-    """Train a gated model in place, from the linear probe on; it is left as the epoch that is kept.
+    """Train a gated model in place, from its start on; it is left as the epoch that is kept.
 
     What is measured after an epoch, and kept, is the average of the last steps; see `Average`. It
     begins at the linear probe, so the first epochs are not below it while the head finds its place.
@@ -79,6 +80,7 @@ def fit(
         recipe: the settings.
         folder: where the checkpoint of the last whole epoch is kept.
         settings: what must be the same for a checkpoint to be continued.
+        known: how many of the labels the model has learned already; see `begin`.
         resume: continue from the checkpoint, if there is one.
         workers: processes that decode images beside this one.
         observer: is told of the start, of steps and of epochs.
@@ -101,7 +103,7 @@ def fit(
         mean: Mapping[str, Tensor] = _select(_AVERAGE, checkpoint.tensors)
         penalties: Mapping[str, Tensor] = _select(_PENALTY, checkpoint.tensors)
     else:
-        start = begin(model, data, recipe, watched=watched, workers=workers)
+        start = begin(model, data, recipe, watched=watched, known=known, workers=workers)
         choices, first, penalties = start.choices, start.tensors, start.penalties
         best = mean = first
         history = [_record(0, None, start.measured, recipe)]

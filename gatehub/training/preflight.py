@@ -22,8 +22,8 @@ from gatehub.gates.policy import AUTO
 def check_settings(
     *,
     task: str,
-    gates: str,
-    norm: str,
+    gates: str | None,
+    norm: str | None,
     start: str | None,
     dtype: str,
     batch_size: int,
@@ -35,14 +35,20 @@ def check_settings(
     Raises:
         GatehubError: a bad name, kind, mode, stage, dtype or number of workers.
     """
-    texts = {"task": task, "gates": gates, "norm": norm, "dtype": dtype, "start": start or ""}
+    texts = {"task": task, "dtype": dtype}
+    texts |= {
+        name: value
+        for name, value in (("gates", gates), ("norm", norm), ("start", start))
+        if value is not None
+    }
     for name, value in texts.items():
         if not isinstance(value, str):
             raise TrainingError(f"{name} is {value!r:.100}; expected a string.")
     check_task_name(task)
-    if gates != AUTO:
+    if gates is not None and gates != AUTO:
         parse_kind(gates)
-    check_norm(norm)
+    if norm is not None:
+        check_norm(norm)
     if norm == "stats" and batch_size == 1:
         raise TrainingError(
             "With norm 'stats', layers are normalised by the statistics of each batch, and the "

@@ -13,7 +13,6 @@ from gatehub.adapter import Adapter
 from gatehub.adapter.gate_map import draw_gates
 from gatehub.backbone import Backbone
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.gates.attach import attach_gates
 from gatehub.gates.fold import check_backbone, fold
 from gatehub.gates.kernel_memory import arrange_kernels
 from gatehub.training import defaults
@@ -30,10 +29,18 @@ from gatehub.training.observers import Observer
 from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
 from gatehub.training.sources.columns import write_columns
+from gatehub.training.start.origin import (
+    Origin,
+    attach_model,
+    choose_form,
+    count_known,
+    open_origin,
+)
 from gatehub.training.steps.average import put_tensors
 
-# What may be another when a run is continued; the images are compared by `Digests.order`.
-_CHANGING = ("data", "train_digest", "val_digest", "epochs", "columns")
+# What may be another when a run is continued; the images are compared by `Digests.order`, and the
+# adapter that it goes on from by its digest.
+_CHANGING = ("data", "train_digest", "val_digest", "epochs", "init_from", "columns")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +51,8 @@ class TrainReport:
         adapter: the adapter, as it was saved.
         folder: where it was saved.
         accuracy: of the saved adapter, folded, on the validation images; a fraction.
-        start_accuracy: of the start, the linear probe, on the same images; a fraction.
+        start_accuracy: of the start on the same images, a fraction: of the linear probe, or of the
+            adapter that the run went on from.
         trained_parameters: how many numbers were learned.
         adapter_bytes: size of its tensor file.
         epochs: passes over the training images, fewer than planned where patience ended.
@@ -85,11 +93,12 @@ def train_adapter(
     *,
     task: str,
     recipe: Recipe | None = None,
-    gates: str = "auto",
-    norm: str = "affine",
+    gates: str | None = None,
+    norm: str | None = None,
     start: str | None = None,
     dtype: str = "float16",
     preprocessing: Preprocessing | None = None,
+    init_from: str | Path | Adapter | Origin | None = None,
     resume: bool = False,
     force: bool = False,
     workers: int = 0,
@@ -108,12 +117,16 @@ def train_adapter(
             run is done. Or a place from `claim_destination`.
         task: name of the task.
         recipe: settings; None for the defaults.
-        gates: see `attach_gates`.
-        norm: see `attach_gates`.
+        gates: see `attach_gates`; None for "auto".
+        norm: see `attach_gates`; None for "affine".
         start: see `attach_gates`.
         dtype: how gates are stored; see `Adapter.save`.
         preprocessing: how files become tensors, recorded in the adapter; None for the backbone's.
             Other sizes than the backbone's own may suit a task: smaller ones are faster.
+        init_from: an adapter of the same backbone to go on from, or its folder, or its name on a
+            hub. Its gates, normalisation values and head rows are the start, its labels stay and
+            keep their order, and classes that it lacks come behind them. Its gates, norm, start
+            and preprocessing are those of the run.
         resume: continue an interrupted run, for more epochs too; without one, begin.
         force: replace an adapter of another task, too.
         workers: processes that decode images beside this one.
@@ -126,16 +139,22 @@ def train_adapter(
             or other images.
         AdapterExistsError: something else is at `out`: no adapter, or another task's.
         DivergenceError: the loss became infinite or NaN.
-        TrainingError: another run trains into `out`, or nothing can be written there.
+        BackboneMismatchError: `init_from` was trained on another backbone.
+        TrainingError: another run trains into `out`, or nothing can be written there; or what is
+            asked for contradicts `init_from`.
         GatehubError: a bad name, kind, mode or stage.
     """
     began = time.monotonic()
     recipe = recipe or Recipe()
+    origin = None if init_from is None else open_origin(init_from)
+    form = choose_form(origin, gates=gates, norm=norm, start=start)
+    if origin is not None:
+        origin.check_preprocessing(preprocessing)
     check_settings(
         task=task,
-        gates=gates,
-        norm=norm,
-        start=start,
+        gates=form.gates,
+        norm=form.norm,
+        start=form.start,
         dtype=dtype,
         batch_size=recipe.batch_size,
         workers=workers,
@@ -144,16 +163,19 @@ def train_adapter(
     claim = claim_destination(out, task=task, data=data.source, resume=resume, force=force)
     with claim as place:
         seed_everything(recipe.seed)
-        model = attach_gates(backbone, labels=data.labels, gates=gates, norm=norm, start=start)
+        digests = data.digests()
+        if origin is not None:
+            data = origin.take_up(data)
+        model = attach_model(backbone, data.labels, form, origin)
         arrange_kernels(model)
         if preprocessing is not None:
             model.preprocessing = preprocessing
-        digests = data.digests()
         settings = {
             **recorded_settings(data, digests),
-            "norm": norm,
-            "gates": gates,
+            "norm": form.norm,
+            "gates": form.gates,
             **asdict(recipe),
+            **({} if origin is None else origin.recorded()),
         }
         lasting = {k: v for k, v in settings.items() if k not in _CHANGING}
         untrained = Adapter.from_model(model, task=task, training=settings)
@@ -168,15 +190,17 @@ def train_adapter(
             recipe,
             folder=place.work,
             settings={
+                "init_digest": settings.get("init_digest"),  # it decides much of what follows
                 **lasting,
                 "images": digests.order,
                 "task": task,
                 "labels": list(data.labels),
-                "start": start,
+                "start": form.start,
                 "input_size": list(model.preprocessing.input_size),
                 "image_rules": model.preprocessing.to_json().get("image_rules"),
                 "backbone_digest": backbone.digest,
             },
+            known=count_known(origin),
             resume=resume,
             workers=workers,
             observer=observer,

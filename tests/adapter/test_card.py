@@ -115,6 +115,16 @@ def test_the_training_command_and_the_curve_are_shown() -> None:
     assert "clinic" not in text
 
 
+@pytest.mark.parametrize(
+    ("place", "shown"), [("/home/ada/clinic/eyes-1/", "eyes-1"), ("acme/eyes@v1", "acme/eyes@v1")]
+)
+def test_the_adapter_that_it_went_on_from_is_named(place: str, shown: str) -> None:
+    text = render(training={"data": "eyes", "epochs": 3, "init_from": place})
+    assert f"--out fruit --epochs 3 --init-from {shown}\n" in text
+    assert f"| init_from | {shown} |" in text
+    assert "/home/ada" not in text
+
+
 def test_the_gates_are_shown_where_they_were_drawn() -> None:
     text = render(files={"gates.png": "0" * 64})
     assert "![Distance of the gates from 1](gates.png)" in text

@@ -17,7 +17,7 @@ from tests.hub.confined import confine, find_obstacle
 from tests.training.images import numbered, write_images
 
 # Options that can hold anything: what they are decides nothing before the work begins.
-FREE = {"resume", "force", "skip_bad", "format", "lr_find"}
+FREE = {"resume", "force", "skip_bad", "format", "lr_find", "hub"}
 # Refused by the command line itself, with its usage and exit status 2.
 USAGE = 2
 
@@ -73,6 +73,7 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("backbone", "resnet18.none", "timm knows no weights 'none' for resnet18"),
     ("backbone", "local-dir:none", "'none' has no config.json"),
     ("weights", "x.safetensors", "'demo' brings its own weights"),
+    ("init_from", "nowhere", "'nowhere' is not a folder, so it is not an adapter"),
 ]
 
 

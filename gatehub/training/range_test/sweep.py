@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from gatehub.backbone import Backbone
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import DivergenceError
-from gatehub.gates.attach import attach_gates
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.data import ImageData
 from gatehub.training.observers import Step
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
+from gatehub.training.start.origin import Origin, attach_model, choose_form, count_known
 from gatehub.training.steps import train_epoch
 from gatehub.training.steps.optimiser import make_optimiser
 
@@ -73,26 +73,29 @@ def sweep_rates(
     data: ImageData,
     *,
     recipe: Recipe,
-    gates: str = "auto",
-    norm: str = "affine",
+    gates: str | None = None,
+    norm: str | None = None,
     start: str | None = None,
     preprocessing: Preprocessing | None = None,
+    init_from: Origin | None = None,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> RateRange:
     """Train for a few dozen steps at rising rates of the gates, and throw away what was learned.
 
-    It begins where a run begins, at the linear probe, and the head stays there: what the loss does
-    is due to the gates and the normalisation values alone. It ends early where the loss is lost.
+    It begins where a run begins, such as at the linear probe, and the head stays there: what the
+    loss does is due to the gates and the normalisation values alone. It ends early where the loss
+    is lost.
 
     Args:
         backbone: it stays as it is.
         data: from `load_data`.
         recipe: settings; rates in it are left aside. One seed gives one result.
-        gates: see `attach_gates`.
-        norm: see `attach_gates`.
-        start: see `attach_gates`.
+        gates: see `train_adapter`.
+        norm: see `train_adapter`.
+        start: see `train_adapter`.
         preprocessing: see `train_adapter`.
+        init_from: see `train_adapter`.
         workers: processes that decode images beside this one.
         progress: is told how many steps are done, and of how many.
 
@@ -100,12 +103,16 @@ def sweep_rates(
         GatehubError: as for `train_adapter`.
     """
     seed_everything(recipe.seed)
-    model = attach_gates(backbone, labels=data.labels, gates=gates, norm=norm, start=start)
+    form = choose_form(init_from, gates=gates, norm=norm, start=start)
+    if init_from is not None:
+        data = init_from.take_up(data)
+    model = attach_model(backbone, data.labels, form, init_from)
     model.preprocessing = preprocessing or model.preprocessing
     free = replace(recipe, gate_rate=None, norm_rate=None)
     sample = data.val.sample(recipe.val_images, seed=recipe.seed)
     watched = evaluation_batches(sample, model.preprocessing.transform(), workers=workers)
-    begun = begin(model, data, free, watched=watched, workers=workers)
+    known = count_known(init_from)
+    begun = begin(model, data, free, watched=watched, known=known, workers=workers)
     # The rates are shares of these peaks.
     choices = replace(begun.choices, gate_rate=1.0, norm_rate=1.0, head_rate=0.0)
     rising = _Rising(**asdict(free))

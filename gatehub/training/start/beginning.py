@@ -53,6 +53,7 @@ def begin(
     recipe: Recipe,
     *,
     watched: Iterable[Batch],
+    known: int = 0,
     workers: int = 0,
 ) -> Start:
     """Fit and measure the linear probe, and make a gated model ready to be trained.
@@ -66,6 +67,8 @@ def begin(
         data: with the model's labels.
         recipe: what it says is taken as it is.
         watched: validation images.
+        known: how many of the labels, the first ones, the head has learned already; their rows
+            stay, and the probe is of the others. 0 for a new head.
         workers: processes that decode images beside this one.
     """
     transform = model.preprocessing.transform()
@@ -76,6 +79,7 @@ def begin(
         model,
         batches,
         restraint=RESTRAINT,
+        known=known,
         weights=weights,
         seed=recipe.seed,
     )

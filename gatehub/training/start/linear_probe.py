@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from torch import Tensor
+from torch import Tensor, nn
 
 from gatehub.errors import TrainingError
 from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import Batch
 from gatehub.training.start.head_inputs import find_logit_layers, watch_features
+from gatehub.training.start.new_rows import fit_new_rows
 
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of the penalty: scikit-learn's 1 / C
 _USUAL_STRENGTH = 30.0  # where a class has too few images to choose
@@ -56,6 +57,16 @@ class LinearProbe:
 Probes = dict[str, LinearProbe]  # by the name of the layer in the network
 
 
+def standardise(
+    features: NDArray[np.float32],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return features, (N, features), with mean 0 and deviation 1, and both as they were."""
+    mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    least = 1e-6 * (spread.max() or 1)  # a feature that is constant here may not be elsewhere
+    spread = np.maximum(spread, least)
+    return (features - mean) / spread, mean, spread
+
+
 def fit_probe(
     features: NDArray[np.float32],
     targets: NDArray[np.int64],
@@ -76,10 +87,7 @@ def fit_probe(
         weights: what an image of each class counts, 1 on average; None if all count alike.
         seed: divides the images into folds.
     """
-    mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
-    least = 1e-6 * (spread.max() or 1)  # a feature that is constant here may not be elsewhere
-    spread = np.maximum(spread, least)
-    standardised = (features - mean) / spread
+    standardised, mean, spread = standardise(features)
     counted = None if weights is None else dict(enumerate(weights))
     if strength is None:
         strength = _choose_strength(standardised, targets, counted=counted, seed=seed)
@@ -108,6 +116,7 @@ def probe_head(
     batches: Iterable[Batch],
     *,
     restraint: float,
+    known: int = 0,
     weights: Sequence[float] | None = None,
     seed: int = 0,
 ) -> tuple[Probes, Probes]:
@@ -120,6 +129,7 @@ def probe_head(
         model: in evaluation mode; it stays as it is.
         batches: the training images, as `evaluation_batches` yields them.
         restraint: how many times stronger the penalty of the second probes is.
+        known: so many of the labels, the first ones, keep their rows of the head; see `new_rows`.
         weights: see `fit_probe`.
         seed: see `fit_probe`.
 
@@ -154,7 +164,42 @@ def probe_head(
         )
         best[name] = fit()
         restrained[name] = fit(strength=restraint * best[name].strength)
+        if known:
+            for probes in (best, restrained):
+                probes[name] = _keep_rows(
+                    probes[name], layers[name], known, points, classes_seen, weights=weights
+                )
     return best, restrained
+
+
+def _keep_rows(
+    probe: LinearProbe,
+    layer: nn.Linear | nn.Conv2d,
+    known: int,
+    features: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    *,
+    weights: Sequence[float] | None,
+) -> LinearProbe:
+    """Return a probe with a layer's own rows for the classes that it knows."""
+    weight, bias = (
+        np.zeros(known) if values is None else values[:known].detach().cpu().double().numpy()
+        for values in (layer.weight.flatten(1), layer.bias)
+    )
+    if known < len(layer.weight):
+        standardised, mean, spread = standardise(features)
+        slopes, offsets = fit_new_rows(
+            standardised,
+            features @ weight.T + bias,
+            targets,
+            count=len(layer.weight) - known,
+            strength=probe.strength,
+            weights=weights,
+        )
+        slopes = slopes / spread
+        bias = np.concatenate([bias, bias.mean() + offsets - slopes @ mean])
+        weight = np.concatenate([weight, weight.mean(0) + slopes])
+    return replace(probe, weight=weight, bias=bias)
 
 
 def set_head(model: GatedModel, probes: Probes) -> None:
