@@ -31,6 +31,15 @@ class LogTo(str, Enum):
     tensorboard = "tensorboard"
 
 
+class Method(str, Enum):
+    """How an adapter is trained."""
+
+    gates = "gates"
+
+
+MethodOption = Annotated[
+    Method, typer.Option("--method", help="gates: model projection, arXiv 2602.06245.")
+]
 EpochsOption = Annotated[
     int | None,
     typer.Option(
@@ -139,4 +148,27 @@ LrFindOption = Annotated[
         help="Train nothing; try learning rates of the gates from small to large for a few dozen "
         "steps, and draw the loss into DIR.lr-find.png (DIR itself if it ends in .png).",
     ),
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="The same seed gives the same adapter, bit for bit.")
+]
+ValFractionOption = Annotated[
+    float,
+    typer.Option("--val-fraction", help="Fraction held out for validation where SRC has no split."),
+]
+TrainImagesOption = Annotated[
+    int | None, typer.Option("--train-images", min=1, help="Train on only this many images.")
+]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", help="Gates are stored as float16, bfloat16 or float32.")
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue an interrupted run, if there is one; --epochs may be more than before.",
+    ),
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace the adapter of another task in DIR.")
 ]

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
 
+
+class Precision(str, Enum):
+    """In which precision the steps compute."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="Of the steps; gates are learned, and everything is measured, in float32.",
+    ),
+]
+GradientCheckpointingOption = Annotated[
+    bool,
+    typer.Option(
+        "--gradient-checkpointing",
+        help="Compute each block twice in a step instead of keeping its activations: less memory, "
+        "more time.",
+    ),
+]
 DecodedBytesOption = Annotated[
     int,
     typer.Option(

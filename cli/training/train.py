@@ -7,7 +7,6 @@ gatehub train --backbone resnet18.a1_in1k --data more/ --task birds --out birds 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +50,9 @@ from gatehub.cli.training._recipe_options import (
     ClassWeights,
     ClassWeightsOption,
     ColorJitterOption,
+    DtypeOption,
     EpochsOption,
+    ForceOption,
     GateRateOption,
     HeadRateOption,
     HflipOption,
@@ -61,20 +62,25 @@ from gatehub.cli.training._recipe_options import (
     LabelSmoothingOption,
     LogToOption,
     LrFindOption,
+    Method,
+    MethodOption,
     MinCropOption,
     PatienceOption,
+    ResumeOption,
+    SeedOption,
+    TrainImagesOption,
+    ValFractionOption,
     ValImagesOption,
     WarmupOption,
 )
-from gatehub.cli.training._speed_options import DecodedBytesOption
+from gatehub.cli.training._speed_options import (
+    DecodedBytesOption,
+    GradientCheckpointingOption,
+    Precision,
+    PrecisionOption,
+)
 from gatehub.cli.training._watching import log_training, saying_how_to_go_on, watch_training
 from gatehub.training import defaults
-
-
-class Method(str, Enum):
-    """How an adapter is trained."""
-
-    gates = "gates"
 
 
 def register(app: typer.Typer) -> None:
@@ -92,9 +98,7 @@ def train(
     task: Annotated[str, typer.Option("--task", help="Name of the task.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the adapter.")],
     columns: ColumnsOption = None,
-    method: Annotated[
-        Method, typer.Option("--method", help="gates: model projection, arXiv 2602.06245.")
-    ] = Method.gates,
+    method: MethodOption = Method.gates,
     init_from: InitFromOption = None,
     hub: HubOption = None,
     gates: GatesOption = None,
@@ -115,39 +119,21 @@ def train(
     hflip: HflipOption = defaults.HFLIP,
     auto_augment: AutoAugmentOption = defaults.AUTO_AUGMENT,
     color_jitter: ColorJitterOption = defaults.COLOR_JITTER,
-    seed: Annotated[
-        int,
-        typer.Option("--seed", min=0, help="The same seed gives the same adapter, bit for bit."),
-    ] = 0,
-    val_fraction: Annotated[
-        float,
-        typer.Option(
-            "--val-fraction", help="Fraction held out for validation where SRC has no split."
-        ),
-    ] = 0.2,
-    train_images: Annotated[
-        int | None, typer.Option("--train-images", min=1, help="Train on only this many images.")
-    ] = None,
+    seed: SeedOption = 0,
+    val_fraction: ValFractionOption = 0.2,
+    train_images: TrainImagesOption = None,
     input_size: InputSizeOption = None,
     background: BackgroundOption = None,
     skip_bad: SkipBadOption = False,
     lr_find: LrFindOption = False,
     log_to: LogToOption = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="Gates are stored as float16, bfloat16 or float32.")
-    ] = "float16",
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue an interrupted run, if there is one; --epochs may be more than before.",
-        ),
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the adapter of another task in DIR.")
-    ] = False,
+    dtype: DtypeOption = "float16",
+    resume: ResumeOption = False,
+    force: ForceOption = False,
     weights: WeightsOption = None,
     workers: WorkersOption = None,
+    precision: PrecisionOption = Precision.float32,
+    gradient_checkpointing: GradientCheckpointingOption = False,
     decoded_bytes: DecodedBytesOption = defaults.DECODED_BYTES,
     device: DeviceOption = "auto",
     format: FormatOption = Format.human,
@@ -160,6 +146,7 @@ def train(
     from gatehub.training.checkpoint import has_checkpoint
     from gatehub.training.data import list_data
     from gatehub.training.destination import Destination, claim_destination
+    from gatehub.training.economy.precision import check_precision
     from gatehub.training.observers.tensorboard import check_tensorboard
     from gatehub.training.preflight import check_settings, check_structure
     from gatehub.training.recipe import Recipe
@@ -180,6 +167,7 @@ def train(
         batch_size=batch_size,
         workers=workers or 0,
         decoded_bytes=decoded_bytes,
+        gradient_checkpointing=gradient_checkpointing,
     )
     rules = None if background is None else ImageRules(background=parse_colour(background))
     recipe = Recipe(
@@ -198,11 +186,14 @@ def train(
         hflip=hflip,
         auto_augment=auto_augment,
         color_jitter=color_jitter,
+        precision=precision.value,
+        gradient_checkpointing=gradient_checkpointing,
         seed=seed,
     )
     split = SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images)
     check_split(**split)
     where = find_device(device)
+    check_precision(precision.value, where)
     check_backbone(backbone, weights=weights)
     origin = find_origin(output, init_from, hub, input_size=input_size, rules=rules)
     begun_as = "linear probe" if origin is None else f"adapter {shorten(origin.name)}"
@@ -218,7 +209,12 @@ def train(
         if resume and isinstance(place, Destination) and not has_checkpoint(place.work):
             output.note(f"There is no interrupted run of {out} to go on with; this one is new.")
         check_structure(
-            backbone, gates=form.gates, norm=form.norm, start=form.start, input_size=input_size
+            backbone,
+            gates=form.gates,
+            norm=form.norm,
+            start=form.start,
+            input_size=input_size,
+            gradient_checkpointing=gradient_checkpointing,
         )
         loaded = load_backbone(backbone, weights=weights).to(where)
         if origin is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from gatehub.errors import GateError
@@ -35,6 +36,11 @@ class GatedWeight(nn.Module):
         """Return the gated kernel: a new one at each call, with its history."""
         parts = {part: cast(Tensor, getattr(self, part)) for part in self.site.parts}
         gain = cast(Tensor | None, self.gain)
+        kind = self.kernel.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            # Half precision would round what a gate has learned, which is close to 1, away.
+            with torch.autocast(kind, enabled=False):
+                return gate_kernel(self.kernel, self.site, parts, gain=gain)
         return gate_kernel(self.kernel, self.site, parts, gain=gain)
 
 

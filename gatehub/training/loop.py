@@ -20,6 +20,7 @@ from gatehub.training.checkpoint import (
     write_checkpoint,
 )
 from gatehub.training.data import ImageData
+from gatehub.training.economy.precision import MixedPrecision
 from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.kept_epoch import choose_epoch
 from gatehub.training.observers import Observer, Step
@@ -35,6 +36,7 @@ from gatehub.training.steps.optimiser import (
 
 _MODEL, _START, _BEST = "model.", "start.", "best."
 _AVERAGE, _PENALTY, _OPTIMISER = "average.", "penalty.", "optimiser."
+_MIXED = "mixed."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +110,11 @@ def fit(
         best = mean = first
         history = [_record(0, None, start.measured, recipe)]
     optimiser = make_optimiser(model, recipe, choices)
+    mixed = MixedPrecision(recipe.precision, next(model.parameters()).device)
     if checkpoint is not None:
         put_tensors(model, _select(_MODEL, checkpoint.tensors))
         restore_state(optimiser, _select(_OPTIMISER, checkpoint.tensors))
+        mixed.restore_state(_select(_MIXED, checkpoint.tensors))
     per_epoch = count_batches(data.train, recipe.batch_size)
     if observer is not None:
         observer.on_start(choices, list(history), steps_per_epoch=per_epoch)
@@ -137,6 +141,7 @@ def fit(
                 recipe,
                 choices,
                 penalties,
+                mixed,
                 epoch=epoch,
                 workers=workers,
                 on_step=after_step,
@@ -162,6 +167,7 @@ def fit(
                 **({} if best is first else _label(_BEST, best)),
                 **_label(_PENALTY, penalties),
                 **_label(_OPTIMISER, read_state(optimiser)),
+                **_label(_MIXED, mixed.read_state()),
             },
         )
         write_checkpoint(folder, checkpoint)

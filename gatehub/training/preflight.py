@@ -17,6 +17,7 @@ from gatehub.errors import SiteError, TrainingError
 from gatehub.gates.kinds import parse_kind
 from gatehub.gates.layout import check_norm, plan_gates
 from gatehub.gates.policy import AUTO
+from gatehub.training.economy.recomputing import recompute_blocks
 
 
 def check_settings(
@@ -29,6 +30,7 @@ def check_settings(
     batch_size: int,
     workers: int = 0,
     decoded_bytes: int = 0,
+    gradient_checkpointing: bool = False,
 ) -> None:
     """Refuse what no backbone and no data could make right; see `train_adapter` and `Recipe`.
 
@@ -55,6 +57,12 @@ def check_settings(
             "batch size is 1; expected 2 or more.",
             hint="Take larger batches (batch_size), or norm 'affine'.",
         )
+    if norm == "stats" and gradient_checkpointing:
+        raise TrainingError(
+            "With norm 'stats', running statistics follow the batches, and gradient checkpointing "
+            "would count each batch twice.",
+            hint="Leave one of them out.",
+        )
     if start == "":
         raise SiteError("The first gated stage is ''; expected a stage's name, such as 'layer3'.")
     check_dtype(dtype)
@@ -64,7 +72,13 @@ def check_settings(
 
 
 def check_structure(
-    backbone: str, *, gates: str, norm: str, start: str | None, input_size: int | None = None
+    backbone: str,
+    *,
+    gates: str,
+    norm: str,
+    start: str | None,
+    input_size: int | None = None,
+    gradient_checkpointing: bool = False,
 ) -> None:
     """Refuse gates that a backbone has no place for, by its structure: no weights are read.
 
@@ -74,11 +88,12 @@ def check_structure(
         norm: see `attach_gates`.
         start: see `attach_gates`.
         input_size: height and width of the images, in pixels; None for the backbone's own.
+        gradient_checkpointing: see `Recipe`.
 
     Raises:
         BackboneError: there is no such backbone, or it has no classifier.
         GateError: no such stage, or a layer that cannot be gated.
-        TrainingError: it does not take images of that size.
+        TrainingError: it does not take images of that size, or offers no checkpointing.
     """
     model = build_structure(backbone)
     if input_size is not None:
@@ -89,6 +104,8 @@ def check_structure(
                 f"{backbone} does not take images of {input_size} x {input_size} pixels: {error}",
                 hint="Leave input_size out for the size that it was trained on.",
             ) from error
+    if gradient_checkpointing:
+        recompute_blocks(model)
     heads, _ = split_classifier(model)
     plan_gates(model, exclude=heads, gates=gates, norm=norm, start=start)
 

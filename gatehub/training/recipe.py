@@ -19,12 +19,18 @@ from gatehub.backbone.images import ImageSource
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TrainingError
 from gatehub.training import defaults
+from gatehub.training.economy.precision import PRECISIONS
 
 _MAX_COUNT = 2**63  # what JSON readers and seeds can hold
 _MAX_JITTER = 100
 _COUNTED = {"epochs": 1, "batch_size": 1, "patience": 1, "val_images": 1, "seed": 0}
 _OPTIONAL = frozenset({"epochs", "gate_rate", "norm_rate", "head_rate", "patience"})
-_WORDS = {"keep": ("auto", "best", "last"), "class_weights": ("none", "balanced")}
+_WORDS = {
+    "keep": ("auto", "best", "last"),
+    "class_weights": ("none", "balanced"),
+    "precision": tuple(PRECISIONS),
+    "gradient_checkpointing": (False, True),
+}
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
 # Of a policy: how many operations, chains of them and links of a chain an image goes through.
 _COUNTS = ("n", "w", "d")
@@ -68,6 +74,10 @@ class Recipe:
         patience: stop after so many epochs without a better one; None to do them all.
         val_images: after each epoch at most so many validation images are looked at, every class
             in proportion; the adapter's accuracy is measured on all of them.
+        precision: "float32", "bfloat16" or "float16", in which the steps compute. What
+            is learned is kept, and everything is measured, in float32.
+        gradient_checkpointing: compute each block a second time in a step instead of keeping its
+            activations: less memory, the same adapter, more time.
         seed: decides everything that is drawn. One seed gives one adapter, bit for bit, on one
             machine.
 
@@ -93,6 +103,8 @@ class Recipe:
     class_weights: str = "none"
     patience: int | None = None
     val_images: int = defaults.VAL_IMAGES
+    precision: str = "float32"
+    gradient_checkpointing: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -112,8 +124,10 @@ class Recipe:
         if not isinstance(self.min_crop, int | float) or not 0 < self.min_crop <= 1:
             raise TrainingError(f"min_crop is {self.min_crop!r:.100}; expected above 0, at most 1.")
         for name, words in _WORDS.items():
-            if (word := getattr(self, name)) not in words:
-                raise TrainingError(f"{name} is {word!r:.100}; expected {' or '.join(words)}.")
+            word = getattr(self, name)
+            if word not in words or type(word) is not type(words[0]):
+                expected = " or ".join(map(str, words))
+                raise TrainingError(f"{name} is {word!r:.100}; expected {expected}.")
         self._check_policy()
 
     def _check_number(self, name: str, end: float, expected: str) -> None:

@@ -22,6 +22,8 @@ from gatehub.training.curve import draw_curve
 from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
 from gatehub.training.economy.decoded import hold_decoded
+from gatehub.training.economy.precision import check_precision
+from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.examples import Digests
 from gatehub.training.loop import fit
@@ -159,7 +161,9 @@ def train_adapter(
         batch_size=recipe.batch_size,
         workers=workers,
         decoded_bytes=decoded_bytes,
+        gradient_checkpointing=recipe.gradient_checkpointing,
     )
+    check_precision(recipe.precision, next(backbone.parameters()).device)
     claim = claim_destination(out, task=task, data=data.source, resume=resume, force=force)
     with claim as place:
         seed_everything(recipe.seed)
@@ -168,6 +172,8 @@ def train_adapter(
             data = origin.take_up(data)
         model = attach_model(backbone, data.labels, form, origin)
         arrange_kernels(model)
+        if recipe.gradient_checkpointing:
+            recompute_blocks(model.net)
         if preprocessing is not None:
             model.preprocessing = preprocessing
         settings = {

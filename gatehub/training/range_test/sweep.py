@@ -9,8 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from gatehub.backbone import Backbone
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import DivergenceError
+from gatehub.gates.kernel_memory import arrange_kernels
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.data import ImageData
+from gatehub.training.economy.precision import MixedPrecision
+from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.observers import Step
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
@@ -107,6 +110,10 @@ def sweep_rates(
     if init_from is not None:
         data = init_from.take_up(data)
     model = attach_model(backbone, data.labels, form, init_from)
+    arrange_kernels(model)
+    if recipe.gradient_checkpointing:
+        recompute_blocks(model.net)
+    mixed = MixedPrecision(recipe.precision, next(model.parameters()).device)
     model.preprocessing = preprocessing or model.preprocessing
     free = replace(recipe, gate_rate=None, norm_rate=None)
     sample = data.val.sample(recipe.val_images, seed=recipe.seed)
@@ -137,6 +144,7 @@ def sweep_rates(
                 rising,
                 choices,
                 begun.penalties,
+                mixed,
                 epoch=epoch,
                 workers=workers,
                 on_step=note,

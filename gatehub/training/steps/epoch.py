@@ -13,6 +13,7 @@ from gatehub.errors import DivergenceError
 from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import count_batches, seed_everything, training_batches
 from gatehub.training.data import ImageData
+from gatehub.training.economy.precision import MixedPrecision
 from gatehub.training.observers import Step
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices
@@ -29,6 +30,7 @@ def train_epoch(
     recipe: Recipe,
     choices: Choices,
     penalties: Mapping[str, Tensor],
+    mixed: MixedPrecision,
     *,
     epoch: int,
     workers: int,
@@ -43,6 +45,7 @@ def train_epoch(
         recipe: how.
         choices: what the recipe had left open.
         penalties: of the head; see `weigh_head`.
+        mixed: the precision; its state is changed in place.
         epoch: from 1; with the recipe's seed it decides all that is drawn.
         workers: processes that decode images beside this one.
         on_step: is told of each step.
@@ -69,18 +72,20 @@ def train_epoch(
         step = (epoch - 1) * per_epoch + index
         # The transforms seed the generators for each image, in whichever process they run.
         seed_everything(recipe.seed, epoch, len(data.train) + index)
-        loss = weigh_loss(
-            model(images.to(device)), targets.to(device), counted, recipe.label_smoothing
-        )
+        with mixed.compute():
+            logits = model(images.to(device))
+        loss = weigh_loss(logits.float(), targets.to(device), counted, recipe.label_smoothing)
         check_finite(loss.item(), f"in epoch {epoch}, step {index + 1}", choices)
         optimiser.zero_grad()
-        (loss + weigh_head(model, penalties)).backward()
+        mixed.scaler.scale(loss + weigh_head(model, penalties)).backward()
+        mixed.scaler.unscale_(optimiser)
         trained = [p for group in optimiser.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
         share = recipe.rate_at(step, steps)
         for group in optimiser.param_groups:
             group["lr"] = share * group["peak"]
-        optimiser.step()
+        mixed.scaler.step(optimiser)
+        mixed.scaler.update()
         decay_gates(model, share * choices.gate_rate * recipe.gate_decay)
         total += loss.item()
         rates = {group["name"]: group["lr"] for group in optimiser.param_groups}
