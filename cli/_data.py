@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from gatehub._text import shorten
@@ -96,8 +96,8 @@ def choose_workers(wanted: int | None, examples: Examples) -> int:
     """Decode files beside the main process, and pictures that are in memory in it."""
     if wanted is not None:
         return wanted
-    in_files = isinstance(examples.sources[0], Path)
-    return min(_MAX_WORKERS, (os.cpu_count() or 1) - 1) if in_files else 0
+    decoded = hasattr(examples.sources[0], "shape")
+    return 0 if decoded else min(_MAX_WORKERS, (os.cpu_count() or 1) - 1)
 
 
 def _describe_left_out(left_out: Sequence[LeftOut]) -> Iterator[str]:

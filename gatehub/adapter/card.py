@@ -30,6 +30,7 @@ _OPTIONS = {
     "split_val_fraction": "--val-fraction",
     "split_train_images": "--train-images",
 }
+_DATA_SET = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
@@ -258,6 +259,9 @@ def _name_data(config: AdapterConfig) -> str | None:
     data = config.training.get("data")
     if not isinstance(data, str) or not data:
         return None
+    if data.startswith("hf:"):  # a data set of Hugging Face's; a folder is known by its last name
+        name = data.removeprefix("hf:")
+        return data if _DATA_SET.fullmatch(name) else f"hf:{last_name(name)}"
     return last_name(data) or data
 
 

@@ -125,7 +125,7 @@ class _Drawn(Dataset[_Item]):
         if self._seed is not None:
             seed_everything(*self._seed, index)
         try:
-            image = self._transform(self._examples.sources[index])
+            image = self._transform(self._examples.source(index))
         except GatehubError as error:
             return _Failed(error.message, error.hint)
         return image, self._examples.targets[index]

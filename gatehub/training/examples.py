@@ -9,14 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from gatehub._text import quote
-from gatehub.backbone.images import open_image
+from gatehub.backbone.images import ImageSource, open_image
 from gatehub.errors import DataError
 from gatehub.training.sources import Picture
+from gatehub.training.sources.pictures import PictureImage, Stored, fetch_image
 from gatehub.training.split import stratified_order
 
 
@@ -27,25 +26,33 @@ class Examples:
     Attributes:
         names: one for each image: a path as the source spells it, or `digits/123`.
         targets: for each image, the index of its class in `ImageData.labels`.
-        sources: for each image, its file or its (H, W, 3) uint8 pixels.
+        sources: for each image, `Picture.image`.
     """
 
     names: tuple[str, ...]
     targets: tuple[int, ...]
-    sources: tuple[Path | NDArray[np.uint8], ...]
+    sources: tuple[PictureImage, ...]
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def source(self, index: int) -> ImageSource:
+        """Return one image as it is opened: its file, its pixels, or encoded bytes.
+
+        Raises:
+            InputError: it has vanished since the data was loaded.
+        """
+        return fetch_image(self.sources[index])
+
     def image(self, index: int) -> Image.Image:
         """Decode one image to 8-bit RGB, by the rules of a new adapter.
 
-        A task's own rules may differ: `Preprocessing.transform` takes `sources[index]` as it is.
+        A task's own rules may differ: `Preprocessing.transform` takes `source(index)`.
 
         Raises:
             InputError: the file has become unreadable since the data was loaded.
         """
-        return open_image(self.sources[index])
+        return open_image(self.source(index))
 
     def sample(self, count: int, *, seed: int) -> Examples:
         """Return at most `count` of the examples, in their order, every class in proportion."""
@@ -117,7 +124,9 @@ def _hash_images(examples: Examples, labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _hash_content(source: Path | NDArray[np.uint8]) -> str:
+def _hash_content(source: PictureImage) -> str:
+    if isinstance(source, Stored):  # as if it were a file
+        return hashlib.sha256(source.read()).hexdigest()
     if not isinstance(source, Path):
         return hashlib.sha256(str(source.shape).encode() + source.tobytes()).hexdigest()
     try:

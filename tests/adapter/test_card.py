@@ -125,6 +125,16 @@ def test_the_adapter_that_it_went_on_from_is_named(place: str, shown: str) -> No
     assert "/home/ada" not in text
 
 
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [("hf:acme/eyes:train", "hf:acme/eyes:train"), ("hf:/home/ada/clinic/eyes", "hf:eyes")],
+)
+def test_a_data_set_is_named_as_it_is_loaded(data: str, shown: str) -> None:
+    text = render(training={"data": data, "epochs": 3})
+    assert f"--data {shown} --task fruit" in text
+    assert f"| data | {shown} |" in text
+
+
 def test_the_gates_are_shown_where_they_were_drawn() -> None:
     text = render(files={"gates.png": "0" * 64})
     assert "![Distance of the gates from 1](gates.png)" in text

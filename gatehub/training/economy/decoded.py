@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +34,11 @@ def hold_decoded(
     if workers and multiprocessing.get_context().get_start_method() != "fork":
         limit_bytes //= workers + 1
     sources = list(examples.sources)
-    files = [index for index, source in enumerate(sources) if isinstance(source, Path)]
+    files = [index for index, source in enumerate(sources) if not isinstance(source, np.ndarray)]
     at_once = max(1, workers)
 
     def decode(index: int) -> NDArray[np.uint8]:
-        return np.array(preprocessing.open(sources[index]))
+        return np.array(preprocessing.open(examples.source(index)))
 
     with ThreadPoolExecutor(at_once) as pool:
         while files and limit_bytes > 0:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from gatehub.backbone.images import open_image
+from gatehub.backbone.images import ImageSource, open_image
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import InputError, UnreadableImageError
-from gatehub.training.sources.pictures import Picture, name_some
+from gatehub.training.sources.pictures import Picture, PictureImage, fetch_image, name_some
 
 # Decoding releases the interpreter lock; more threads than this only wait for the disk.
 _MAX_THREADS = 8
@@ -82,20 +82,22 @@ def _look_at(
 ) -> tuple[dict[str, str], tuple[Size, Size] | None]:
     """Return the reason of each picture that fails, by its name, and the `Readable.extremes`."""
     files = [
-        (picture.name, picture.image) for picture in pictures if isinstance(picture.image, Path)
+        (picture.name, picture.image)
+        for picture in pictures
+        if not isinstance(picture.image, np.ndarray)
     ]
     check = partial(_measure, open_image if preprocessing is None else preprocessing.open)
     reasons: dict[str, str] = {}
     sizes = {
         (picture.image.shape[1], picture.image.shape[0])
         for picture in pictures
-        if not isinstance(picture.image, Path)
+        if isinstance(picture.image, np.ndarray)
     }
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
         # In rounds, so that a million files are not queued at once and Ctrl-C ends it soon.
         for start in range(0, len(files), _FILES_PER_ROUND):
             batch = files[start : start + _FILES_PER_ROUND]
-            found = threads.map(check, [path for _, path in batch])
+            found = threads.map(check, [image for _, image in batch])
             for done, ((name, _), size) in enumerate(
                 zip(batch, found, strict=True), start=start + 1
             ):
@@ -109,9 +111,9 @@ def _look_at(
     return reasons, (order[0], order[-1]) if order else None
 
 
-def _measure(decode: Callable[[Path], Image.Image], path: Path) -> Size | str:
+def _measure(decode: Callable[[ImageSource], Image.Image], image: PictureImage) -> Size | str:
     """Return an image's width and height, or why it cannot be decoded."""
     try:
-        return decode(path).size
+        return decode(fetch_image(image)).size
     except InputError as error:
         return error.message

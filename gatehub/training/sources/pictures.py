@@ -6,12 +6,28 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Side = Literal["train", "val", "test"]
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """An encoded image that lies in something else than a file of its own."""
+
+    def read(self) -> bytes:
+        """Return the file that it would be.
+
+        Raises:
+            InputError: it is not there.
+        """
+
+
+# What `open_image` takes, but for what is stored.
+PictureImage = Path | NDArray[np.uint8] | Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -22,13 +38,13 @@ class Picture:
         name: the path as the source spells it, with forward slashes, or `digits/123`; the
             same on every machine that holds the source.
         label: the class.
-        image: the file, or (H, W, 3) uint8 pixels in 0..255.
+        image: the file, (H, W, 3) uint8 pixels in 0..255, or what is stored elsewhere.
         side: where the source puts the picture, None where the source has no split.
     """
 
     name: str
     label: str
-    image: Path | NDArray[np.uint8]
+    image: PictureImage
     side: Side | None = None
 
 
@@ -64,6 +80,15 @@ class Source:
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     labels: tuple[str, ...] | None = None
+
+
+def fetch_image(image: PictureImage) -> Path | NDArray[np.uint8] | bytes:
+    """Return an image as `open_image` takes it.
+
+    Raises:
+        InputError: it is stored, and not there.
+    """
+    return image.read() if isinstance(image, Stored) else image
 
 
 def spell_label(text: str) -> str:

@@ -5,6 +5,7 @@
     TABLE.csv, TABLE.tsv, TABLE.txt          columns path, label and optionally split; see `columns`
     sklearn:digits                           1,797 handwritten digits of 8x8 pixels
     glyphs:SCRIPT                            letters of a script, rendered from fonts
+    hf:NAME, hf:NAME:SPLIT                   a data set of Hugging Face's; see `huggingface`
 
 A classes.txt beside a table, or in a folder, gives the order of the classes; see `class_order`.
 Reading a source lists files and decodes none, so what is wrong with the layout is said first.
@@ -20,12 +21,14 @@ from typing import Literal
 from gatehub.errors import DataError
 from gatehub.training.sources.folder import read_folder
 from gatehub.training.sources.generated import rendered_glyphs, scanned_digits
+from gatehub.training.sources.huggingface import PREFIX, has_features, read_dataset
 from gatehub.training.sources.pictures import Source
 from gatehub.training.sources.table import has_named_columns, read_table
 
 FORMS = (
     "a folder with train/CLASS/* and val/CLASS/*, a folder with CLASS/*, "
-    "a .csv, .tsv or .txt table with the columns path and label, sklearn:digits, or glyphs:SCRIPT"
+    "a .csv, .tsv or .txt table with the columns path and label, sklearn:digits, "
+    "glyphs:SCRIPT, or hf:NAME for a data set of Hugging Face's"
 )
 _DIGITS, _GLYPHS = "sklearn:digits", "glyphs:"
 _TABLE_SUFFIXES = (".csv", ".tsv", ".txt")  # .txt is what Excel calls Unicode text
@@ -54,10 +57,10 @@ def read_source(
         DataError: the source is of no known form, or its layout is not sound.
     """
     form = _find_form(source)
-    if columns and form != "table":
+    if columns and form not in ("table", "dataset"):
         raise DataError(
             f"The columns of {str(source)!r} are named, which is no table; expected a table "
-            f"({', '.join(_TABLE_SUFFIXES)}).",
+            f"({', '.join(_TABLE_SUFFIXES)}), or a data set (hf:NAME).",
             hint="Leave --columns out.",
         )
     if form == "digits":
@@ -65,25 +68,32 @@ def read_source(
     if form == "glyphs":
         script = str(source).removeprefix(_GLYPHS)
         return Source(pictures=tuple(rendered_glyphs(script, seed, train_images)))
+    if form == "dataset":
+        return read_dataset(str(source), columns=columns)
     if form == "folder":
         return read_folder(Path(source), to_train=to_train)
     return read_table(Path(source), columns=columns, to_train=to_train)
 
 
 def takes_columns(source: str | Path, columns: Mapping[str, str]) -> bool:
-    """Whether a source is a table that has columns of these names; see `read_source`.
+    """Whether a source is a table, or a data set, with columns of these names; see `read_source`.
 
     Raises:
         DataError: the source is of no known form, or cannot be read.
     """
-    return _find_form(source) == "table" and has_named_columns(Path(source), columns)
+    form = _find_form(source)
+    if form == "dataset":
+        return has_features(str(source), columns)
+    return form == "table" and has_named_columns(Path(source), columns)
 
 
-def _find_form(source: str | Path) -> Literal["digits", "glyphs", "folder", "table"]:
+def _find_form(source: str | Path) -> Literal["digits", "glyphs", "dataset", "folder", "table"]:
     if source == _DIGITS:
         return "digits"
     if isinstance(source, str) and source.startswith(_GLYPHS):
         return "glyphs"
+    if isinstance(source, str) and source.startswith(PREFIX):
+        return "dataset"
     if os.path.isdir(source):
         return "folder"
     if Path(source).suffix.lower() in _TABLE_SUFFIXES:
