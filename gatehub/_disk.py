@@ -76,6 +76,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(beside, path)
 
 
+@contextmanager
+def naming(place: Path) -> Iterator[None]:
+    """Name the place in errors that name none: a write knows no name, and a disk to free has."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(place)
+        raise
+
+
 def create_whole(path: Path, data: bytes) -> bool:
     """Make a file in a folder that exists, if nothing is there.
 
@@ -106,15 +117,11 @@ def making(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
     while True:
         path = folder / f".gatehub-{secrets.token_hex(8)}.tmp"
         # Not the tempfile module: its files are readable by their owner alone.
-        with path.open("xb") as stream:
+        with naming(folder), path.open("xb") as stream:  # closing writes, too
             try:
                 if _claim(stream):
                     yield path, stream
                     return
-            except OSError as error:
-                if error.filename is None:  # a write knows no name, and the disk to free has one
-                    error.filename = str(folder)
-                raise
             finally:
                 path.unlink(missing_ok=True)
 
@@ -144,7 +151,7 @@ def staged(folder: Path, *, private: bool = False) -> Iterator[Path]:
         room = parent / f".gatehub-{secrets.token_hex(8)}.tmp"
         room.mkdir(0o700 if private else 0o777)
         try:
-            with (room / _MARK).open("xb") as mark:
+            with naming(parent), (room / _MARK).open("xb") as mark:
                 if _claim(mark):
                     stage = room / folder.absolute().name
                     stage.mkdir()

@@ -26,16 +26,17 @@ def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
+@pytest.mark.parametrize("size", [200, 100_000])  # the smaller one waits in a buffer
 @pytest.mark.parametrize("write", [write_whole, create_whole])
 def test_a_full_disk_is_named_and_stays_no_fuller(
-    write: Callable[[Path, bytes], object], tmp_path: Path
+    write: Callable[[Path, bytes], object], size: int, tmp_path: Path
 ) -> None:
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large") as failed:
-            write(tmp_path / "state", bytes(100_000))
+            write(tmp_path / "state", bytes(size))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert failed.value.filename == str(tmp_path)
@@ -49,10 +50,11 @@ def test_full_disk_leaves_the_old_adapter(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match="File too large") as failed:
             make_sample(task="new").save(folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert failed.value.filename == str(tmp_path)
     assert contents(folder) == before
     assert os.listdir(tmp_path) == ["fruit"]
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gatehub._disk import naming
 from gatehub.errors import AdapterExistsError, TrainingError
 from gatehub.training.checkpoint import EpochRecord
 from gatehub.training.observers.observer import Step
@@ -108,13 +109,8 @@ class TensorBoardLog:
         """Append an event. Nothing is held open or back: a kill costs nothing that was told."""
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        try:
-            with self._file.open("ab") as stream:
-                RecordWriter(stream).write(event.SerializeToString())
-        except OSError as error:
-            if error.filename is None:  # a write knows no name, and the disk to free has one
-                error.filename = str(self._folder)
-            raise
+        with naming(self._folder), self._file.open("ab") as stream:
+            RecordWriter(stream).write(event.SerializeToString())
 
 
 def check_tensorboard() -> None:
