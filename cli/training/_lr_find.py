@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gatehub.training.range_test import RateRange
 
 
-def find_place(out: Path, data: str, *, resume: bool, log: bool) -> Path:
+def find_place(out: Path, data: str, *, resume: bool, log: bool, devices: int) -> Path:
     """Return where the picture goes: to DIR if that is a PNG's name, else beside it.
 
     Raises:
@@ -25,7 +25,7 @@ def find_place(out: Path, data: str, *, resume: bool, log: bool) -> Path:
     from gatehub.errors import AdapterExistsError, TrainingError
     from gatehub.training.destination import check_apart
 
-    for option, given in (("--resume", resume), ("--log-to", log)):
+    for option, given in (("--resume", resume), ("--log-to", log), ("--devices", devices > 1)):
         if given:
             raise TrainingError(
                 f"With --lr-find no adapter is trained, so {option} means nothing.",

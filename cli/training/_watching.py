@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatehub.cli._output import Advance, Output, format_percent
+from gatehub.cli._output import Advance, Output, format_bytes, format_percent
 from gatehub.cli.training._recipe_options import LogTo
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from gatehub.training.destination import Destination
     from gatehub.training.observers import Observer, Step
     from gatehub.training.start import Choices
+    from gatehub.training.train import TrainReport
 
 
 @contextmanager
@@ -56,6 +58,41 @@ def saying_how_to_go_on(output: Output, place: Destination) -> Iterator[None]:
         if has_checkpoint(place.work):
             output.note("Every whole epoch is kept. To go on, give the same command with --resume.")
         raise
+
+
+def show_report(
+    output: Output, report: TrainReport, *, out: Path, validated: int, begun_as: str
+) -> None:
+    """Print what a run made.
+
+    Args:
+        output: where to.
+        report: of the run.
+        out: the adapter's folder, as it was given.
+        validated: how many validation images there are.
+        begun_as: what the run began as.
+    """
+    if report.accuracy < report.start_accuracy:
+        output.note(
+            f"That is below the {begun_as}: lower --gate-rate or --head-rate, or do not insist on "
+            "--keep last."
+        )
+    output.result(
+        {
+            "task": report.adapter.task,
+            "accuracy": report.accuracy,
+            "trained_parameters": report.trained_parameters,
+            "adapter_bytes": report.adapter_bytes,
+            "epochs": report.epochs,
+            "seconds": round(report.seconds, 2),
+        },
+        human=f"{out}: {format_percent(report.accuracy)} of {validated} validation images "
+        f"right ({begun_as}: {format_percent(report.start_accuracy)}), epoch "
+        f"{report.kept_epoch} of {report.epochs}, "
+        f"{report.trained_parameters:,} numbers learned, "
+        f"{format_bytes(report.adapter_bytes)}, {report.seconds:.0f} s.",
+        quiet=str(out),
+    )
 
 
 class _Watch:

@@ -25,13 +25,8 @@ from gatehub.cli._options import (
     WeightsOption,
     WorkersOption,
 )
-from gatehub.cli._output import (
-    Format,
-    FormatOption,
-    Output,
-    format_bytes,
-    format_percent,
-)
+from gatehub.cli._output import Format, FormatOption, Output
+from gatehub.cli.training._devices import DevicesOption, gather_team
 from gatehub.cli.training._lr_find import find_place, find_rate
 from gatehub.cli.training._origin import (
     BackgroundOption,
@@ -79,7 +74,12 @@ from gatehub.cli.training._speed_options import (
     Precision,
     PrecisionOption,
 )
-from gatehub.cli.training._watching import log_training, saying_how_to_go_on, watch_training
+from gatehub.cli.training._watching import (
+    log_training,
+    saying_how_to_go_on,
+    show_report,
+    watch_training,
+)
 from gatehub.training import defaults
 
 
@@ -136,11 +136,11 @@ def train(
     gradient_checkpointing: GradientCheckpointingOption = False,
     decoded_bytes: DecodedBytesOption = defaults.DECODED_BYTES,
     device: DeviceOption = "auto",
+    devices: DevicesOption = 1,
     format: FormatOption = Format.human,
 ) -> None:
     """Train an adapter on labelled images; writes the adapter, its log and its curve."""
     from gatehub.backbone import check_backbone, load_backbone
-    from gatehub.backbone.device import find_device
     from gatehub.backbone.images import ImageRules, parse_colour
     from gatehub.errors import UngatedLayerWarning
     from gatehub.training.checkpoint import has_checkpoint
@@ -148,6 +148,7 @@ def train(
     from gatehub.training.destination import Destination, claim_destination
     from gatehub.training.economy.precision import check_precision
     from gatehub.training.observers.tensorboard import check_tensorboard
+    from gatehub.training.parallel.leading import choose_devices
     from gatehub.training.preflight import check_settings, check_structure
     from gatehub.training.recipe import Recipe
     from gatehub.training.split import SplitSettings, check_split
@@ -192,8 +193,8 @@ def train(
     )
     split = SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images)
     check_split(**split)
-    where = find_device(device)
-    check_precision(precision.value, where)
+    places = choose_devices(device, devices)
+    check_precision(precision.value, places[0])
     check_backbone(backbone, weights=weights)
     origin = find_origin(output, init_from, hub, input_size=input_size, rules=rules)
     begun_as = "linear probe" if origin is None else f"adapter {shorten(origin.name)}"
@@ -201,7 +202,8 @@ def train(
     with ExitStack() as held:
         place: Path | Destination
         if lr_find:
-            place = find_place(out, data, resume=resume, log=log_to is not None)
+            logs = log_to is not None
+            place = find_place(out, data, resume=resume, log=logs, devices=devices)
         else:
             claim = claim_destination(out, task=task, data=data, resume=resume, force=force)
             place = held.enter_context(claim)
@@ -216,7 +218,7 @@ def train(
             input_size=input_size,
             gradient_checkpointing=gradient_checkpointing,
         )
-        loaded = load_backbone(backbone, weights=weights).to(where)
+        loaded = load_backbone(backbone, weights=weights).to(places[0])
         if origin is not None:
             origin.check_backbone(loaded)
         preprocessing = adjust_images(
@@ -250,7 +252,20 @@ def train(
             f"Training '{task}' on {loaded.identity.name}: {len(labels)} classes, "
             f"{len(images.train)} images to train on, {len(images.val)} to validate on."
         )
+        workers = choose_workers(workers, images.train)
         with (
+            gather_team(
+                backbone,
+                loaded,
+                images,
+                weights=weights,
+                recipe=recipe,
+                form=form,
+                origin=origin,
+                preprocessing=preprocessing,
+                workers=workers,
+                devices=places,
+            ) as team,
             output.warnings_as_notes(UngatedLayerWarning),
             watch_training(output, task, start=begun_as) as shown,
             saying_how_to_go_on(output, place),
@@ -269,28 +284,9 @@ def train(
                 init_from=origin,
                 resume=resume,
                 force=force,
-                workers=choose_workers(workers, images.train),
+                workers=workers,
                 decoded_bytes=decoded_bytes,
                 observer=log_training(output, shown, place, log_to),
+                team=team,
             )
-    if report.accuracy < report.start_accuracy:
-        output.note(
-            f"That is below the {begun_as}: lower --gate-rate or --head-rate, or do not insist on "
-            "--keep last."
-        )
-    output.result(
-        {
-            "task": task,
-            "accuracy": report.accuracy,
-            "trained_parameters": report.trained_parameters,
-            "adapter_bytes": report.adapter_bytes,
-            "epochs": report.epochs,
-            "seconds": round(report.seconds, 2),
-        },
-        human=f"{out}: {format_percent(report.accuracy)} of {len(images.val)} validation images "
-        f"right ({begun_as}: {format_percent(report.start_accuracy)}), epoch "
-        f"{report.kept_epoch} of {report.epochs}, "
-        f"{report.trained_parameters:,} numbers learned, "
-        f"{format_bytes(report.adapter_bytes)}, {report.seconds:.0f} s.",
-        quiet=str(out),
-    )
+    show_report(output, report, out=out, validated=len(images.val), begun_as=begun_as)

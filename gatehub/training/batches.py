@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from gatehub.backbone.images import ImageSource
 from gatehub.errors import GatehubError, InputError, TrainingError
 from gatehub.training.examples import Examples
+from gatehub.training.parallel.team import ALONE, Team
 
 Batch = tuple[Tensor, Tensor]
 
@@ -27,22 +28,23 @@ def training_batches(
     seed: int,
     epoch: int,
     workers: int = 0,
+    team: Team = ALONE,
 ) -> Iterator[Batch]:
     """Yield one epoch in random order: images (B, C, H, W) float32, classes (B,) int64.
 
-    A last batch that is smaller is left out, unless it is the only one.
+    A last batch that is smaller is left out, unless it is the only one. Of each batch, a process of
+    a team gets its share.
 
     Raises:
         GatehubError: an image cannot be decoded any more.
         TrainingError: a worker died.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(len(examples))
+    order = np.random.default_rng((seed, epoch)).permutation(len(examples)).tolist()
+    starts = range(0, batch_size * count_batches(examples, batch_size), batch_size)
     dataset = _Drawn(examples, transform, seed=(seed, epoch))
     loader = DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=order.tolist(),
-        drop_last=len(examples) >= batch_size,
+        batch_sampler=[team.share(order[first : first + batch_size]) for first in starts],
         num_workers=workers,
         collate_fn=_collate,
     )

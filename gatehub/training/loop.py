@@ -24,6 +24,7 @@ from gatehub.training.economy.precision import MixedPrecision
 from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.kept_epoch import choose_epoch
 from gatehub.training.observers import Observer, Step
+from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices, begin
 from gatehub.training.steps import check_finite, train_epoch
@@ -67,6 +68,7 @@ def fit(
     resume: bool = False,
     workers: int = 0,
     observer: Observer | None = None,
+    team: Team = ALONE,
 ) -> Fitted:
     """Train a gated model in place, from its start on; it is left as the epoch that is kept.
 
@@ -86,6 +88,7 @@ def fit(
         resume: continue from the checkpoint, if there is one.
         workers: processes that decode images beside this one.
         observer: is told of the start, of steps and of epochs.
+        team: the processes that share each batch; this one leads them.
 
     Raises:
         ResumeError: the checkpoint is of another run, or of more epochs.
@@ -115,6 +118,15 @@ def fit(
         put_tensors(model, _select(_MODEL, checkpoint.tensors))
         restore_state(optimiser, _select(_OPTIMISER, checkpoint.tensors))
         mixed.restore_state(_select(_MIXED, checkpoint.tensors))
+    team.tell(
+        {"choices": asdict(choices)},
+        {
+            **_label(_MODEL, model.task_tensors()),
+            **_label(_PENALTY, penalties),
+            **_label(_OPTIMISER, read_state(optimiser)),
+            **_label(_MIXED, mixed.read_state()),
+        },
+    )
     per_epoch = count_batches(data.train, recipe.batch_size)
     if observer is not None:
         observer.on_start(choices, list(history), steps_per_epoch=per_epoch)
@@ -133,6 +145,7 @@ def fit(
             since = history[-1].epoch - choose(history, keep=watched_for)
             if since >= recipe.patience:
                 break
+        team.tell({"epoch": epoch})
         try:
             loss = train_epoch(
                 model,
@@ -145,6 +158,7 @@ def fit(
                 epoch=epoch,
                 workers=workers,
                 on_step=after_step,
+                team=team,
             )
             with average.in_place():
                 measured = evaluate(model, watched)
@@ -173,6 +187,7 @@ def fit(
         write_checkpoint(folder, checkpoint)
         if observer is not None:
             observer.on_epoch(record, choices.epochs)
+    team.tell({"epoch": None})
     put_tensors(model, best)
     return Fitted(
         choices=choices,

@@ -28,6 +28,7 @@ from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.examples import Digests
 from gatehub.training.loop import fit
 from gatehub.training.observers import Observer
+from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
 from gatehub.training.sources.columns import write_columns
@@ -106,6 +107,7 @@ def train_adapter(
     workers: int = 0,
     decoded_bytes: int = defaults.DECODED_BYTES,
     observer: Observer | None = None,
+    team: Team = ALONE,
 ) -> TrainReport:
     """Train an adapter and save it, with its curve, its log and a picture of its gates.
 
@@ -135,6 +137,7 @@ def train_adapter(
         decoded_bytes: as many bytes of training images are decoded once and held; the others are
             decoded in every epoch. The adapter is the same.
         observer: is told of steps and epochs.
+        team: other processes that take a share of each batch; see `gatehub.training.parallel`.
 
     Raises:
         ResumeError: there is an interrupted run and `resume` is False, or it has other settings
@@ -210,6 +213,7 @@ def train_adapter(
             resume=resume,
             workers=workers,
             observer=observer,
+            team=team,
         )
         settings |= asdict(fitted.choices)
 

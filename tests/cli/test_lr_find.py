@@ -42,6 +42,7 @@ def test_a_picture_is_all_that_is_left(gatehub: Gatehub, here: Path) -> None:
     [
         ("pets", ["--resume"], "no adapter is trained, so --resume means nothing"),
         ("pets", ["--log-to", "tensorboard"], "so --log-to means nothing"),
+        ("pets", ["--devices", "2"], "so --devices means nothing"),
         ("data/cat/a.png", [], "lies among the images of 'data'"),
         ("data/pets", [], "lies among the images of 'data'"),
         ("folder.png", [], "'folder.png', which is a folder"),

@@ -68,6 +68,7 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("device", "nowhere", "Device 'nowhere' cannot be used here"),
     ("device", "cuda:77", "Device 'cuda:77' cannot be used here"),
     ("device", "meta", "Device 'meta' cannot be used here"),
+    ("devices", 0, "Invalid value for '--devices'"),
     ("workers", -1, "Invalid value for '--workers'"),
     ("backbone", "resnet81", "timm knows no model 'resnet81'"),
     ("backbone", "resnet18.none", "timm knows no weights 'none' for resnet18"),

@@ -15,6 +15,7 @@ from gatehub.training.batches import count_batches, seed_everything, training_ba
 from gatehub.training.data import ImageData
 from gatehub.training.economy.precision import MixedPrecision
 from gatehub.training.observers import Step
+from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices
 from gatehub.training.start.linear_probe import weigh_head
@@ -35,6 +36,7 @@ def train_epoch(
     epoch: int,
     workers: int,
     on_step: Callable[[Step], None],
+    team: Team = ALONE,
 ) -> float:
     """Train for one epoch and return the mean loss, in nats.
 
@@ -49,6 +51,7 @@ def train_epoch(
         epoch: from 1; with the recipe's seed it decides all that is drawn.
         workers: processes that decode images beside this one.
         on_step: is told of each step.
+        team: the processes that share each batch.
 
     Raises:
         DivergenceError: the loss became infinite or NaN.
@@ -64,22 +67,31 @@ def train_epoch(
         seed=recipe.seed,
         epoch=epoch,
         workers=workers,
+        team=team,
     )
+    whole = min(recipe.batch_size, len(data.train))
     weights = recipe.weigh_classes(data.train.targets, len(data.labels))
     counted = None if weights is None else torch.tensor(weights, device=device)
     total = 0.0
     for index, (images, targets) in enumerate(batches):
         step = (epoch - 1) * per_epoch + index
         # The transforms seed the generators for each image, in whichever process they run.
-        seed_everything(recipe.seed, epoch, len(data.train) + index)
+        # What layers drop is drawn for a process's own images.
+        others = (team.rank,) if team.rank else ()
+        seed_everything(recipe.seed, epoch, len(data.train) + index, *others)
         with mixed.compute():
             logits = model(images.to(device))
         loss = weigh_loss(logits.float(), targets.to(device), counted, recipe.label_smoothing)
-        check_finite(loss.item(), f"in epoch {epoch}, step {index + 1}", choices)
+        if team.size > 1:
+            loss = loss * (len(targets) / whole)
         optimiser.zero_grad()
-        mixed.scaler.scale(loss + weigh_head(model, penalties)).backward()
-        mixed.scaler.unscale_(optimiser)
+        own = loss + weigh_head(model, penalties) if team.rank == 0 else loss
+        mixed.scaler.scale(own).backward()
         trained = [p for group in optimiser.param_groups for p in group["params"]]
+        loss = loss.detach()
+        team.add_up([loss, *(p.grad for p in trained if p.grad is not None)])
+        check_finite(loss.item(), f"in epoch {epoch}, step {index + 1}", choices)
+        mixed.scaler.unscale_(optimiser)  # of the sums: all see the same overflow
         torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
         share = recipe.rate_at(step, steps)
         for group in optimiser.param_groups:

@@ -1,0 +1,1 @@
+"""One training by several processes, each on its device and with its share of every batch."""

@@ -1,0 +1,97 @@
+"""What a process needs to take part in a training: files in a folder, no pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from gatehub.backbone.images import ImageRules
+from gatehub.backbone.preprocessing import Preprocessing
+from gatehub.training.examples import Examples
+from gatehub.training.recipe import Recipe
+
+_PLAN, _PIXELS = "plan.json", "pixels.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A training as each of its processes does it.
+
+    Args:
+        backbone: a name for `load_backbone`.
+        weights: a file for `load_backbone`, or None.
+        digest: the backbone's, as the first process loaded it.
+        labels: the names of the classes.
+        train: what is learned from, the whole of it.
+        recipe: the settings.
+        gates: see `attach_gates`.
+        norm: see `attach_gates`.
+        start: see `attach_gates`.
+        preprocessing: how files become tensors.
+        workers: processes that decode images beside each of these.
+        devices: each process's device.
+        threads: of each process.
+    """
+
+    backbone: str
+    weights: str | None
+    digest: str
+    labels: tuple[str, ...]
+    train: Examples
+    recipe: Recipe
+    gates: str
+    norm: str
+    start: str | None
+    preprocessing: Preprocessing
+    workers: int
+    devices: tuple[str, ...]
+    threads: int
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Write a plan into a folder of its own."""
+    sources = plan.train.sources
+    pixels = {str(i): torch.from_numpy(s) for i, s in enumerate(sources) if not isinstance(s, Path)}
+    fields = {name: getattr(plan, name) for name in Plan.__slots__}
+    fields["recipe"] = asdict(plan.recipe)
+    fields["preprocessing"] = plan.preprocessing.to_json()
+    fields["train"] = {
+        "names": plan.train.names,
+        "targets": plan.train.targets,
+        "files": [str(s) if isinstance(s, Path) else None for s in sources],
+    }
+    (folder / _PIXELS).write_bytes(safetensors.torch.save(pixels))
+    (folder / _PLAN).write_text(json.dumps(fields), encoding="utf-8")
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read what `write_plan` wrote."""
+    fields: dict[str, Any] = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
+    pixels = safetensors.torch.load_file(folder / _PIXELS)
+    train = fields["train"]
+    examples = Examples(
+        names=tuple(train["names"]),
+        targets=tuple(train["targets"]),
+        sources=tuple(
+            pixels[str(i)].numpy() if file is None else Path(file)
+            for i, file in enumerate(train["files"])
+        ),
+    )
+    fields["recipe"] = Recipe(**fields["recipe"])
+    fields["labels"], fields["devices"] = tuple(fields["labels"]), tuple(fields["devices"])
+    fields["preprocessing"] = _read_preprocessing(fields["preprocessing"])
+    return Plan(**{**fields, "train": examples})
+
+
+def _read_preprocessing(fields: Mapping[str, Any]) -> Preprocessing:
+    rules = fields.get("image_rules")
+    if rules is not None:
+        rules = ImageRules(version=rules["version"], background=tuple(rules["background"]))
+    plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+    return Preprocessing(**(plain | {"image_rules": rules}))
