@@ -244,7 +244,7 @@ def _enter(place: Destination) -> FileLock:
         try:
             holder = f"process {os.getpid()} on {socket.gethostname()}"
             write_whole(place.work / HOLDER_FILE, holder.encode())
-        except OSError:
+        except BaseException:  # Ctrl-C, too, leaves nothing
             _leave(place.work, lock)
             raise
     except GatehubError:
