@@ -268,6 +268,28 @@ def test_a_stage_is_looked_for_before_the_weights_are_read(
         assert "has no stage 'layer9'. Hint: Its stages are: " in err
 
 
+def test_an_adapter_of_another_backbone_is_refused_before_images_are_decoded(
+    gatehub: Gatehub, arguments: dict[str, object], adapter_folder: Path, tmp_path: Path
+) -> None:
+    """It is pulled from the hub that is named; only a digest tells that it fits, so weights are."""
+    hub = tmp_path / "hub"
+    assert gatehub("push", adapter_folder, "acme/birds", "--hub", hub).status == 0
+    given = {**arguments, "init_from": "acme/birds", "hub": hub}
+    status, err = train(gatehub, given)
+    assert status == 1
+    assert "Adapter 'birds' was trained on" in err
+    assert "class train val" not in err
+    for option, value, told in (
+        ("norm", "stats", "has norm 'affine', and norm 'stats' is asked for"),
+        ("background", "black", "has background #ffffff, and background #000000 is asked for"),
+        ("input_size", 24, "input_size '(3, 32, 32)', and --input-size '(3, 24, 24)' is"),
+    ):
+        status, err = train(gatehub, {**given, option: value})
+        assert status == 1
+        assert told.replace("input_size", "--input-size") in err
+        assert sorted(os.listdir()) == ["data"]
+
+
 def test_every_option_is_looked_at() -> None:
     command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
     tried = {option for option, *_ in ARGUMENTS} | {"out", "data", "start"}

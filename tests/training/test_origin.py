@@ -14,16 +14,20 @@ from gatehub.backbone import Backbone
 from gatehub.backbone.images import ImageRules
 from gatehub.errors import BackboneMismatchError, ResumeError, TrainingError
 from gatehub.gates.fold import fold
+from gatehub.hub import push
 from gatehub.training.batches import evaluation_batches
-from gatehub.training.data import ImageData
+from gatehub.training.data import ImageData, load_data
 from gatehub.training.evaluation import evaluate
+from gatehub.training.evaluation.selection import select_images
 from gatehub.training.examples import Examples
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
 from gatehub.training.start.new_rows import fit_new_rows
 from gatehub.training.start.origin import Origin, open_origin
 from gatehub.training.train import TrainReport, train_adapter
+from tests.hub_server.serve import TestHub
 from tests.tiny import make_backbone, make_trained, random_images
+from tests.training.images import numbered, write_images
 from tests.training.tasks import colour_data
 
 RECIPE = Recipe(epochs=3, batch_size=16, seed=5)
@@ -243,3 +247,30 @@ def test_an_adapter_may_be_replaced_by_what_it_becomes(
     report = run(tiny_backbone, colour_data(seed=3), out, init_from=out)
     assert Adapter.load(out).labels == report.adapter.labels == ("red", "blue", "green")
     assert report.adapter.config.training["init_digest"] == Adapter.load(first).digest
+
+
+def test_an_adapter_on_a_hub_is_gone_on_from(
+    tiny_backbone: Backbone,
+    first: Path,
+    tmp_path: Path,
+    test_hub: TestHub,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GATEHUB_HUB", test_hub.url)
+    push(first, "ada/colours", tag="v1")
+    report = run(tiny_backbone, colour_data(), tmp_path / "a", init_from="ada/colours@v1")
+    assert report.adapter.labels == ("red", "blue", "green")
+    training = report.adapter.config.training
+    assert training["init_from"] == "ada/colours@v1"
+    assert training["init_digest"] == Adapter.load(first).digest
+
+
+def test_what_a_training_replays_it_knows_though_it_lacks_classes(
+    tiny_backbone: Backbone, first: Path, tmp_path: Path
+) -> None:
+    """`eval` of an adapter some of whose classes its own images lack divides them as it did."""
+    photos = write_images(tmp_path / "photos", *numbered("green", 10), *numbered("red", 10))
+    out = tmp_path / "a"
+    run(tiny_backbone, load_data(photos), out, init_from=first, recipe=replace(RECIPE, epochs=1))
+    selected = select_images(Adapter.load(out), str(photos))
+    assert (selected.split, len(selected.examples), selected.trained) == ("val", 4, 0)
