@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,12 +118,17 @@ def test_side_without_class_folders(tmp_path: Path) -> None:
         read_source(tmp_path)
 
 
-def test_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+def test_class_name_that_is_not_utf8_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     try:
         os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
     except OSError:
         pytest.skip("this file system stores no such name")
     with pytest.raises(DataError, match=r"'caf\\udce9' .* not UTF-8"):
+        read_source(tmp_path)
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(DataError, match=r"not ASCII\. Set PYTHONUTF8=1"):
         read_source(tmp_path)
 
 

@@ -10,6 +10,7 @@ refused: folders taken for classes that are none train a model that is right abo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,14 +244,18 @@ def _classes(walk: Walk, inside: str) -> _Classes:
     """Return the class folders in a folder, by label.
 
     Raises:
-        DataError: there are none, or a name is not UTF-8.
+        DataError: there are none, or a name that cannot be read.
     """
     folder = walk.root / inside
     classes: dict[str, list[str]] = {}
     for name in walk.folders(inside):
-        # Python stands in surrogates for bytes that are not UTF-8; no adapter could store them.
+        # Python stands in surrogates for bytes that it cannot read; no adapter could store them.
         if any("\ud800" <= character <= "\udfff" for character in name):
-            raise DataError(f"The class folder {name!r} in {folder} has a name that is not UTF-8.")
+            encoding = sys.getfilesystemencoding().upper()  # UTF-8, unless somebody has set it
+            raise DataError(
+                f"The class folder {name!r} in {folder} has a name that is not {encoding}.",
+                hint=None if encoding == "UTF-8" else "Set PYTHONUTF8=1 in the environment.",
+            )
         classes.setdefault(spell_label(name), []).append(join(inside, name))
     if not classes:
         raise DataError(
