@@ -64,11 +64,11 @@ def describe_reading(output: Output, notes: Sequence[str], left_out: Sequence[Le
 def show_classes(output: Output, images: ImageData) -> None:
     """Show what there is to learn from: each class's images, their sizes, how even they are."""
     sides = {"train": images.train, "val": images.val, "test": images.test}
-    counts = {name: Counter(side.targets) for name, side in sides.items() if len(side)}
+    counts = {name: side.count_labels() for name, side in sides.items() if len(side)}
     shown = range(min(_MAX_CLASSES, len(images.labels)))
     output.note(
         make_table(
-            ["class", *counts],
+            ["label" if images.multi_label else "class", *counts],
             [
                 [
                     shorten(images.labels[index], _MAX_LABEL_CHARACTERS),
@@ -79,8 +79,9 @@ def show_classes(output: Output, images: ImageData) -> None:
         )
     )
     if rest := len(images.labels) - len(shown):
-        output.note(f"and {rest:,} more classes")
-    for text in (*_describe_sizes(images), *_describe_balance(images, counts["train"])):
+        output.note(f"and {rest:,} more {'labels' if images.multi_label else 'classes'}")
+    describe_balance = _describe_sets if images.multi_label else _describe_balance
+    for text in (*_describe_sizes(images), *describe_balance(images, counts["train"])):
         output.paragraph(text)
 
 
@@ -129,6 +130,24 @@ def _describe_sizes(images: ImageData) -> Iterator[str]:
         yield f"The smallest image has {small} pixels, the largest {large}."
 
 
+def _describe_sets(images: ImageData, counts: Counter[int]) -> Iterator[str]:
+    """Say how many labels an image has, and how rare the rarest is."""
+    several = [len(own) for own in images.train.targets if isinstance(own, tuple)]
+    yield (
+        f"To train on, an image has {sum(several) / len(several):.1f} labels on average, "
+        f"{max(several)} at most; {several.count(0):,} have none."
+    )
+    (most, largest), (least, smallest) = counts.most_common()[0], counts.most_common()[-1]
+    if largest >= _LARGE_IMBALANCE * smallest:
+        big, small = (
+            f"'{shorten(images.labels[i], _MAX_LABEL_CHARACTERS)}'" for i in (most, least)
+        )
+        yield (
+            f"{largest:,} images have {big}, and {smallest:,} have {small}. With --class-weights "
+            "balanced, the images with a label weigh as much as those without it."
+        )
+
+
 def _describe_balance(images: ImageData, counts: Counter[int]) -> Iterator[str]:
     ordered = counts.most_common()
     (most, largest), (least, smallest) = ordered[0], ordered[-1]
@@ -143,7 +162,7 @@ def _describe_balance(images: ImageData, counts: Counter[int]) -> Iterator[str]:
         f"{ratio:,.1f} to 1."
     )
     if ratio >= _LARGE_IMBALANCE:
-        share = images.val.targets.count(most) / len(images.val)
+        share = images.val.count_labels()[most] / len(images.val)
         yield (
             f"That is a large imbalance: whoever always answers {big} is right for "
             f"{format_percent(share)} of the validation images, so the accuracy says little about "

@@ -20,8 +20,9 @@ BACKBONE_HELP = (
 )
 SOURCE_HELP = (
     "Folder (DIR/train/CLASS/* with val and test beside it if there are any, or DIR/CLASS/*), "
-    "table of path and label (.csv, .tsv, .txt; see --columns), hf:NAME\\[:SPLIT] (a data set of "
-    "Hugging Face's, or a folder of one), sklearn:digits, or glyphs:SCRIPT. "
+    "table of path and label (.csv, .tsv, .txt; see --columns; with several labels an image: see "
+    "train --multi-label), hf:NAME\\[:SPLIT] (a data set of Hugging Face's, or a folder of one), "
+    "sklearn:digits, or glyphs:SCRIPT. "
     "A classes.txt in the folder or beside the table, one class a line, orders an adapter's labels."
 )
 

@@ -6,10 +6,15 @@
 | version | of the gatehub that wrote it |
 | task | name |
 | labels | JSON list of class names, in the order of the logits |
+| problem | JSON object, only where an image may have any number of labels: see below |
 | preprocessing | JSON object, the fields of `Preprocessing`; `image_rules` may be missing |
 | backbone | JSON object: name, digest |
 | adapter_digest | 64 hexadecimal digits |
 | probe | JSON object: seed, shape [3, C, H, W], logits (3, classes) |
+
+`problem` is {"type": "multi-label", "thresholds": [a number in [0, 1] for each label]}: an image
+has a label if the sigmoid of its logit is not below its threshold. Without it, an image has one
+label, the one with the highest logit, and scores are a softmax.
 
 The probe's images are `numpy.random.RandomState(seed).uniform(-2, 2, shape)` as float32: a stream
 that numpy froze, so that a file can be checked in years and without gatehub. Three more entries
@@ -20,7 +25,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -37,6 +42,7 @@ from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ExportFormatError
 from gatehub.export.parity import first_line
+from gatehub.problem import MULTI_LABEL, ONE_LABEL, Problem
 
 FORMAT_VERSION = 2
 PREFIX = "gatehub."
@@ -61,6 +67,7 @@ class Record:
         probe_seed: of the images by which the file can be checked on its own.
         probe_logits: (3, len(labels)) float32, its answers to them.
         format_version: of the metadata.
+        problem: whether an image has one of the labels, or any number of them.
     """
 
     task: str
@@ -72,6 +79,7 @@ class Record:
     probe_seed: int
     probe_logits: npt.NDArray[np.float32]
     format_version: int = FORMAT_VERSION
+    problem: Problem = ONE_LABEL
 
     @classmethod
     def of(cls, adapter: Adapter, logits: npt.NDArray[np.float32]) -> Record:
@@ -85,6 +93,7 @@ class Record:
             adapter_digest=adapter.digest,
             probe_seed=PROBE_SEED,
             probe_logits=logits,
+            problem=adapter.problem,
         )
 
     def probe_images(self) -> npt.NDArray[np.float32]:
@@ -100,6 +109,7 @@ class Record:
             "version": __version__,
             "task": self.task,
             "labels": self.labels,
+            **self.problem.to_json(),
             "preprocessing": self.preprocessing.to_json(),
             "backbone": {"name": self.backbone_name, "digest": self.backbone_digest},
             "adapter_digest": self.adapter_digest,
@@ -143,6 +153,8 @@ class Record:
         preprocessing = take("preprocessing", _read_preprocessing)
         backbone_name, backbone_digest = take("backbone", _read_backbone)
         labels = take("labels", _read_labels)
+        several = f"{PREFIX}problem" in metadata
+        problem = take("problem", partial(_read_problem, labels)) if several else ONE_LABEL
         seed, logits = take("probe", lambda text: _read_probe(text, preprocessing))
         if logits.shape != (PROBE_IMAGES, len(labels)):
             raise ExportFormatError(
@@ -160,6 +172,7 @@ class Record:
             probe_seed=seed,
             probe_logits=logits,
             format_version=_READ_VERSIONS[version],
+            problem=problem,
         )
 
 
@@ -205,6 +218,15 @@ def _read_labels(text: str) -> tuple[str, ...]:
     if not labels or len(set(labels)) != len(labels):
         raise ValueError(f"{len(labels)} names, {len(set(labels))} of them distinct")
     return tuple(labels)
+
+
+def _read_problem(labels: Sequence[str], text: str) -> Problem:
+    fields = _read_object(text)
+    if fields.keys() != {"type", "thresholds"} or fields["type"] != MULTI_LABEL:
+        raise ValueError("not of type multi-label with thresholds")
+    if not isinstance(fields["thresholds"], list) or len(fields["thresholds"]) != len(labels):
+        raise ValueError(f"not a threshold for each of {len(labels)} labels")
+    return Problem(thresholds=tuple(fields["thresholds"]))
 
 
 def _read_object(text: str) -> dict[str, Any]:

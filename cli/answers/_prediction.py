@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gatehub.backbone.preprocessing import Preprocessing
-    from gatehub.runtime.engine import Engine
+    from gatehub.runtime.engine import Engine, TaskInfo
 
     Transform = Callable[[Path], Tensor]
 
@@ -31,8 +31,8 @@ class Answer:
 
     Args:
         image: its path, as it was given.
-        found: for each task, its best labels with their scores, the best first; empty after an
-            error.
+        found: for each task, its labels with their scores, the best first; of a task with several
+            labels an image, perhaps none. Empty after an error.
         error: why there is no answer.
     """
 
@@ -46,7 +46,7 @@ def answer_images(
     tasks: Sequence[str],
     images: Iterable[tuple[str, GatehubError | None]],
     *,
-    top_k: int,
+    top_k: int | None,
     batch_size: int,
 ) -> Iterator[list[Answer]]:
     """Yield the answers to images in their order, a batch at a time.
@@ -58,7 +58,8 @@ def answer_images(
         engine: serves the tasks.
         tasks: their names.
         images: from `find_images`.
-        top_k: how many labels an answer has at most.
+        top_k: how many labels an answer has at most, whatever their thresholds; None for the best
+            one, or for all that reach their thresholds where an image may have several.
         batch_size: how many images are decoded and run together.
     """
     infos = {task: engine.task(task) for task in tasks}
@@ -75,7 +76,7 @@ def answer_images(
             logits = engine.predict_all(_stack(decoded, place), group)
             for task in group:
                 for row, own in zip(good, logits[task], strict=True):
-                    found[row][task] = _name_best(own, infos[task].labels, top_k)
+                    found[row][task] = _name_best(own, infos[task], top_k)
         return [
             Answer(image=path, error=tensors)
             if isinstance(tensors, GatehubError)
@@ -88,11 +89,11 @@ def answer_images(
         yield from map(answer, in_batches(images, batch_size))
 
 
-def _name_best(logits: Tensor, labels: Sequence[str], count: int) -> list[tuple[str, float]]:
-    """Return the most likely labels with their scores, the best first."""
-    scores, indices = logits.softmax(0).topk(min(count, len(labels)))
-    chosen = [labels[index] for index in indices.tolist()]
-    return list(zip(chosen, scores.tolist(), strict=True))
+def _name_best(logits: Tensor, info: TaskInfo, top_k: int | None) -> list[tuple[str, float]]:
+    """Return the labels to show with their scores, the best first."""
+    scores = info.problem.score(logits)
+    chosen = info.problem.choose(logits, scores, top_k=top_k, usual=1)
+    return [(info.labels[place], scores[place].item()) for place in chosen]
 
 
 def _decode(

@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from rich.cells import cell_len
 
 from gatehub.cli._output import Format, Output, format_json, make_table
-from gatehub.cli.answers._files import ESCAPED, open_csv
+from gatehub.cli.answers._files import ESCAPED, SEPARATOR, open_csv
 from gatehub.cli.answers._prediction import Answer
+
+if TYPE_CHECKING:
+    from gatehub.runtime.engine import TaskInfo
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 _LABEL_WIDTH = 30
@@ -45,7 +48,7 @@ def to_json(answer: Answer) -> dict[str, object]:
 
 @contextmanager
 def open_writer(
-    output: Output, labels: Mapping[str, Sequence[str]], file: BinaryIO | None, out: Path | None
+    output: Output, tasks: Mapping[str, TaskInfo], file: BinaryIO | None, out: Path | None
 ) -> Iterator[Callable[[Sequence[Answer]], None]]:
     """Yield what writes answers, to a file or else to the terminal.
 
@@ -54,7 +57,7 @@ def open_writer(
 
     Args:
         output: where results go without a file.
-        labels: for each task, all of its labels.
+        tasks: by their names.
         file: open for writing.
         out: its name.
     """
@@ -63,9 +66,12 @@ def open_writer(
         return
     writer: Writer
     if output.format is Format.human:
-        writer = _Rows(output, labels)
+        writer = _Rows(output, {task: info.labels for task, info in tasks.items()})
     else:
-        writer = _Json(output, list(labels)) if output.format is Format.json else _Labels(output)
+        several = [task for task, info in tasks.items() if info.problem.is_multi_label]
+        writer = (
+            _Json(output, list(tasks)) if output.format is Format.json else _Labels(output, several)
+        )
     waiting: list[Answer] = []
     begun = False
 
@@ -102,14 +108,23 @@ class _Json:
 
 
 class _Labels:
-    """The best label alone, of several tasks with tabs between; a line for each image."""
+    """The best label alone, of several tasks with tabs between; a line for each image.
 
-    def __init__(self, output: Output) -> None:
+    Several labels of one task have | between them.
+    """
+
+    def __init__(self, output: Output, several: Sequence[str]) -> None:
         self._output = output
+        self._several = several  # tasks with any number of labels for an image
 
     def write(self, answers: Sequence[Answer]) -> None:
         for answer in answers:
-            self._output.write("\t".join(found[0][0] for found in answer.found.values()) + "\n")
+            labels = (self._join(task, found) for task, found in answer.found.items())
+            self._output.write("\t".join(labels) + "\n")
+
+    def _join(self, task: str, found: Sequence[tuple[str, float]]) -> str:
+        shown = found if task in self._several else found[:1]
+        return SEPARATOR.join(label for label, _ in shown)
 
     def close(self) -> None:
         pass
@@ -157,6 +172,9 @@ class _Rows:
                 own = (name,) if self._several else ()
                 yield (image, *own, label, f"{score:.4f}")
                 image = name = ""
+            if not found:  # an image without any of the labels
+                yield (image, *((name,) if self._several else ()), "-", "")
+                image = ""
 
 
 class _Lines:
@@ -173,7 +191,7 @@ class _Lines:
 
 
 class _Csv:
-    """A row for each label of each task of each image; an image without an answer has one row."""
+    """A row for each label of each task of each image; an image without any has one, too."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._rows = open_csv(file, ("path", "task", "rank", "label", "score", "error"))
@@ -185,3 +203,5 @@ class _Csv:
             for task, found in answer.found.items():
                 for rank, (label, score) in enumerate(found, start=1):
                     self._rows((answer.image, task, rank, label, f"{score:.6g}", ""))
+                if not found:  # an image without any of the labels
+                    self._rows((answer.image, task, "", "", "", ""))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -28,13 +28,7 @@ from gatehub.cli._options import (
     open_backbone,
 )
 from gatehub.cli._output import Format, FormatOption, Output
-from gatehub.cli.answers._files import check_file, open_csv
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gatehub.training.evaluation import Evaluation
-    from gatehub.training.examples import Examples
+from gatehub.cli.answers._files import check_file
 
 
 class Split(str, Enum):
@@ -68,7 +62,8 @@ def evaluate(
         typer.Option(
             "--predictions",
             metavar="FILE.csv",
-            help="Write a row for each image: path, label, predicted, score.",
+            help="Write a row for each image: path, label, predicted, score; of an adapter with "
+            "several labels an image: path, labels, predicted, and each label's score.",
         ),
     ] = None,
     confusion: Annotated[
@@ -91,19 +86,35 @@ def evaluate(
     from gatehub._disk import write_whole
     from gatehub.adapter import Adapter
     from gatehub.cli.answers._figures import show_figures
+    from gatehub.cli.answers._label_figures import show_label_figures
+    from gatehub.cli.answers._predictions import write_classes, write_label_sets
     from gatehub.gates.fold import fold
     from gatehub.gates.kernel_memory import arrange_kernels
     from gatehub.training.batches import evaluation_batches
     from gatehub.training.evaluation import evaluate
     from gatehub.training.evaluation.figures import measure_classes
+    from gatehub.training.evaluation.label_figures import measure_labels
     from gatehub.training.evaluation.picture import draw_confusion
     from gatehub.training.evaluation.selection import select_images
+    from gatehub.training.objectives import (
+        MULTI_LABEL,
+        SINGLE_LABEL,
+        Evaluation,
+        Measured,
+        MultiLabelEvaluation,
+        Objective,
+    )
 
     output = Output(format)
     for file, suffix in ((predictions, ".csv"), (confusion, ".png")):
         if file is not None:
             check_file(file, suffix)
     adapter = Adapter.load(find_adapter(output, folder, hub))
+    if confusion is not None and adapter.problem.is_multi_label:
+        raise typer.BadParameter(
+            f"'{adapter.task}' gives an image any number of labels, so none is taken for another; "
+            "there is no confusion matrix."
+        )
     model = fold(open_backbone(adapter, backbone, weights, device), adapter)
     arrange_kernels(model)
     with output.progress("checking images") as advance:
@@ -126,25 +137,26 @@ def evaluate(
     batches = evaluation_batches(
         examples, adapter.preprocessing.transform(), workers=choose_workers(workers, examples)
     )
+    thresholds = adapter.problem.thresholds
     with output.progress("evaluating") as advance:
-        measured = evaluate(model, batches, progress=lambda done: advance(done, len(examples)))
+        objective: Objective[Measured] = SINGLE_LABEL if thresholds is None else MULTI_LABEL
+        measured = evaluate(
+            model,
+            batches,
+            objective=objective,
+            progress=lambda done: advance(done, len(examples)),
+        )
+    if isinstance(measured, MultiLabelEvaluation):
+        measured = measured.with_thresholds(thresholds or ())
+        if predictions is not None:
+            write_label_sets(predictions, examples.names, adapter.labels, measured)
+        show_label_figures(output, selected, measured, measure_labels(measured, adapter.labels))
+        return
+    assert isinstance(measured, Evaluation)
     figures = measure_classes(measured, adapter.labels)
     if predictions is not None:
-        _write_predictions(predictions, examples, adapter.labels, measured)
+        write_classes(predictions, examples.names, adapter.labels, measured)
     if confusion is not None:
         title = f"{adapter.task}: {measured.images} images ({selected.split}) of {Path(data).name}"
         write_whole(confusion, draw_confusion(figures.confusion, adapter.labels, title=title))
     show_figures(output, selected, measured, figures)
-
-
-def _write_predictions(
-    file: Path, examples: Examples, labels: Sequence[str], measured: Evaluation
-) -> None:
-    """Write what was said of each image, the score as the probability of what was predicted."""
-    from gatehub._disk import replacing
-
-    rows = zip(examples.names, measured.targets, measured.predicted, measured.scores, strict=True)
-    with replacing(file) as stream:
-        write = open_csv(stream, ("path", "label", "predicted", "score"))
-        for name, target, predicted, score in rows:
-            write((name, labels[target], labels[predicted], f"{score:.6g}"))

@@ -64,8 +64,14 @@ def predict(
         ),
     ] = None,
     top_k: Annotated[
-        int, typer.Option("--top-k", min=1, help="How many classes to show for each image.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--top-k",
+            min=1,
+            help="How many classes to show for each image. \\[default: 1; of a multi-label "
+            "adapter, every label that reaches its threshold]",
+        ),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Images that are in memory and run together.")
     ] = _BATCH_SIZE,
@@ -103,17 +109,17 @@ def predict(
         check_file(out, *SUFFIXES)
     places, last = find_adapters(output, adapters, hub)
     engine = Engine(open_backbone(last, backbone, weights, device))
-    labels = {task: engine.load(task, place).labels for task, place in places.items()}
+    tasks = {task: engine.load(task, place) for task, place in places.items()}
     total = count_images(images) if output.is_watched else None
     tally = _Tally(output)
     found = find_images(images, report=lambda left_out: describe_reading(output, (), left_out))
     with (
         _opened(out) as file,
-        open_writer(output, labels, file, out) as write,
+        open_writer(output, tasks, file, out) as write,
         output.progress("classifying", beside_results=out is None) as advance,
     ):
         for answers in answer_images(
-            engine, list(places), found, top_k=top_k, batch_size=batch_size
+            engine, list(tasks), found, top_k=top_k, batch_size=batch_size
         ):
             write(tally.count(answers, strict=strict))
             advance(tally.images, total)

@@ -90,7 +90,7 @@ def describe_origin(output: Output, origin: Origin, images: ImageData) -> None:
     """Say which classes stay, which are new, and which of them have no images."""
     labels = origin.extend_labels(images.labels)
     known = origin.adapter.labels
-    taken = {labels[target] for target in images.with_labels(labels).train.targets}
+    taken = {labels[place] for place in images.with_labels(labels).train.count_labels()}
     new, absent = labels[len(known) :], [label for label in known if label not in taken]
     output.paragraph(
         f"Going on from {origin.name}, the adapter '{origin.adapter.task}' of {len(known):,} "

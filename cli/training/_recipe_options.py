@@ -83,7 +83,17 @@ ClassWeightsOption = Annotated[
     typer.Option(
         "--class-weights",
         help="balanced: every class counts alike, however many images it has, and the best epoch "
-        "is the one with the highest mean recall.",
+        "is the one with the highest mean recall. With --multi-label: images with a label weigh as "
+        "much as those without it.",
+    ),
+]
+MultiLabelOption = Annotated[
+    bool,
+    typer.Option(
+        "--multi-label",
+        help="An image may have any number of the labels, or none. SRC is a table then: several in "
+        "a cell (cat|dog, separated by |, ;, a comma or blanks), a line for each label of an "
+        "image, or columns of 0 and 1 (all that are, or --columns 'label=cat|dog').",
     ),
 ]
 KeepOption = Annotated[

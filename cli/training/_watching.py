@@ -72,7 +72,7 @@ def show_report(
         validated: how many validation images there are.
         begun_as: what the run began as.
     """
-    if report.accuracy < report.start_accuracy:
+    if report.score < report.start_score:
         output.note(
             f"That is below the {begun_as}: lower --gate-rate or --head-rate, or do not insist on "
             "--keep last."
@@ -81,13 +81,14 @@ def show_report(
         {
             "task": report.adapter.task,
             "accuracy": report.accuracy,
+            **report.more_figures,
             "trained_parameters": report.trained_parameters,
             "adapter_bytes": report.adapter_bytes,
             "epochs": report.epochs,
             "seconds": round(report.seconds, 2),
         },
-        human=f"{out}: {format_percent(report.accuracy)} of {validated} validation images "
-        f"right ({begun_as}: {format_percent(report.start_accuracy)}), epoch "
+        human=f"{out}: {_describe_result(report, validated)} ({begun_as}: "
+        f"{format_percent(report.start_score)}), epoch "
         f"{report.kept_epoch} of {report.epochs}, "
         f"{report.trained_parameters:,} numbers learned, "
         f"{format_bytes(report.adapter_bytes)}, {report.seconds:.0f} s.",
@@ -105,10 +106,7 @@ class _Watch:
     def on_start(
         self, choices: Choices, history: Sequence[EpochRecord], *, steps_per_epoch: int
     ) -> None:
-        self._output.note(
-            f"{self._task}: starts as the {self._start}, accuracy "
-            f"{format_percent(history[0].val_accuracy)}."
-        )
+        self._output.note(f"{self._task}: starts as the {self._start}, {_describe(history[0])}.")
         self._output.note(
             f"{self._task}: epochs {choices.epochs}; rates: gates {choices.gate_rate:g}, "
             f"normalisation values {choices.norm_rate:g}, head {choices.head_rate:g}."
@@ -121,5 +119,19 @@ class _Watch:
         self._output.note(
             f"{self._task}: epoch {record.epoch:>{len(str(epochs))}}/{epochs}  "
             f"loss {record.train_loss:.3f}  validation loss {record.val_loss:.3f}  "
-            f"accuracy {format_percent(record.val_accuracy)}"
+            f"{_describe(record)}"
         )
+
+
+def _describe(record: EpochRecord) -> str:
+    """Return the figure by which people know how good an epoch is."""
+    if record.val_mean_average_precision is not None:
+        return f"mAP {format_percent(record.val_mean_average_precision)}"
+    return f"accuracy {format_percent(record.val_accuracy)}"
+
+
+def _describe_result(report: TrainReport, images: int) -> str:
+    """Say how good an adapter is on so many validation images."""
+    if report.mean_average_precision is None:
+        return f"{format_percent(report.accuracy)} of {images} validation images right"
+    return f"mAP {format_percent(report.mean_average_precision)} on {images} validation images"

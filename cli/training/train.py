@@ -60,6 +60,7 @@ from gatehub.cli.training._recipe_options import (
     Method,
     MethodOption,
     MinCropOption,
+    MultiLabelOption,
     PatienceOption,
     ResumeOption,
     SeedOption,
@@ -98,6 +99,7 @@ def train(
     task: Annotated[str, typer.Option("--task", help="Name of the task.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the adapter.")],
     columns: ColumnsOption = None,
+    multi_label: MultiLabelOption = False,
     method: MethodOption = Method.gates,
     init_from: InitFromOption = None,
     hub: HubOption = None,
@@ -196,6 +198,8 @@ def train(
     places = choose_devices(device, devices)
     check_precision(precision.value, places[0])
     check_backbone(backbone, weights=weights)
+    if init_from is not None and multi_label:
+        raise typer.BadParameter("--init-from goes on with one label an image, not with several.")
     origin = find_origin(output, init_from, hub, input_size=input_size, rules=rules)
     begun_as = "linear probe" if origin is None else f"adapter {shorten(origin.name)}"
     form = choose_form(origin, gates=gates, norm=norm, start=start)
@@ -207,7 +211,7 @@ def train(
         else:
             claim = claim_destination(out, task=task, data=data, resume=resume, force=force)
             place = held.enter_context(claim)
-        listing = list_data(data, columns=columns, **split)
+        listing = list_data(data, columns=columns, multi_label=multi_label, **split)
         if resume and isinstance(place, Destination) and not has_checkpoint(place.work):
             output.note(f"There is no interrupted run of {out} to go on with; this one is new.")
         check_structure(
@@ -249,8 +253,9 @@ def train(
             )
             return
         output.note(
-            f"Training '{task}' on {loaded.identity.name}: {len(labels)} classes, "
-            f"{len(images.train)} images to train on, {len(images.val)} to validate on."
+            f"Training '{task}' on {loaded.identity.name}: {len(labels)} "
+            f"{'labels' if multi_label else 'classes'}, {len(images.train)} images to train on, "
+            f"{len(images.val)} to validate on."
         )
         workers = choose_workers(workers, images.train)
         with (

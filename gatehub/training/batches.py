@@ -32,6 +32,7 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yield one epoch in random order: images (B, C, H, W) float32, classes (B,) int64.
 
+    Where an image may have any number of labels, (B, labels) float32 of 0 and 1 stand for classes.
     A last batch that is smaller is left out, unless it is the only one. Of each batch, a process of
     a team gets its share.
 
@@ -60,7 +61,7 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """Yield all examples in their order: images (B, C, H, W) float32, classes (B,) int64.
 
-    The errors are those of `training_batches`.
+    Labels and errors are those of `training_batches`.
     """
     dataset = _Drawn(examples, transform, seed=None)
     return _read(
@@ -81,7 +82,7 @@ class _Failed:
     hint: str | None
 
 
-_Item = tuple[Tensor, int] | _Failed
+_Item = tuple[Tensor, int | Tensor] | _Failed
 
 
 def _collate(items: list[_Item]) -> Batch | _Failed:
@@ -130,7 +131,7 @@ class _Drawn(Dataset[_Item]):
             image = self._transform(self._examples.source(index))
         except GatehubError as error:
             return _Failed(error.message, error.hint)
-        return image, self._examples.targets[index]
+        return image, self._examples.target(index)
 
 
 def seed_everything(*parts: int) -> None:

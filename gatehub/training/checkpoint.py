@@ -32,6 +32,8 @@ class EpochRecord:
             alike where the recipe says so; see `Evaluation.calibrated_loss`.
         val_accuracy: a fraction of them.
         val_recall: mean over the classes of the fraction that is found.
+        val_mean_average_precision: mean over the labels, where an image may have any number of
+            them; None where it has one.
     """
 
     epoch: int
@@ -40,6 +42,14 @@ class EpochRecord:
     val_calibrated_loss: float
     val_accuracy: float
     val_recall: float
+    val_mean_average_precision: float | None = None
+
+    def to_json(self) -> dict[str, int | float | None]:
+        """Return the fields that say something; the start has no training loss."""
+        own = asdict(self)
+        if self.val_mean_average_precision is None:
+            del own["val_mean_average_precision"]
+        return own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +86,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     state = {
         "settings": dict(checkpoint.settings),
         "chosen": dict(checkpoint.chosen),
-        "history": [asdict(record) for record in checkpoint.history],
+        "history": [record.to_json() for record in checkpoint.history],
     }
     data = safetensors.torch.save(dict(checkpoint.tensors), metadata={_KEY: json.dumps(state)})
     write_whole(folder / CHECKPOINT_FILE, data)

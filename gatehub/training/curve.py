@@ -13,7 +13,7 @@ from gatehub.training.checkpoint import EpochRecord
 
 
 def draw_curve(history: Sequence[EpochRecord], *, kept: int, title: str) -> bytes:
-    """Draw loss and accuracy over the epochs, and which of them was kept.
+    """Draw loss and accuracy, or mAP where there is one, over the epochs, and which was kept.
 
     Args:
         history: one record for the start and one for each epoch, at least one.
@@ -36,7 +36,9 @@ def draw_curve(history: Sequence[EpochRecord], *, kept: int, title: str) -> byte
     losses.plot(epochs, [record.val_loss for record in history], label="validation", marker=".")
     losses.set(xlabel="epoch", ylabel="loss (nats)")
     losses.legend(frameon=False)
-    percent = [100 * record.val_accuracy for record in history]
+    precisions = [record.val_mean_average_precision for record in history]
+    found = [100 * precision for precision in precisions if precision is not None]
+    percent = found or [100 * record.val_accuracy for record in history]
     accuracy.plot(epochs, percent, marker=".", color="C2")
     best = percent[epochs.index(kept)]
     accuracy.plot(
@@ -46,7 +48,7 @@ def draw_curve(history: Sequence[EpochRecord], *, kept: int, title: str) -> byte
         label=f"kept: epoch {kept}, {best:.1f} %",
     )
     accuracy.legend(frameon=False, loc="lower right")
-    accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
+    accuracy.set(xlabel="epoch", ylabel=f"validation {'mAP' if found else 'accuracy'} (%)")
     for axes in (losses, accuracy):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from gatehub.adapter.names import check_line
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import DataError
-from gatehub.training.examples import Digests, Examples, digest_sides, make_examples
-from gatehub.training.sources import LeftOut, Picture, Source, name_some, read_source
+from gatehub.training.examples import Digests, Examples, Target, digest_sides, make_examples
+from gatehub.training.label_checks import check_labels
+from gatehub.training.objectives import MULTI_LABEL, SINGLE_LABEL, Measured, Objective
+from gatehub.training.sources import (
+    LeftOut,
+    Picture,
+    Source,
+    collect_labels,
+    read_source,
+)
 from gatehub.training.sources.decoding import take_readable
 from gatehub.training.sources.pictures import spell_label
 from gatehub.training.split import (
@@ -54,6 +62,16 @@ class ImageData:
     extremes: tuple[tuple[int, int], tuple[int, int]] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have any number of labels, or none."""
+        return self.train.label_count is not None
+
+    @property
+    def objective(self) -> Objective[Measured]:
+        """What a task is trained for on these images."""
+        return MULTI_LABEL if self.multi_label else SINGLE_LABEL
+
     def digests(self) -> Digests:
         """Read the images, and return what tells them from others."""
         return digest_sides(self.train, self.val, self.labels)
@@ -67,8 +85,14 @@ class ImageData:
         places = {spell_label(label): place for place, label in enumerate(labels)}
         moved = [places[label] for label in self.labels]
 
+        def move_target(target: Target) -> Target:
+            if isinstance(target, int):
+                return moved[target]
+            return tuple(sorted(moved[label] for label in target))
+
         def move(side: Examples) -> Examples:
-            return replace(side, targets=tuple(moved[target] for target in side.targets))
+            count = None if side.label_count is None else len(labels)
+            return replace(side, targets=tuple(map(move_target, side.targets)), label_count=count)
 
         return replace(
             self,
@@ -92,6 +116,7 @@ class Listing:
         notes: sentences on how the source was understood, where that is not plain.
         left_out: what of the source is not used, and why.
         columns: see `ImageData`.
+        multi_label: whether an image may have any number of labels, or none.
     """
 
     pictures: tuple[Picture, ...]
@@ -102,6 +127,7 @@ class Listing:
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    multi_label: bool = False
 
     def decode(
         self,
@@ -129,10 +155,11 @@ class Listing:
         if found.skipped:
             where += f" (without {len(found.skipped)} unreadable images)"
         sides = self._divide(found.pictures, where)
+        make = partial(make_examples, labels=self.labels, multi_label=self.multi_label)
         return ImageData(
-            train=make_examples(sides.train, self.labels),
-            val=make_examples(sides.val, self.labels),
-            test=make_examples(sides.test, self.labels),
+            train=make(sides.train),
+            val=make(sides.val),
+            test=make(sides.test),
             labels=self.labels,
             source=self.source,
             skipped=found.skipped,
@@ -158,6 +185,7 @@ def list_data(
     val_fraction: float = 0.2,
     train_images: int | None = None,
     columns: Mapping[str, str] | None = None,
+    multi_label: bool = False,
 ) -> Listing:
     """List a source of labelled images, and check all that can be checked without decoding one.
 
@@ -170,23 +198,11 @@ def list_data(
     check_split(seed=seed, val_fraction=val_fraction, train_images=train_images)
     where = str(source)
     check_line(where, "The data source is")  # the adapter keeps it
-    found = read_source(source, seed=seed, train_images=train_images, columns=columns)
-    labels = found.labels or tuple(sorted({picture.label for picture in found.pictures}))
-    _check_test_classes(found.pictures, where)
-    if not labels:
-        raise DataError(f"{where} holds no images; expected some of at least 2 classes.")
-    if len(labels) < 2:
-        raise DataError(
-            f"{where} holds a single class, {labels[0]!r}; expected at least 2.",
-            hint="Add a second class, such as images that do not belong to the first.",
-        )
-    for label in labels:
-        check_line(label, f"{where} has the class")
-    if train_images is not None and train_images < len(labels):
-        raise DataError(
-            f"{train_images} training images are too few for the {len(labels)} classes of "
-            f"{where}; expected at least one for each class."
-        )
+    found = read_source(
+        source, seed=seed, train_images=train_images, columns=columns, multi_label=multi_label
+    )
+    labels = found.labels or tuple(sorted(collect_labels(found.pictures)))
+    check_labels(found.pictures, labels, where, train_images=train_images, multi_label=multi_label)
     listing = Listing(
         pictures=found.pictures,
         labels=labels,
@@ -196,21 +212,12 @@ def list_data(
         notes=found.notes,
         left_out=found.left_out,
         columns=columns or {},
+        multi_label=multi_label,
     )
     sides = listing._divide(found.pictures, where)  # a class that lacks a side is found here
     return replace(
         listing, notes=(*found.notes, *_describe_split(found, sides, val_fraction, seed))
     )
-
-
-def _check_test_classes(pictures: Sequence[Picture], where: str) -> None:
-    known = {picture.label for picture in pictures if picture.side != "test"}
-    unknown = sorted({picture.label for picture in pictures} - known)
-    if unknown and known:
-        raise DataError(
-            f"{where} has test images of classes that it has no others of: {name_some(unknown)}.",
-            hint="Add images of those classes to train on, or remove the classes.",
-        )
 
 
 def _describe_split(found: Source, sides: Sides, val_fraction: float, seed: int) -> Iterator[str]:
@@ -236,6 +243,7 @@ def load_data(
     val_fraction: float = 0.2,
     train_images: int | None = None,
     columns: Mapping[str, str] | None = None,
+    multi_label: bool = False,
     skip_bad: bool = False,
     preprocessing: Preprocessing | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -252,6 +260,8 @@ def load_data(
             validation side; `glyphs:` renders as many as asked for.
         columns: the columns of a table by what is in them, such as `{"path": "file", "label":
             "class"}`; what is not named is found by its usual names.
+        multi_label: whether an image may have any number of labels, or none; the source is a table
+            then, see `gatehub.training.sources.label_sets`.
         skip_bad: leave unreadable images out instead of refusing the source.
         preprocessing: what the images are for, so that one which it refuses counts as unreadable;
             None checks only that they can be decoded.
@@ -263,6 +273,11 @@ def load_data(
         ConfigError: a path, or a class's name, that no adapter can store.
     """
     listing = list_data(
-        source, seed=seed, val_fraction=val_fraction, train_images=train_images, columns=columns
+        source,
+        seed=seed,
+        val_fraction=val_fraction,
+        train_images=train_images,
+        columns=columns,
+        multi_label=multi_label,
     )
     return listing.decode(skip_bad=skip_bad, preprocessing=preprocessing, progress=progress)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 from gatehub._text import quote
 from gatehub.backbone.images import ImageSource, open_image
@@ -18,6 +21,8 @@ from gatehub.training.sources import Picture
 from gatehub.training.sources.pictures import PictureImage, Stored, fetch_image
 from gatehub.training.split import stratified_order
 
+Target = int | tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Examples:
@@ -25,13 +30,17 @@ class Examples:
 
     Attributes:
         names: one for each image: a path as the source spells it, or `digits/123`.
-        targets: for each image, the index of its class in `ImageData.labels`.
+        targets: for each image, the index of its class in `ImageData.labels`; or the indices of all
+            of its labels, in order.
         sources: for each image, `Picture.image`.
+        label_count: how many labels there are, where an image may have any number of them; None
+            where it has one.
     """
 
     names: tuple[str, ...]
-    targets: tuple[int, ...]
+    targets: tuple[Target, ...]
     sources: tuple[PictureImage, ...]
+    label_count: int | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -43,6 +52,22 @@ class Examples:
             InputError: it has vanished since the data was loaded.
         """
         return fetch_image(self.sources[index])
+
+    def target(self, index: int) -> int | Tensor:
+        """Return an image's class; or (label_count,) float32, 1 for each label that it has."""
+        own = self.targets[index]
+        if self.label_count is None or isinstance(own, int):
+            assert isinstance(own, int)
+            return own
+        row = torch.zeros(self.label_count)
+        row[list(own)] = 1.0
+        return row
+
+    def count_labels(self) -> Counter[int]:
+        """Return how many images have each label."""
+        return Counter(
+            label for own in self.targets for label in ((own,) if isinstance(own, int) else own)
+        )
 
     def image(self, index: int) -> Image.Image:
         """Decode one image to 8-bit RGB, by the rules of a new adapter.
@@ -59,20 +84,29 @@ class Examples:
         if count >= len(self):
             return self
         chosen = sorted(stratified_order(self.targets, self.names, seed=seed)[:count])
-        return Examples(
+        return replace(
+            self,
             names=tuple(self.names[i] for i in chosen),
             targets=tuple(self.targets[i] for i in chosen),
             sources=tuple(self.sources[i] for i in chosen),
         )
 
 
-def make_examples(pictures: Sequence[Picture], labels: Sequence[str]) -> Examples:
-    """Return pictures with the places of their classes in `labels`, which has them all."""
+def make_examples(
+    pictures: Sequence[Picture], labels: Sequence[str], *, multi_label: bool = False
+) -> Examples:
+    """Return pictures with the places of their labels in `labels`, which has them all."""
     index = {label: i for i, label in enumerate(labels)}
+
+    def find(picture: Picture) -> Target:
+        own = tuple(sorted(index[label] for label in picture.labels))
+        return own if multi_label else own[0]
+
     return Examples(
         names=tuple(picture.name for picture in pictures),
-        targets=tuple(index[picture.label] for picture in pictures),
+        targets=tuple(map(find, pictures)),
         sources=tuple(picture.image for picture in pictures),
+        label_count=len(labels) if multi_label else None,
     )
 
 
@@ -118,8 +152,13 @@ def digest_images(examples: Examples, labels: Sequence[str]) -> str:
 
 
 def _hash_images(examples: Examples, labels: Sequence[str]) -> list[str]:
+    def spell(target: Target) -> str | list[str]:
+        if isinstance(target, int):
+            return labels[target]
+        return sorted(labels[label] for label in target)
+
     return [
-        _digest([labels[target], _hash_content(source)])
+        _digest([spell(target), _hash_content(source)])
         for target, source in zip(examples.targets, examples.sources, strict=True)
     ]
 

@@ -15,17 +15,18 @@ def choose_epoch(
     On a few hundred images the highest accuracy is often luck: it counts answers, and hardly any
     of them change between epochs. The loss weighs each answer, but a network that becomes too sure
     has a higher one while it becomes better. So "auto" takes the epoch whose calibrated loss is
-    the least, of those whose accuracy is not below the start's.
+    the least, of those whose accuracy is not below the start's. mAP goes by the order of all
+    images, so of it the highest is taken, for "auto" as for "best".
 
     Args:
         history: one record for the start and one for each epoch.
         keep: "auto"; "best", the highest of all, and of equals the one with the least loss; or
             "last".
-        by: "accuracy" or "recall".
+        by: "accuracy", "recall" or "mean_average_precision".
     """
     if keep == "last":
         return history[-1].epoch
-    if keep == "best":
+    if keep == "best" or by == "mean_average_precision":
         return max(history, key=lambda r: (getattr(r, f"val_{by}"), -r.val_loss)).epoch
     least = getattr(history[0], f"val_{by}")
     candidates = [record for record in history if getattr(record, f"val_{by}") >= least]

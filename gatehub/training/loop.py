@@ -21,8 +21,9 @@ from gatehub.training.checkpoint import (
 )
 from gatehub.training.data import ImageData
 from gatehub.training.economy.precision import MixedPrecision
-from gatehub.training.evaluation import Evaluation, evaluate
+from gatehub.training.evaluation import evaluate
 from gatehub.training.kept_epoch import choose_epoch
+from gatehub.training.objectives import Measured
 from gatehub.training.observers import Observer, Step
 from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
@@ -132,7 +133,7 @@ def fit(
         observer.on_start(choices, list(history), steps_per_epoch=per_epoch)
     average = Average(model, mean, steps=recipe.averaging * choices.epochs * per_epoch)
 
-    choose = partial(choose_epoch, keep=recipe.keep, by=recipe.compared_by)
+    choose = partial(choose_epoch, keep=recipe.keep, by=data.objective.compared_by(recipe))
     watched_for = "auto" if recipe.keep == "last" else recipe.keep
 
     def after_step(step: Step) -> None:
@@ -161,7 +162,7 @@ def fit(
                 team=team,
             )
             with average.in_place():
-                measured = evaluate(model, watched)
+                measured = evaluate(model, watched, objective=data.objective)
             check_finite(measured.loss, f"on the validation images after epoch {epoch}", choices)
         except DivergenceError:
             remove_checkpoint(folder)  # it leads to the same end, at rates that are to be lowered
@@ -210,7 +211,7 @@ def _lengthen(choices: Choices, recipe: Recipe, *, done: int) -> Choices:
 
 
 def _record(
-    epoch: int, train_loss: float | None, measured: Evaluation, recipe: Recipe
+    epoch: int, train_loss: float | None, measured: Measured, recipe: Recipe
 ) -> EpochRecord:
     balanced = recipe.class_weights == "balanced"
     return EpochRecord(
@@ -220,6 +221,7 @@ def _record(
         val_calibrated_loss=measured.calibrated_loss(balanced=balanced),
         val_accuracy=measured.accuracy,
         val_recall=measured.recall,
+        val_mean_average_precision=measured.mean_average_precision,
     )
 
 

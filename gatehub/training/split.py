@@ -11,10 +11,10 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from gatehub.errors import DataError
-from gatehub.training.sources import Picture, name_some
+from gatehub.training.sources import Picture, collect_labels, name_some
 
 
 class SplitSettings(TypedDict):
@@ -98,16 +98,9 @@ def divide(
             "split.",
         )
     if val:
-        for side, part in (("train", train), ("val", val)):
-            missing = sorted(set(labels) - {picture.label for picture in part})
-            if missing:
-                raise DataError(
-                    f"{where} has no {side} images of: {name_some(missing)}; "
-                    "expected every class on both sides.",
-                    hint="Add images of those classes, or remove the classes.",
-                )
+        _check_sides(where, labels, train=train, val=val)
     else:
-        counts = Counter(picture.label for picture in train)
+        counts = Counter(label for picture in train for label in picture.labels)
         scarce = [f"{label} ({counts[label]})" for label in labels if counts[label] < 2]
         if scarce:
             raise DataError(
@@ -119,15 +112,18 @@ def divide(
             wanted = len(train) - round(len(train) * val_fraction)
         else:
             wanted = default_train_images if train_images is None else train_images
-        cut = min(max(wanted, len(labels)), len(train) - len(labels))
-        train, val = _cut(train, cut, seed)
+        order, heads, tails = _stratify_pictures(train, seed)
+        cut = min(max(wanted, heads), len(train) - tails)
+        train, val = _cut(train, order, cut)
     if train_images is not None:
         if train_images > len(train):
             raise DataError(
                 f"{where} has {len(train)} images to train on; expected the {train_images} "
                 "asked for."
             )
-        train, _ = _cut(train, train_images, seed)
+        train, _ = _cut(train, _stratify_pictures(train, seed)[0], train_images)
+    # Of several labels an image has, one may be left without images on a side.
+    _check_sides(where, labels, train=train, val=val)
     return Sides(train=train, val=val, test=test)
 
 
@@ -135,43 +131,103 @@ def stratified_order(targets: Sequence[Hashable], names: Sequence[str], *, seed:
     """Order images so that every beginning holds each class in proportion.
 
     The order begins with one image of each class and ends with another one of each class
-    that has two or more, so both parts of any cut between the two hold every class.
+    that has two or more, so both parts of any cut between the two hold every class. Where images
+    have several labels, or none, that is so for each label as far as they allow it, and in between
+    for the rarest label of each image.
 
     Args:
-        targets: (N,) the class of each image.
+        targets: (N,) the class of each image, or a tuple of its labels.
         names: (N,) the name of each image; with the seed, it decides the shuffle.
         seed: another seed, another shuffle.
 
     Returns:
         A permutation of 0..N-1.
     """
+    return _stratify(targets, names, seed=seed)[0]
+
+
+def _stratify(
+    targets: Sequence[Hashable], names: Sequence[str], *, seed: int
+) -> tuple[list[int], int, int]:
+    """Return the order, and how many images are its beginning and its end."""
     draws = [
         hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
         for name in names
     ]
+    several = any(isinstance(target, tuple) for target in targets)
+    sets = [t if isinstance(t, tuple) else (t,) for t in targets]
+    counts = Counter(label for own in sets for label in own)
     classes: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for index, target in enumerate(targets):
-        classes[target].append(index)
+    for index, own in enumerate(sets):
+        classes[min(own, key=lambda label: (counts[label], label), default=None)].append(index)
+    ends = _choose_ends(sets, draws) if several else {}
     keys: dict[int, tuple[int, float, bytes, int]] = {}
     for members in classes.values():
         members.sort(key=lambda index: (draws[index], index))
         last = len(members) - 1
         for rank, index in enumerate(members):
             place = 0 if rank == 0 else 2 if rank == last else 1
+            if several:
+                place = ends.get(index, 1)
             # The middle of the image's share of its class: classes of every size advance alike.
             keys[index] = (place, (rank + 0.5) / len(members), draws[index], index)
-    return sorted(keys, key=keys.__getitem__)
+    places = Counter(place for place, *_ in keys.values())
+    return sorted(keys, key=keys.__getitem__), places[0], places[2]
+
+
+def _choose_ends(sets: Sequence[tuple[Any, ...]], draws: Sequence[bytes]) -> dict[int, int]:
+    """Choose images that have each label for the beginning, 0, and others for the end, 2.
+
+    The rarest labels choose first; for the beginning, images that leave the end one of each label.
+    """
+    holders: defaultdict[Any, list[int]] = defaultdict(list)
+    for index in sorted(range(len(sets)), key=lambda index: (draws[index], index)):
+        for label in sets[index]:
+            holders[label].append(index)
+    left = {label: len(indices) for label, indices in holders.items()}
+    places: dict[int, int] = {}
+    for place in (0, 2):
+        covered: set[Any] = set()
+        for label in sorted(holders, key=lambda label: (len(holders[label]), label)):
+            free = [index for index in holders[label] if index not in places]
+            if label in covered or not free:
+                continue
+            sparing = (i for i in free if all(left[other] > 1 for other in sets[i]))
+            chosen = next(sparing, free[0])
+            places[chosen] = place
+            covered.update(sets[chosen])
+            for other in sets[chosen]:
+                left[other] -= 1
+    return places
 
 
 def _present(pictures: Sequence[Picture]) -> list[str]:
     return sorted({picture.side for picture in pictures if picture.side is not None})
 
 
-def _cut(pictures: Sequence[Picture], count: int, seed: int) -> tuple[list[Picture], list[Picture]]:
-    """Return the first `count` pictures by `stratified_order`, and the others."""
-    order = stratified_order(
+def _check_sides(
+    where: str, labels: Sequence[str], *, train: Sequence[Picture], val: Sequence[Picture]
+) -> None:
+    for side, part in (("train", train), ("val", val)):
+        missing = sorted(set(labels) - collect_labels(part))
+        if missing:
+            raise DataError(
+                f"{where} has no {side} images of: {name_some(missing)}; "
+                "expected every class on both sides.",
+                hint="Add images of those classes, or remove the classes.",
+            )
+
+
+def _stratify_pictures(pictures: Sequence[Picture], seed: int) -> tuple[list[int], int, int]:
+    return _stratify(
         [picture.label for picture in pictures], [picture.name for picture in pictures], seed=seed
     )
+
+
+def _cut(
+    pictures: Sequence[Picture], order: Sequence[int], count: int
+) -> tuple[list[Picture], list[Picture]]:
+    """Return the first `count` pictures of an order, and the others."""
     return (
         [pictures[index] for index in sorted(order[:count])],
         [pictures[index] for index in sorted(order[count:])],

@@ -24,9 +24,10 @@ from gatehub.training.destination import Destination, check_replaceable, claim_d
 from gatehub.training.economy.decoded import hold_decoded
 from gatehub.training.economy.precision import check_precision
 from gatehub.training.economy.recomputing import recompute_blocks
-from gatehub.training.evaluation import Evaluation, evaluate
+from gatehub.training.evaluation import evaluate
 from gatehub.training.examples import Digests
 from gatehub.training.loop import fit
+from gatehub.training.objectives import Measured
 from gatehub.training.observers import Observer
 from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.preflight import check_settings, check_storable
@@ -56,6 +57,8 @@ class TrainReport:
         accuracy: of the saved adapter, folded, on the validation images; a fraction.
         start_accuracy: of the start on the same images, a fraction: of the linear probe, or of the
             adapter that the run went on from.
+        mean_average_precision: the same; None where an image has one label.
+        start_mean_average_precision: of the start.
         trained_parameters: how many numbers were learned.
         adapter_bytes: size of its tensor file.
         epochs: passes over the training images, fewer than planned where patience ended.
@@ -67,11 +70,31 @@ class TrainReport:
     folder: Path
     accuracy: float
     start_accuracy: float
+    mean_average_precision: float | None
+    start_mean_average_precision: float | None
     trained_parameters: int
     adapter_bytes: int
     epochs: int
     kept_epoch: int
     seconds: float
+
+    @property
+    def score(self) -> float:
+        """By what a run is judged: mAP where there is one, and else accuracy."""
+        found = self.mean_average_precision
+        return self.accuracy if found is None else found
+
+    @property
+    def start_score(self) -> float:
+        """The same of the start."""
+        found = self.start_mean_average_precision
+        return self.start_accuracy if found is None else found
+
+    @property
+    def more_figures(self) -> dict[str, float]:
+        """Figures that the adapter keeps beside accuracy and loss, by name."""
+        kept = self.adapter.config.metrics
+        return {name: kept[name] for name in kept if name not in ("accuracy", "loss")}
 
 
 def recorded_settings(data: ImageData, digests: Digests) -> dict[str, str | int | float | None]:
@@ -179,12 +202,13 @@ def train_adapter(
             recompute_blocks(model.net)
         if preprocessing is not None:
             model.preprocessing = preprocessing
-        settings = {
+        settings: dict[str, str | int | float | bool | None] = {
             **recorded_settings(data, digests),
             "norm": form.norm,
             "gates": form.gates,
             **asdict(recipe),
             **({} if origin is None else origin.recorded()),
+            **({"multi_label": True} if data.multi_label else {}),
         }
         lasting = {k: v for k, v in settings.items() if k not in _CHANGING}
         untrained = Adapter.from_model(model, task=task, training=settings)
@@ -217,26 +241,31 @@ def train_adapter(
         )
         settings |= asdict(fitted.choices)
 
-        def measure() -> tuple[Adapter, Evaluation]:
+        def measure() -> tuple[Adapter, Measured]:
             made = Adapter.from_model(model, task=task, training=settings).as_stored(dtype)
             images = evaluation_batches(data.val, made.preprocessing.transform(), workers=workers)
             folded = fold(backbone, made)
             arrange_kernels(folded)
-            return made, evaluate(folded, images)
+            return made, evaluate(folded, images, objective=data.objective).decide()
 
         adapter, measured = measure()
-        kept, start_accuracy = fitted.kept, fitted.history[0].val_accuracy
-        score = attrgetter(recipe.compared_by)
-        at_start = getattr(fitted.history[0], f"val_{recipe.compared_by}")
+        kept, begun = fitted.kept, fitted.history[0]
+        by = data.objective.compared_by(recipe)
+        score = attrgetter(by)
+        at_start: float = getattr(begun, f"val_{by}")
+        start_accuracy, start_map = begun.val_accuracy, begun.val_mean_average_precision
         if len(data.val) > recipe.val_images or score(measured) < at_start:
             # The epoch was chosen on a sample, and before its values were rounded.
             put_tensors(model, fitted.start)
             first, first_measured = measure()
             start_accuracy = first_measured.accuracy
+            start_map = first_measured.mean_average_precision
             if recipe.keep != "last" and score(measured) < score(first_measured):
                 adapter, measured, kept = first, first_measured, 0
         adapter = adapter.with_probe(backbone, dtype=dtype)
-        adapter = adapter.with_metrics({"accuracy": measured.accuracy, "loss": measured.loss})
+        adapter = adapter.with_metrics(measured.to_metrics())
+        if (thresholds := measured.to_thresholds()) is not None:
+            adapter = adapter.with_thresholds(thresholds)
         check_replaceable(place.folder, task=task, force=force)  # hours later
         adapter.save(
             place.folder, dtype=dtype, attachments=_illustrate(adapter, fitted.history, kept=kept)
@@ -247,6 +276,8 @@ def train_adapter(
         folder=place.folder,
         accuracy=measured.accuracy,
         start_accuracy=start_accuracy,
+        mean_average_precision=measured.mean_average_precision,
+        start_mean_average_precision=start_map,
         trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         adapter_bytes=(place.folder / "gates.safetensors").stat().st_size,
         epochs=fitted.history[-1].epoch,
@@ -257,7 +288,7 @@ def train_adapter(
 
 def _illustrate(adapter: Adapter, history: Sequence[EpochRecord], *, kept: int) -> dict[str, bytes]:
     """Return the log of a run, its curve, and a picture of the gates that it learned."""
-    log = "".join(json.dumps(asdict(record)) + "\n" for record in history)
+    log = "".join(json.dumps(record.to_json()) + "\n" for record in history)
     return {
         "training.jsonl": log.encode(),
         "training.png": draw_curve(

@@ -17,7 +17,7 @@ from tests.hub.confined import confine, find_obstacle
 from tests.training.images import numbered, write_images
 
 # Options that can hold anything: what they are decides nothing before the work begins.
-FREE = {"resume", "force", "skip_bad", "format", "lr_find", "hub"}
+FREE = {"resume", "force", "skip_bad", "format", "lr_find", "hub", "multi_label"}
 # Refused by the command line itself, with its usage and exit status 2.
 USAGE = 2
 

@@ -22,6 +22,33 @@ def colour_data(train: int = 48, val: int = 30, *, seed: int = 0) -> ImageData:
     )
 
 
+def light_data(train: int = 48, val: int = 30, *, seed: int = 0) -> ImageData:
+    """Noisy images of 32 x 32 pixels that have the label of each channel that is lit."""
+    return ImageData(
+        train=_lit(train, seed=2 * seed, side="train"),
+        val=_lit(val, seed=2 * seed + 1, side="val"),
+        labels=LABELS,
+        source="lights.csv",
+        skipped=(),
+        split={"seed": seed, "val_fraction": 0.2, "train_images": None},
+    )
+
+
+def _lit(count: int, *, seed: int, side: str) -> Examples:
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 120, (count, 32, 32, 3), dtype=np.uint8)
+    targets = [tuple(label for label in range(3) if (i >> label) % 2) for i in range(count)]
+    for i, own in enumerate(targets):
+        for label in own:
+            pixels[i, :, :, 2 - label] += 60
+    return Examples(
+        names=tuple(f"{side}/{i}" for i in range(count)),
+        targets=tuple(targets),
+        sources=tuple(pixels),
+        label_count=len(LABELS),
+    )
+
+
 def _examples(count: int, *, seed: int, side: str) -> Examples:
     generator = np.random.default_rng(seed)
     targets = [i % len(LABELS) for i in range(count)]

@@ -27,7 +27,7 @@ from gatehub.training.recipe import Recipe
 from gatehub.training.train import train_adapter
 from tests.tiny import make_backbone
 from tests.training.images import numbered, write_images
-from tests.training.tasks import LABELS, colour_data
+from tests.training.tasks import LABELS, colour_data, light_data
 
 # Trains with two processes, and at a signal on standard input does harm to the other one.
 PROGRAM = """
@@ -206,6 +206,10 @@ def test_a_plan_comes_back_as_it_was(tmp_path: Path) -> None:
     write_plan(tmp_path, replace(plan, train=files, preprocessing=backbone.preprocessing))
     assert read_plan(tmp_path).train.sources == files.sources
     assert read_plan(tmp_path).preprocessing == backbone.preprocessing
+    several = light_data(8).train
+    write_plan(tmp_path, replace(plan, train=several))
+    again = read_plan(tmp_path).train
+    assert (again.targets, again.label_count) == (several.targets, several.label_count)
 
 
 def test_what_several_cannot_do_as_one_is_refused() -> None:

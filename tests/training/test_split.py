@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from gatehub.errors import DataError
 from gatehub.training.sources import Picture
-from gatehub.training.split import divide, stratified_order
+from gatehub.training.split import Sides, divide, stratified_order
 
 CLASS_SIZES = st.lists(st.integers(min_value=2, max_value=12), min_size=2, max_size=6)
 
@@ -179,3 +180,65 @@ def test_validation_is_split_off_what_is_trained_on_and_the_test_side_stays() ->
 def test_a_source_without_images_to_train_on(side: str) -> None:
     with pytest.raises(DataError, match=f"no images to train on, only {side}.*to train on train"):
         halves(pictures({"a": 5, "b": 5}, side))
+
+
+def several(*sets: str) -> list[Picture]:
+    """Pictures of which each has the labels that are letters of a text."""
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    return [
+        Picture(name=f"{i}/{own}", label=tuple(sorted(own)), image=pixels)
+        for i, own in enumerate(sets)
+    ]
+
+
+def counts(pictures: Sequence[Picture]) -> Counter[str]:
+    return Counter(label for picture in pictures for label in picture.labels)
+
+
+def divide_sets(
+    pictures: Sequence[Picture], labels: str, *, seed: int = 0, share: float = 0.2
+) -> Sides:
+    return divide(
+        pictures,
+        "t.csv",
+        labels=tuple(labels),
+        seed=seed,
+        val_fraction=share,
+        train_images=None,
+        default_train_images=None,
+    )
+
+
+@given(
+    st.lists(st.text("abcd", max_size=3).map(lambda text: "".join(set(text))), max_size=30),
+    st.integers(0, 50),
+    st.floats(0.05, 0.95),
+)
+def test_each_label_is_on_both_sides_and_no_image_is_lost(
+    sets: list[str], seed: int, share: float
+) -> None:
+    # Of each label two images that have nothing else, so that it can always be done.
+    pictures = several(*sets, *("abcd" * 2))
+    sides = divide_sets(pictures, "abcd", seed=seed, share=share)
+    assert set(counts(sides.train)) == set(counts(sides.val)) == set("abcd")
+    assert sorted(p.name for p in (*sides.train, *sides.val)) == sorted(p.name for p in pictures)
+    again = divide_sets(pictures, "abcd", seed=seed, share=share)
+    assert [p.name for p in again.val] == [p.name for p in sides.val]
+
+
+def test_labels_are_divided_in_proportion() -> None:
+    pictures = several(*(["ab"] * 20 + ["a"] * 20 + ["c"] * 10 + [""] * 50))
+    sides = divide_sets(pictures, "abc", share=0.5)
+    found = counts(sides.val)
+    assert len(sides.val) == 50
+    assert abs(found["a"] - 20) <= 2
+    assert abs(found["b"] - 10) <= 2
+    assert abs(found["c"] - 5) <= 2
+
+
+def test_a_label_that_cannot_be_on_both_sides_is_named() -> None:
+    with pytest.raises(DataError, match=r"t\.csv has too few images to split of: b \(1\)"):
+        divide_sets(several("ab", "a", "a", ""), "ab")
+    # Whichever side the image of a and b is on, one of them lacks it.
+    with pytest.raises(DataError, match=r"t\.csv has no (train|val) images of: [abc]"):
+        divide_sets(several("ab", "bc", "ca"), "abc")

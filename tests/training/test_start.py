@@ -13,6 +13,7 @@ from gatehub.backbone import Backbone
 from gatehub.gates.attach import GatedModel, attach_gates
 from gatehub.training.batches import evaluation_batches
 from gatehub.training.evaluation import evaluate
+from gatehub.training.objectives import SINGLE_LABEL
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
 from gatehub.training.start.linear_probe import (
@@ -23,7 +24,6 @@ from gatehub.training.start.linear_probe import (
     weigh_head,
 )
 from gatehub.training.start.rates import IMAGES, find_rates
-from gatehub.training.steps import weigh_loss
 from gatehub.training.steps.average import put_tensors
 from tests.tiny import make_backbone
 from tests.training.tasks import LABELS, colour_data
@@ -104,7 +104,7 @@ def test_the_start_is_where_loss_and_penalty_are_least(
 
     def slope(penalised: bool) -> float:
         model.zero_grad()
-        loss = weigh_loss(model(images), targets, counted, 0.0)
+        loss = SINGLE_LABEL.loss(model(images), targets, weights=counted)
         (loss + penalised * weigh_head(model, penalties)).backward()
         assert weight.grad is not None
         return float(weight.grad.norm())
@@ -142,7 +142,7 @@ def first_step(
         return logits - logits.mean(1, keepdim=True) if "head" in rates else given[0]
 
     before = measure()
-    weigh_loss(model(images), targets, counted, 0.0).backward()
+    SINGLE_LABEL.loss(model(images), targets, weights=counted).backward()
     optimiser.step()
     moved = measure() - before
     spread = before if "head" in rates else before - before.mean(0)

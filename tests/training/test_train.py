@@ -36,11 +36,12 @@ from gatehub.training.batches import evaluation_batches
 from gatehub.training.checkpoint import work_folder
 from gatehub.training.data import ImageData, load_data
 from gatehub.training.evaluation import Evaluation, evaluate
+from gatehub.training.objectives import MULTI_LABEL
 from gatehub.training.recipe import Recipe
 from gatehub.training.train import TrainReport, train_adapter
 from tests.tiny import make_backbone
 from tests.training.images import numbered, write_images
-from tests.training.tasks import colour_data
+from tests.training.tasks import colour_data, light_data
 from tests.training.watching import CutOff
 
 # The tasks are so easy that the start would be best.
@@ -82,6 +83,47 @@ def test_no_adapter_is_below_its_start_on_all_validation_images(
         assert report.accuracy >= report.start_accuracy
         kept.add(report.kept_epoch > 0)
     assert kept == {False, True}
+
+
+def test_a_run_with_any_number_of_labels_is_kept_by_map_and_stores_thresholds(
+    tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    data = light_data()
+    recipe = replace(RECIPE, keep="best")
+    report = run_with(tiny_backbone, data, tmp_path / "lights", recipe=recipe)
+    saved = Adapter.load(report.folder)
+    assert saved.problem.thresholds is not None
+    assert saved.config.training["multi_label"] is True
+    transform = saved.preprocessing.transform()
+    measured = evaluate(
+        fold(tiny_backbone, saved), evaluation_batches(data.val, transform), objective=MULTI_LABEL
+    ).decide()
+    # The run arranges kernels otherwise, which adds numbers up in another order.
+    assert measured.to_thresholds() == pytest.approx(saved.problem.thresholds, abs=1e-4)
+    assert saved.config.metrics == pytest.approx(measured.to_metrics(), abs=1e-4)
+    assert report.score == report.mean_average_precision
+    assert report.score >= report.start_score > 0.8
+    log = [json.loads(line) for line in (report.folder / "training.jsonl").read_text().splitlines()]
+    kept = max(log, key=lambda r: (r["val_mean_average_precision"], -r["val_loss"]))
+    assert report.kept_epoch == kept["epoch"]
+    # Another problem, or none, is no continuation; what was cut off ends with the same bytes.
+    place = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(tiny_backbone, data, place, task="t", recipe=recipe, observer=CutOff(2))
+    train_adapter(tiny_backbone, data, place, task="t", recipe=recipe, resume=True)
+    assert contents(place) == contents(report.folder)
+
+
+def test_a_run_of_one_label_says_nothing_of_several(
+    tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    report = run(tiny_backbone, tmp_path / "colours")
+    texts = [
+        (report.folder / name).read_text("utf-8")
+        for name in ("config.json", "README.md", "training.jsonl")
+    ]
+    for word in ("multi", "threshold", "problem", "mean_average_precision"):
+        assert not any(word in text for text in texts), word
 
 
 def test_rare_classes_are_found_where_they_count_alike(
@@ -395,7 +437,7 @@ def test_gates_decay_towards_one(tiny_backbone: Backbone, tmp_path: Path) -> Non
 PROGRAM = """
 import sys
 from tests.tiny import make_backbone
-from tests.training.tasks import colour_data
+from tests.training.tasks import colour_data, light_data
 from gatehub.training.recipe import Recipe
 from gatehub.training.train import train_adapter
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from gatehub.training.evaluation.measuring import Evaluation
+from gatehub.training.objectives import Evaluation
 
 TOP = 5
 _CONFIDENCE = 0.95

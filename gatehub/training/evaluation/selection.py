@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from gatehub.adapter import Adapter
 from gatehub.errors import DataError, LabelMismatchError
 from gatehub.training.examples import Examples, digest_images, make_examples
-from gatehub.training.sources import Picture, name_some, read_source, takes_columns
+from gatehub.training.sources import (
+    Picture,
+    collect_labels,
+    name_some,
+    read_source,
+    takes_columns,
+)
 from gatehub.training.sources.columns import read_columns
 from gatehub.training.sources.decoding import take_readable
 from gatehub.training.sources.pictures import LeftOut, spell_label
@@ -84,6 +90,7 @@ def select_images(
         train_images=settings["train_images"] if source == recorded.data else None,
         to_train=False,
         columns=columns,
+        multi_label=adapter.problem.is_multi_label,
     )
     if not found.pictures:
         raise DataError(f"{source} holds no images; expected at least one.")
@@ -118,7 +125,7 @@ def select_images(
     if known and replayed is not None:
         names = {picture.name for picture in replayed["train"]}
         trained = sum(picture.name in names for picture in chosen)
-    examples = make_examples(chosen, labels)
+    examples = make_examples(chosen, labels, multi_label=found.multi_label)
     if trained is None:
         trained = recorded.count_trained(examples, labels)
     return Selection(
@@ -144,6 +151,7 @@ class _Recorded:
             that do not say.
         settings: how the source was divided; see `load_data`.
         columns: of a table, those that were named.
+        multi_label: whether an image may have any number of labels.
     """
 
     data: str | None
@@ -152,6 +160,7 @@ class _Recorded:
     val_count: int | None
     settings: SplitSettings
     columns: Mapping[str, str]
+    multi_label: bool
 
     @classmethod
     def read(cls, adapter: Adapter) -> _Recorded:
@@ -172,6 +181,7 @@ class _Recorded:
                 train_images=count if isinstance(count, int) else None,
             ),
             columns=read_columns(training.get("columns")),
+            multi_label=adapter.problem.is_multi_label,
         )
 
     @property
@@ -198,7 +208,7 @@ class _Recorded:
         Returns:
             The images of "train" and of "val".
         """
-        found = {picture.label for picture in pictures}
+        found = collect_labels(pictures)
         present = [label for label in labels if label in found]
         # An adapter that went on from another may have classes that its own data lacks.
         if self.digests is None and len(present) < len(labels):
@@ -217,7 +227,10 @@ class _Recorded:
             return None
         parts = {"train": sides.train, "val": sides.val}
         if self.digests is not None:
-            digests = [digest_images(make_examples(p, labels), labels) for p in parts.values()]
+            digests = [
+                digest_images(make_examples(part, labels, multi_label=self.multi_label), labels)
+                for part in parts.values()
+            ]
             if tuple(digests) != self.digests:
                 return None
         return parts
@@ -234,7 +247,7 @@ class _Recorded:
 
 
 def _check_labels(pictures: Sequence[Picture], labels: Sequence[str], source: str) -> None:
-    unknown = sorted({picture.label for picture in pictures} - set(labels))
+    unknown = sorted(collect_labels(pictures) - set(labels))
     if unknown:
         raise LabelMismatchError(
             f"{source} has the class {unknown[0]!r}, which the adapter lacks "

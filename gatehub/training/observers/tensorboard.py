@@ -95,6 +95,7 @@ class TensorBoardLog:
             "loss/validation": record.val_loss,
             "validation/accuracy": record.val_accuracy,
             "validation/recall": record.val_recall,
+            "validation/mAP": record.val_mean_average_precision,
         }
         self._log(step, {name: value for name, value in values.items() if value is not None})
 

@@ -64,6 +64,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
     fields["train"] = {
         "names": plan.train.names,
         "targets": plan.train.targets,
+        "label_count": plan.train.label_count,
         "files": [str(s) if isinstance(s, Path) else None for s in sources],
     }
     (folder / _PIXELS).write_bytes(safetensors.torch.save(pixels))
@@ -77,7 +78,8 @@ def read_plan(folder: Path) -> Plan:
     train = fields["train"]
     examples = Examples(
         names=tuple(train["names"]),
-        targets=tuple(train["targets"]),
+        targets=tuple(tuple(t) if isinstance(t, list) else t for t in train["targets"]),
+        label_count=train["label_count"],
         sources=tuple(
             pixels[str(i)].numpy() if file is None else Path(file)
             for i, file in enumerate(train["files"])

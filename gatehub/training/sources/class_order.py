@@ -10,7 +10,12 @@ from pathlib import Path
 
 from gatehub._text import quote
 from gatehub.errors import DataError
-from gatehub.training.sources.pictures import Source, name_some, spell_label
+from gatehub.training.sources.pictures import (
+    Source,
+    collect_labels,
+    name_some,
+    spell_label,
+)
 from gatehub.training.sources.text import read_text
 from gatehub.training.sources.walk import Walk, join
 
@@ -50,7 +55,7 @@ def order_classes(source: Source, files: Sequence[Path], where: Path) -> Source:
         DataError: a file cannot be read, or does not list every class once and nothing else.
     """
     orders = {file: _read_order(file) for file in files}
-    found = {picture.label for picture in source.pictures}
+    found = collect_labels(source.pictures)
     for file, labels in orders.items():
         extra, missing = sorted(set(labels) - found), sorted(found - set(labels))
         if extra:

@@ -12,7 +12,7 @@ from gatehub.errors import DataError
 from gatehub.training.sources.pictures import name_some
 
 _ROLES = ("path", "label", "split")
-_NEEDED = ("path", "label")
+NEEDED = ("path", "label")
 # Without case and without what parts words: "File Name" is file_name is filename.
 # A fold is no split: who cross-validates has several, and each of them is on both sides.
 _USUAL = {
@@ -30,6 +30,13 @@ _USUAL = {
     ),
     "split": frozenset({"split", "set", "subset"}),
 }
+# Where no column has one of those.
+_PLURAL = frozenset(
+    {
+        *("labels", "labelnames", "classes", "classnames", "targets", "categories"),
+        *("tag", "tags", "findinglabels"),
+    }
+)
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
@@ -48,7 +55,7 @@ def check_columns(columns: Mapping[str, str]) -> None:
     for role, name in columns.items():
         if role not in _ROLES:
             raise DataError(f"A column for {quote(role)} is named; expected path, label or split.")
-        if role in _NEEDED and not name.strip():
+        if role in NEEDED and not name.strip():
             raise DataError(f"The column of the {role} is {name!r}; expected its name.")
     names = [name.strip() for name in columns.values()]
     if len(set(names)) < len(names):
@@ -70,13 +77,19 @@ def read_columns(text: object) -> dict[str, str]:
     return dict(columns)
 
 
-def has_columns(header: Sequence[str], columns: Mapping[str, str]) -> bool:
+def has_columns(
+    header: Sequence[str], columns: Mapping[str, str], needed: Sequence[str] = NEEDED
+) -> bool:
     """Whether a header has a column for all that a table needs, be it more than one."""
-    return all(_list_candidates(header, columns, role) for role in _NEEDED)
+    return all(_list_candidates(header, columns, role) for role in needed)
 
 
 def choose_columns(
-    header: Sequence[str], columns: Mapping[str, str], *, where: str
+    header: Sequence[str],
+    columns: Mapping[str, str],
+    *,
+    where: str,
+    needed: Sequence[str] = NEEDED,
 ) -> dict[str, int]:
     """Find the columns that are used: those that are named, and else those of the usual names.
 
@@ -84,9 +97,10 @@ def choose_columns(
         header: the names of the table's columns.
         columns: names by role, "path", "label" or "split"; an empty one for a table without.
         where: what errors call the header.
+        needed: the roles that must have a column.
 
     Returns:
-        The place in the header of each role that has a column; of path and label always.
+        The place in the header of each role that has a column.
 
     Raises:
         DataError: there is no column for a role that needs one, or more than one for a role.
@@ -98,7 +112,7 @@ def choose_columns(
             raise _refuse_rivals(role, header, [header[place] for place in found], where)
         if found:
             places[role] = found[0]
-        elif columns.get(role) or role in _NEEDED:
+        elif role in needed or (columns.get(role) and role not in NEEDED):
             raise _refuse_lack(role, header, columns, where)
     return places
 
@@ -121,6 +135,12 @@ def _list_candidates(header: Sequence[str], columns: Mapping[str, str], role: st
         for place, name in enumerate(header)
         if name not in taken and _squash(name) in _USUAL[role]
     ]
+    if not found and role == "label":
+        found = [
+            place
+            for place, name in enumerate(header)
+            if name not in taken and _squash(name) in _PLURAL
+        ]
     # A column called by the very word is it, whatever stands beside it.
     return [place for place in found if header[place] == role] or found
 
@@ -153,7 +173,7 @@ def _refuse_lack(
             "among them.",
             hint="Name one of these with --columns.",
         )
-    lacking = [role for role in _NEEDED if not _list_candidates(header, columns, role)]
+    lacking = [role for role in NEEDED if not _list_candidates(header, columns, role)]
     return DataError(
         f"{where}: the columns are {listed}; expected path and label, and optionally split. "
         f"None of these is known to be the {' or the '.join(lacking)}.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -37,15 +37,20 @@ class Picture:
     Attributes:
         name: the path as the source spells it, with forward slashes, or `digits/123`; the
             same on every machine that holds the source.
-        label: the class.
+        label: the class; where an image may have any number of labels, all that it has, sorted.
         image: the file, (H, W, 3) uint8 pixels in 0..255, or what is stored elsewhere.
         side: where the source puts the picture, None where the source has no split.
     """
 
     name: str
-    label: str
+    label: str | tuple[str, ...]
     image: PictureImage
     side: Side | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it has of labels; its class alone, where it has one."""
+        return (self.label,) if isinstance(self.label, str) else self.label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,7 @@ class Source:
         notes: sentences on how the layout was understood, where that is not plain.
         left_out: what was not used, and why.
         labels: the classes in the order that the source gives; None where it gives none.
+        multi_label: whether a picture may have any number of labels.
     """
 
     pictures: tuple[Picture, ...]
@@ -80,6 +86,7 @@ class Source:
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     labels: tuple[str, ...] | None = None
+    multi_label: bool = False
 
 
 def fetch_image(image: PictureImage) -> Path | NDArray[np.uint8] | bytes:
@@ -104,3 +111,8 @@ def name_some(names: Sequence[str], *, most: int = 10) -> str:
     """Join the first names for a message, and count those left out."""
     rest = len(names) - most
     return (", ".join(names[:most]) or "none") + (f" and {rest} more" if rest > 0 else "")
+
+
+def collect_labels(pictures: Iterable[Picture]) -> set[str]:
+    """Return every label that a picture has."""
+    return {label for picture in pictures for label in picture.labels}

@@ -41,6 +41,7 @@ def read_source(
     train_images: int | None = None,
     to_train: bool = True,
     columns: Mapping[str, str] | None = None,
+    multi_label: bool = False,
 ) -> Source:
     """List the labelled images of a source.
 
@@ -52,6 +53,8 @@ def read_source(
             does not list every class; what is only measured need not have them all.
         columns: names of a table's columns by what is in them: "path", "label" or "split", an
             empty one for a table that has no split. What is not named is found by usual names.
+        multi_label: whether an image may have any number of labels, or none; a table says which,
+            see `label_sets`.
 
     Raises:
         DataError: the source is of no known form, or its layout is not sound.
@@ -63,6 +66,13 @@ def read_source(
             f"({', '.join(_TABLE_SUFFIXES)}), or a data set (hf:NAME).",
             hint="Leave --columns out.",
         )
+    if multi_label and form != "table":
+        each = "a folder puts each image into one class" if form == "folder" else "it has one label"
+        raise DataError(
+            f"{str(source)!r} cannot have several labels for an image: {each}; expected a table "
+            f"({', '.join(_TABLE_SUFFIXES)}).",
+            hint="Write a table with the columns path and labels, or leave --multi-label out.",
+        )
     if form == "digits":
         return Source(pictures=tuple(scanned_digits()), default_train_images=300)
     if form == "glyphs":
@@ -72,7 +82,7 @@ def read_source(
         return read_dataset(str(source), columns=columns)
     if form == "folder":
         return read_folder(Path(source), to_train=to_train)
-    return read_table(Path(source), columns=columns, to_train=to_train)
+    return read_table(Path(source), columns=columns, to_train=to_train, multi_label=multi_label)
 
 
 def takes_columns(source: str | Path, columns: Mapping[str, str]) -> bool:

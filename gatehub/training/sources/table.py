@@ -1,27 +1,44 @@
-"""Tables of labelled images: columns for path, label and optionally split, in delimited text."""
+"""Tables of labelled images: columns for path, label and optionally split, in delimited text.
+
+Where an image may have any number of labels, see `label_sets` for how they are written.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
 from gatehub._text import quote
 from gatehub.errors import DataError
 from gatehub.training.sources.class_order import CLASS_ORDER_FILE, order_classes
 from gatehub.training.sources.columns import (
+    NEEDED,
     check_columns,
     choose_columns,
     describe_columns,
     has_columns,
 )
 from gatehub.training.sources.delimited import Row, read_rows
+from gatehub.training.sources.label_sets import (
+    OPTION,
+    find_flags,
+    read_flags,
+    refuse_flags,
+    refuse_sets,
+    split_cells,
+)
 from gatehub.training.sources.pictures import Picture, Side, Source, spell_label
 from gatehub.training.sources.side_names import find_side
 
 
 def read_table(
-    table: Path, *, columns: Mapping[str, str] | None = None, to_train: bool = True
+    table: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    to_train: bool = True,
+    multi_label: bool = False,
 ) -> Source:
     """List the labelled images of a table, row by row.
 
@@ -29,21 +46,39 @@ def read_table(
         table: a file; paths in it are relative to its folder.
         columns: see `read_source`.
         to_train: see `read_source`.
+        multi_label: see `read_source`.
 
     Raises:
         DataError: it cannot be read, its columns can be read in two ways, or a row is not sound.
     """
     columns = columns or {}
     check_columns(columns)
-    rows = read_rows(table, lambda header: has_columns(header, columns))
+    needed = ("path",) if multi_label else NEEDED
+    rows = read_rows(table, lambda header: has_columns(header, columns, needed))
     if not rows:
         raise DataError(f"{table} is empty; expected a header with the columns path and label.")
-    line, header = rows[0]
-    places = choose_columns(header, columns, where=f"{table}, line {line}")
-    source = Source(
-        pictures=tuple(_read_pictures(table, rows[1:], places, width=len(header))),
-        notes=tuple(describe_columns(table, header, places)),
-    )
+    (line, header), *below = rows
+    if not multi_label and not has_columns(header, columns, ("label",)):
+        refuse_flags(header, below, where=str(table))
+    places = choose_columns(header, columns, where=f"{table}, line {line}", needed=needed)
+    entries = list(_read_entries(table, below, places, width=len(header)))
+    notes = tuple(describe_columns(table, header, places))
+    labels = None
+    if not multi_label:
+        cells = [entry.row.cells[places["label"]] for entry in entries]
+        pictures = tuple(_read_pictures(table, entries, cells))
+        notes += tuple(refuse_sets(cells, where=str(table)))
+    elif "label" in places:
+        pictures, found = _read_cells(table, entries, places["label"])
+        notes += found
+    else:
+        flags = find_flags(
+            table, header, below, taken=places.values(), named=columns.get("label", "")
+        )
+        sets = [read_flags(header, entry.row, flags.places) for entry in entries]
+        pictures, notes = tuple(_read_pictures(table, entries, sets)), notes + flags.notes
+        labels = tuple(spell_label(header[place]) for place in flags.places)
+    source = Source(pictures=pictures, notes=notes, labels=labels, multi_label=multi_label)
     order = table.with_name(CLASS_ORDER_FILE)
     return order_classes(source, [order] if to_train and order.is_file() else [], table)
 
@@ -63,27 +98,93 @@ def has_named_columns(table: Path, columns: Mapping[str, str]) -> bool:
     return bool(rows) and names <= set(rows[0].cells)
 
 
-def _read_pictures(
+class _Entry(NamedTuple):
+    """A row whose path and side are sound.
+
+    Attributes:
+        row: all of it.
+        name: the path, as `Picture.name`.
+        file: which it leads to.
+        side: of the split.
+    """
+
+    row: Row
+    name: str
+    file: Path
+    side: Side | None
+
+
+def _read_entries(
     table: Path, rows: Sequence[Row], places: Mapping[str, int], *, width: int
-) -> Iterator[Picture]:
-    first_line: dict[str, int] = {}
-    for line, cells in rows:
-        where = f"{table}, line {line}"
-        if len(cells) != width:
-            raise DataError(f"{where}: {len(cells)} cells; expected {width}, as in the header.")
-        written, label = cells[places["path"]], cells[places["label"]]
-        if not label:
-            raise DataError(f"{where}: the label is empty.")
-        side = _read_side(cells[places["split"]], where) if "split" in places else None
+) -> Iterator[_Entry]:
+    for row in rows:
+        where = f"{table}, line {row.line}"
+        if len(row.cells) != width:
+            raise DataError(
+                f"{where}: {len(row.cells)} cells; expected {width}, as in the header.",
+                hint='Put a cell that holds a delimiter in quotes (").',
+            )
+        written = row.cells[places["path"]]
+        side = _read_side(row.cells[places["split"]], where) if "split" in places else None
         name = _spell_path(table.parent, written)
         file = table.parent / name
         if not os.path.isfile(file):
             raise _refuse_path(table.parent, written, where)
-        path = os.path.normpath(file)
-        if path in first_line:
-            raise DataError(f"{where}: {written!r} stands on line {first_line[path]} already.")
-        first_line[path] = line
-        yield Picture(name=name, label=spell_label(label), image=file, side=side)
+        yield _Entry(row, name, file, side)
+
+
+def _read_pictures(
+    table: Path, entries: Sequence[_Entry], labels: Sequence[str | frozenset[str]]
+) -> Iterator[Picture]:
+    """Make a picture of each row; with a text for each, that is its class."""
+    first: dict[str, tuple[int, str | frozenset[str]]] = {}
+    for entry, label in zip(entries, labels, strict=True):
+        where = f"{table}, line {entry.row.line}"
+        several = f"Where an image has several labels, or none, add {OPTION}."
+        if label == "":
+            raise DataError(f"{where}: the label is empty.", hint=several)
+        path = os.path.normpath(entry.file)
+        if path in first:
+            line, before = first[path]
+            raise DataError(
+                f"{where}: {entry.name!r} stands on line {line} already.",
+                hint=several if isinstance(label, str) and label != before else None,
+            )
+        first[path] = entry.row.line, label
+        spelt = spell_label(label) if isinstance(label, str) else tuple(sorted(label))
+        yield Picture(name=entry.name, label=spelt, image=entry.file, side=entry.side)
+
+
+def _read_cells(
+    table: Path, entries: Sequence[_Entry], place: int
+) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
+    """Make a picture of each image, with the labels of all its rows."""
+    paths = [os.path.normpath(entry.file) for entry in entries]
+    first = dict(zip(reversed(paths), reversed(entries), strict=True))
+    repeated = len(first) < len(paths)
+    cells = [entry.row.cells[place] for entry in entries]
+    labels, notes = split_cells(cells, repeated=repeated, where=str(table))
+    sets: dict[str, set[str]] = {path: set() for path in paths}
+    for path, entry, own in zip(paths, entries, labels, strict=True):
+        sets[path] |= own
+        if entry.side != first[path].side:
+            raise DataError(
+                f"{table}, line {entry.row.line}: {entry.name!r} is in {entry.side}, and on line "
+                f"{first[path].row.line} in {first[path].side}.",
+                hint="An image can be on one side only.",
+            )
+    if repeated:
+        notes += (f"{len(first):,} images stand on {len(paths):,} lines; each has all its labels.",)
+    pictures = tuple(
+        Picture(
+            name=first[path].name,
+            label=tuple(sorted(own)),
+            image=first[path].file,
+            side=first[path].side,
+        )
+        for path, own in sets.items()
+    )
+    return pictures, notes
 
 
 def _read_side(text: str, where: str) -> Side:

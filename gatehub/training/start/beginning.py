@@ -10,7 +10,8 @@ from torch import Tensor
 from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import Batch, count_batches, evaluation_batches
 from gatehub.training.data import ImageData
-from gatehub.training.evaluation import Evaluation, evaluate
+from gatehub.training.evaluation import evaluate
+from gatehub.training.objectives import Measured
 from gatehub.training.recipe import Recipe
 from gatehub.training.start.linear_probe import MAX_IMAGES, list_penalties, probe_head, set_head
 from gatehub.training.start.rates import IMAGES, find_rates
@@ -43,7 +44,7 @@ class Start:
 
     choices: Choices
     tensors: Mapping[str, Tensor]
-    measured: Evaluation
+    measured: Measured
     penalties: Mapping[str, Tensor]
 
 
@@ -71,10 +72,10 @@ def begin(
             stay, and the probe is of the others. 0 for a new head.
         workers: processes that decode images beside this one.
     """
-    transform = model.preprocessing.transform()
+    objective, transform = data.objective, model.preprocessing.transform()
     examples = data.train.sample(MAX_IMAGES, seed=recipe.seed)
     batches = evaluation_batches(examples, transform, workers=workers)
-    weights = recipe.weigh_classes(data.train.targets, len(data.labels))
+    weights = objective.weigh(recipe, data.train, len(data.labels))
     best, restrained = probe_head(
         model,
         batches,
@@ -84,11 +85,11 @@ def begin(
         seed=recipe.seed,
     )
     set_head(model, best)
-    measured = evaluate(model, watched)
+    measured = evaluate(model, watched, objective=objective)
     tensors = {name: tensor.clone() for name, tensor in model.task_tensors().items()}
     few = data.train.sample(IMAGES, seed=recipe.seed)
     images, targets = next(evaluation_batches(few, transform, batch_size=len(few)))
-    found = find_rates(model, images, targets, weights=weights)
+    found = find_rates(model, images, targets, objective=objective, weights=weights)
     set_head(model, restrained)
     choices = Choices(
         epochs=recipe.choose_epochs(count_batches(data.train, recipe.batch_size)),

@@ -21,6 +21,7 @@ from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import Batch
 from gatehub.training.start.head_inputs import find_logit_layers, watch_features
 from gatehub.training.start.new_rows import fit_new_rows
+from gatehub.training.start.one_vs_rest import choose_strength, fit_labels
 
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of the penalty: scikit-learn's 1 / C
 _USUAL_STRENGTH = 30.0  # where a class has too few images to choose
@@ -69,7 +70,7 @@ def standardise(
 
 def fit_probe(
     features: NDArray[np.float32],
-    targets: NDArray[np.int64],
+    targets: NDArray[np.int64] | NDArray[np.float32],
     *,
     classes: int,
     strength: float | None = None,
@@ -78,19 +79,27 @@ def fit_probe(
 ) -> LinearProbe:
     """Fit multinomial logistic regression on standardised features, with an L2 penalty.
 
+    Where an image may have any number of labels it is a logistic regression of each label.
+
     Args:
         features: (N, features).
-        targets: (N,) in [0, classes).
+        targets: (N,) int64 in [0, classes); or (N, classes) of 0 and 1.
         classes: how many there are; one without an image is never predicted.
         strength: of the penalty, scikit-learn's 1 / C; None for the one with the best
             cross-validated likelihood on these images.
-        weights: what an image of each class counts, 1 on average; None if all count alike.
+        weights: from `Objective.weigh`; None if all images count alike.
         seed: divides the images into folds.
     """
     standardised, mean, spread = standardise(features)
+    if targets.ndim == 2:
+        return _fit_labels(
+            standardised, targets > 0, mean, spread, strength=strength, weights=weights, seed=seed
+        )
     counted = None if weights is None else dict(enumerate(weights))
     if strength is None:
-        strength = _choose_strength(standardised, targets, counted=counted, seed=seed)
+        strength = _choose_strength(
+            standardised, targets.astype(np.int64), counted=counted, seed=seed
+        )
     with _as_classes():
         fitted = LogisticRegression(C=1 / strength, class_weight=counted, max_iter=2000).fit(
             standardised, targets
@@ -109,6 +118,34 @@ def fit_probe(
     )
     probe.weight[fitted.classes_], probe.bias[fitted.classes_] = weight, bias
     return probe
+
+
+def _fit_labels(
+    standardised: NDArray[np.float64],
+    targets: NDArray[np.bool_],
+    mean: NDArray[np.float64],
+    spread: NDArray[np.float64],
+    *,
+    strength: float | None,
+    weights: Sequence[float] | None,
+    seed: int,
+) -> LinearProbe:
+    if strength is None:
+        strength = choose_strength(
+            standardised,
+            targets,
+            strengths=_STRENGTHS,
+            usual=_USUAL_STRENGTH,
+            weights=weights,
+            seed=seed,
+        )
+    slopes, offsets = fit_labels(standardised, targets, strength=strength, weights=weights)
+    weight = slopes / spread
+    # The loss is a mean over the labels, too.
+    scale = strength / (2 * targets.size)
+    return LinearProbe(
+        weight=weight, bias=offsets - weight @ mean, strength=strength, penalty=scale * spread**2
+    )
 
 
 def probe_head(

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatehub.gates.attach import GatedModel
+from gatehub.training.objectives import SINGLE_LABEL, Measured, Objective
 from gatehub.training.start.head_inputs import watch_features
 
 # Shares of the spread of features and logits by which the first step at the full rate moves them.
@@ -47,6 +47,7 @@ def find_rates(
     images: Tensor,
     targets: Tensor,
     *,
+    objective: Objective[Measured] = SINGLE_LABEL,
     weights: Sequence[float] | None = None,
 ) -> Rates:
     """Find the rates of a gated model that is about to be trained; it stays as it was.
@@ -54,21 +55,19 @@ def find_rates(
     Args:
         model: at its start; its mode does not matter.
         images: (B, 3, H, W), normalised, of the training set.
-        targets: (B,) int64.
-        weights: what an image of each class counts, as in training; None if all count alike.
+        targets: see `Objective`.
+        objective: what the task is trained for.
+        weights: from `Objective.weigh`, as in training; None if all count alike.
     """
     device = next(model.parameters()).device
     images, targets = images.to(device), targets.to(device)
     was_training = model.training
     model.eval()
-    losses = F.cross_entropy(model(images), targets, reduction="none")
-    if weights is not None:
-        losses = losses * torch.tensor(weights, device=device)[targets]
-    losses.mean().backward()
+    counted = None if weights is None else torch.tensor(weights, device=device)
+    objective.loss(model(images), targets, weights=counted).backward()
 
     def give_logits() -> Tensor:
-        logits: Tensor = model(images).float()
-        return logits - logits.mean(1, keepdim=True)  # which softmax ignores
+        return objective.centre(model(images).float())
 
     def give_features() -> Tensor:
         with watch_features(model) as features:

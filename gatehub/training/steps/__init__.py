@@ -1,5 +1,5 @@
 """Steps: one epoch of them, the optimiser that takes them, and their running mean."""
 
-from gatehub.training.steps.epoch import check_finite, train_epoch, weigh_loss
+from gatehub.training.steps.epoch import check_finite, train_epoch
 
-__all__ = ["check_finite", "train_epoch", "weigh_loss"]
+__all__ = ["check_finite", "train_epoch"]

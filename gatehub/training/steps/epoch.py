@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gatehub.errors import DivergenceError
@@ -70,7 +69,7 @@ def train_epoch(
         team=team,
     )
     whole = min(recipe.batch_size, len(data.train))
-    weights = recipe.weigh_classes(data.train.targets, len(data.labels))
+    weights = data.objective.weigh(recipe, data.train, len(data.labels))
     counted = None if weights is None else torch.tensor(weights, device=device)
     total = 0.0
     for index, (images, targets) in enumerate(batches):
@@ -81,7 +80,12 @@ def train_epoch(
         seed_everything(recipe.seed, epoch, len(data.train) + index, *others)
         with mixed.compute():
             logits = model(images.to(device))
-        loss = weigh_loss(logits.float(), targets.to(device), counted, recipe.label_smoothing)
+        loss = data.objective.loss(
+            logits.float(),
+            targets.to(device),
+            weights=counted,
+            label_smoothing=recipe.label_smoothing,
+        )
         if team.size > 1:
             loss = loss * (len(targets) / whole)
         optimiser.zero_grad()
@@ -113,19 +117,3 @@ def check_finite(loss: float, where: str, choices: Choices) -> None:
             hint=f"Lower gate_rate (now {choices.gate_rate:g}) or head_rate (now "
             f"{choices.head_rate:g}).",
         )
-
-
-def weigh_loss(
-    logits: Tensor, targets: Tensor, counted: Tensor | None, label_smoothing: float
-) -> Tensor:
-    """Return the mean cross-entropy of a batch, in nats.
-
-    Args:
-        logits: (B, classes).
-        targets: (B,) int64.
-        counted: (classes,), what an image of each class counts. They are not normalised within the
-            batch, whose mixture of classes is chance.
-        label_smoothing: see `Recipe`.
-    """
-    losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
-    return losses.mean() if counted is None else (losses * counted[targets]).mean()

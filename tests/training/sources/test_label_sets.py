@@ -1,0 +1,160 @@
+"""Any number of labels for an image, in each of the ways in which tables have them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gatehub.errors import DataError
+from gatehub.training.sources import Source, read_source
+from gatehub.training.sources.label_sets import split_cells
+from tests.training.images import write_images
+
+IMAGES = [f"x/{i}.png" for i in range(1, 5)]
+
+
+def read(tmp_path: Path, text: str, *, multi_label: bool = True, **columns: str) -> Source:
+    write_images(tmp_path, *IMAGES)
+    (tmp_path / "t.csv").write_text(text, "utf-8")
+    return read_source(tmp_path / "t.csv", columns=columns, multi_label=multi_label)
+
+
+def sets(source: Source) -> list[tuple[str, ...]]:
+    assert source.multi_label
+    return [picture.labels for picture in source.pictures]
+
+
+EXPECTED = [("cat", "red"), (), ("cat",), ("dog", "red")]
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("path,labels\n1,cat|red\n2,\n3,cat\n4,dog|red\n", "separated by '|'"),
+        ("path,labels\n1,red ; cat\n2,\n3,cat;\n4,dog;red;dog\n", "separated by ';'"),
+        ("path;tags\n1;cat,red\n2;\n3;cat\n4;dog,red\n", "separated by ','"),
+        ('path,labels\n1,"cat, red"\n2,\n3,cat\n4,"dog,red"\n', "separated by ','"),
+        ("image,tags\n1,red cat\n2,\n3,cat\n4,dog  red\n", "separated by blanks"),
+        ("path,labels\n1,\"['cat', 'red']\"\n2,[]\n3,['cat']\n4,\"[dog, red]\"\n", None),
+        ("path,label\n1,cat\n2,\n3,cat\n1,red\n4,dog\n4,red\n", "4 images stand on 6 lines"),
+        ("path,cat,dog,red\n1,1,0,1\n2,0,0,0\n3,1,0,0\n4,0,1,1\n", "3 columns of 0 and 1 are"),
+        ("path,cat,dog,red\n1,1.0,0.0,1.0\n2,0,0,0\n3,1,0,0\n4,0,1,1\n", "cat, dog, red."),
+        ("path,cat,dog,red\n1,True,false,TRUE\n2,0,0,0\n3,1,0,0\n4,0,1,1\n", "cat, dog, red."),
+        ("path\tcat\tdog\tred\n1\t1\t0\t1\n2\t0\t0\t0\n3\t1\t0\t0\n4\t0\t1\t1\n", "cat, dog, red."),
+    ],
+)
+def test_every_way_of_writing_is_read_alike(tmp_path: Path, text: str, note: str | None) -> None:
+    source = read(tmp_path, re.sub(r"^(\d)", r"x/\1.png", text, flags=re.MULTILINE))
+    assert sets(source) == EXPECTED
+    assert [picture.name for picture in source.pictures] == IMAGES
+    if note is not None:
+        assert any(note in told for told in source.notes), source.notes
+
+
+def test_columns_of_0_and_1_keep_their_order_and_others_are_named(tmp_path: Path) -> None:
+    text = (
+        "path,zebra,age,ape,is_valid,split\n"
+        "x/1.png,1,1,0,1,train\nx/2.png,0,23,1,0,val\nx/3.png,0,0,0,0,train\nx/4.png,1,1,1,1,val\n"
+    )
+    source = read(tmp_path, text)
+    assert source.labels == ("zebra", "ape")
+    assert sets(source) == [("zebra",), ("ape",), (), ("ape", "zebra")]
+    assert [picture.side for picture in source.pictures] == ["train", "val", "train", "val"]
+    assert "Not 0 or 1 on every line, so no labels: age." in source.notes
+    named = read(tmp_path, text, label="ape|is_valid")
+    assert named.labels == ("ape", "is_valid")
+    with pytest.raises(DataError, match=r"t\.csv, line 3: 'age' is '23'; expected 0 or 1"):
+        read(tmp_path, text, label="ape|age")
+    with pytest.raises(DataError, match=r"expected 'bee', a label, once among them"):
+        read(tmp_path, text, label="ape|bee")
+
+
+def test_names_may_hold_blanks_where_something_else_separates(tmp_path: Path) -> None:
+    source = read(tmp_path, "path,labels\nx/1.png,traffic light|car\nx/2.png,traffic light\n")
+    assert sets(source) == [("car", "traffic light"), ("traffic light",)]
+    source = read(tmp_path, "path,label\nx/1.png,traffic light\nx/1.png,car\nx/2.png,bus stop\n")
+    assert sets(source) == [("car", "traffic light"), ("bus stop",)]
+
+
+@given(
+    st.lists(
+        st.frozensets(st.text("abé -_1", min_size=1, max_size=4).map(str.strip).filter(bool)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from("|;,"),
+)
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_what_is_joined_is_split_again(labels: list[frozenset[str]], separator: str) -> None:
+    labels.append(frozenset({"first", "second"}))  # so that the separator is there
+    cells = [separator.join(sorted(own)) for own in labels]
+    assert split_cells(cells, repeated=False, where="t").labels == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('path,labels\nx/1.png,a|b\nx/2.png,"a,b"\n', "separates labels by '|', and has the lab"),
+        (
+            "path,split,label\nx/1.png,train,a\nx/1.png,val,b\n",
+            "is in val, and on line 2",
+        ),
+        ("path,age\nx/1.png,23\n", "no column of labels, and none that is 0 or 1"),
+        ("path,cat,dog\nx/1.png,1,0\nx/1.png,0,1\n", "line 3: 'x/1.png' stands on line 2 already"),
+        ("path,labels\nx/1.png,a,b\n", "line 2: 3 cells; expected 2"),
+        ("path,labels\nx/9.png,a\n", "there is no file 'x/9.png'"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, text)
+
+
+def test_what_is_no_table_has_one_label_an_image(tmp_path: Path) -> None:
+    write_images(tmp_path, "cat/1.png", "dog/1.png")
+    with pytest.raises(DataError, match="cannot have several labels for an image") as told:
+        read_source(tmp_path, multi_label=True)
+    assert "leave --multi-label out" in (told.value.hint or "")
+    for source in ("sklearn:digits", "glyphs:greek"):
+        with pytest.raises(DataError, match="cannot have several labels for an image: it has one"):
+            read_source(source, multi_label=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\n1,cat|red\n2,red\n3,cat\n", "made of fewer, with '|'"),
+        ("path,label\n1,cat;red\n2,red\n3,cat\n", "made of fewer, with ';'"),
+        ('path,labels\n1,"cat, red"\n2,red\n3,cat\n', "made of fewer, with ','"),
+        ("path,label\n1,cat\n1,red\n", "stands on line 2 already"),
+        ("path,label\n1,cat\n2,\n", "line 3: the label is empty"),
+        ("path,cat,red\n1,1,0\n2,1,1\n", "no column of labels, but 2 of 0 and 1: cat, red"),
+    ],
+)
+def test_several_labels_that_nobody_announced_name_the_option(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    text = re.sub(r"^(\d)", r"x/\1.png", text, flags=re.MULTILINE)
+    with pytest.raises(DataError, match=re.escape(message)) as told:
+        read(tmp_path, text, multi_label=False)
+    assert "--multi-label" in (told.value.hint or "")
+
+
+def test_names_with_signs_are_classes_and_said_so_where_they_may_not_be(tmp_path: Path) -> None:
+    def notes(*labels: str) -> list[str]:
+        rows = zip(IMAGES, labels, strict=False)
+        text = "path,label\n" + "".join(f'{path},"{label}"\n' for path, label in rows)
+        source = read(tmp_path, text, multi_label=False)
+        assert [picture.label for picture in source.pictures] == list(labels)
+        return [note for note in source.notes if "--multi-label" in note]
+
+    assert notes("tench, Tinca tinca", "crane", "maillot", "maillot, tank suit") == []
+    assert notes("traffic light", "stop sign") == []
+    [note] = notes("cat|dog", "bird")
+    assert note.startswith(f"{tmp_path / 't.csv'} has 2 different labels, such as 'cat|dog'; if")
+    [note] = notes("red cat", "red", "cat", "dog")
+    assert "such as 'red cat'; if an image has several labels there" in note
