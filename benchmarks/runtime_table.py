@@ -116,7 +116,7 @@ def render(report: Report, points: Sequence[LoadPoint], *, plot: Path | None) ->
         "    python -m benchmarks.runtime --table benchmarks/runtime.md",
         "",
         f"torch {torch.__version__.split('+')[0]}, timm {timm.__version__}, Python "
-        f"{platform.python_version()}, {torch.get_num_threads()} threads, {_processor()}. Random "
+        f"{platform.python_version()}, {torch.get_num_threads()} threads, {processor()}. Random "
         "weights, images of 224 x 224. Everything is timed in turn within one process; medians. "
         "*Noise* is the sum of both times' spread (half the distance between quartiles).",
         "",
@@ -165,7 +165,8 @@ def render(report: Report, points: Sequence[LoadPoint], *, plot: Path | None) ->
     return "\n".join(lines) + "\n"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor, and what it has for matrices."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -20,7 +20,8 @@ PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
-        help="Of the steps; gates are learned, and everything is measured, in float32.",
+        help="Of the steps; gates are learned, and everything is measured, in float32. Meant for "
+        "GPUs: on a CPU, steps of networks with depthwise convolutions take longer.",
     ),
 ]
 GradientCheckpointingOption = Annotated[
