@@ -100,8 +100,9 @@ KeepOption = Annotated[
     Keep,
     typer.Option(
         "--keep",
-        help="auto: the epoch with the least calibrated loss on the validation images, and no "
-        "lower accuracy than the start. best: the highest accuracy there. last: the last.",
+        help="auto: the epoch with the least calibrated loss on the validation images, of those "
+        "whose accuracy is above the start's, else the start. best: the highest accuracy there. "
+        "last: the last.",
     ),
 ]
 PatienceOption = Annotated[

@@ -15,8 +15,9 @@ def choose_epoch(
     On a few hundred images the highest accuracy is often luck: it counts answers, and hardly any
     of them change between epochs. The loss weighs each answer, but a network that becomes too sure
     has a higher one while it becomes better. So "auto" takes the epoch whose calibrated loss is
-    the least, of those whose accuracy is not below the start's. mAP goes by the order of all
-    images, so of it the highest is taken, for "auto" as for "best".
+    the least, of those whose accuracy is above the start's; where none is above, of those that
+    equal it, the start among them. mAP goes by the order of all images, so of it the highest is
+    taken, for "auto" as for "best".
 
     Args:
         history: one record for the start and one for each epoch.
@@ -28,6 +29,11 @@ def choose_epoch(
         return history[-1].epoch
     if keep == "best" or by == "mean_average_precision":
         return max(history, key=lambda r: (getattr(r, f"val_{by}"), -r.val_loss)).epoch
-    least = getattr(history[0], f"val_{by}")
-    candidates = [record for record in history if getattr(record, f"val_{by}") >= least]
+    scores = [getattr(record, f"val_{by}") for record in history]
+    gained = max(scores) > scores[0]
+    candidates = [
+        record
+        for record, score in zip(history, scores, strict=True)
+        if (score > scores[0] if gained else score == scores[0])
+    ]
     return min(candidates, key=lambda record: record.val_calibrated_loss).epoch
