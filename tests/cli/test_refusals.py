@@ -17,7 +17,16 @@ from tests.hub.confined import confine, find_obstacle
 from tests.training.images import numbered, write_images
 
 # Options that can hold anything: what they are decides nothing before the work begins.
-FREE = {"resume", "force", "skip_bad", "format", "lr_find", "hub", "multi_label"}
+FREE = {
+    "resume",
+    "force",
+    "skip_bad",
+    "format",
+    "lr_find",
+    "hub",
+    "multi_label",
+    "gradient_checkpointing",
+}
 # Refused by the command line itself, with its usage and exit status 2.
 USAGE = 2
 
@@ -69,6 +78,8 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("device", "cuda:77", "Device 'cuda:77' cannot be used here"),
     ("device", "meta", "Device 'meta' cannot be used here"),
     ("devices", 0, "Invalid value for '--devices'"),
+    ("precision", "int8", "Invalid value for '--precision'"),
+    ("decoded_bytes", -1, "Invalid value for '--decoded-bytes'"),
     ("workers", -1, "Invalid value for '--workers'"),
     ("backbone", "resnet81", "timm knows no model 'resnet81'"),
     ("backbone", "resnet18.none", "timm knows no weights 'none' for resnet18"),
