@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from gatehub.training import defaults
+
+_option = partial(typer.Option, rich_help_panel="Recipe")
 
 
 class Keep(str, Enum):
@@ -42,45 +45,45 @@ MethodOption = Annotated[
 ]
 EpochsOption = Annotated[
     int | None,
-    typer.Option(
+    _option(
         "--epochs",
         min=1,
         help=f"Passes over the training images; as many as make {defaults.STEPS} steps if not "
         "given.",
     ),
 ]
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images in a step.")]
+BatchSizeOption = Annotated[int, _option("--batch-size", min=1, help="Images in a step.")]
 GateRateOption = Annotated[
     float | None,
-    typer.Option(
+    _option(
         "--gate-rate",
         help="Peak learning rate of gates and norm values; found on the images if not given.",
     ),
 ]
 HeadRateOption = Annotated[
     float | None,
-    typer.Option(
+    _option(
         "--head-rate", help="Peak learning rate of the head; found on the images if not given."
     ),
 ]
 WarmupOption = Annotated[
     float,
-    typer.Option("--warmup", help="Share of the steps in which the rates rise; then they fall."),
+    _option("--warmup", help="Share of the steps in which the rates rise; then they fall."),
 ]
 AveragingOption = Annotated[
     float,
-    typer.Option(
+    _option(
         "--averaging",
         help="Share of the steps over which the values that are kept are averaged; 0 for none.",
     ),
 ]
 LabelSmoothingOption = Annotated[
     float,
-    typer.Option("--label-smoothing", help="Share of the target spread over all classes."),
+    _option("--label-smoothing", help="Share of the target spread over all classes."),
 ]
 ClassWeightsOption = Annotated[
     ClassWeights,
-    typer.Option(
+    _option(
         "--class-weights",
         help="balanced: every class counts alike, however many images it has, and the best epoch "
         "is the one with the highest mean recall. With --multi-label: images with a label weigh as "
@@ -98,7 +101,7 @@ MultiLabelOption = Annotated[
 ]
 KeepOption = Annotated[
     Keep,
-    typer.Option(
+    _option(
         "--keep",
         help="auto: the epoch with the least calibrated loss on the validation images, of those "
         "whose accuracy is above the start's, else the start. best: the highest accuracy there. "
@@ -107,19 +110,17 @@ KeepOption = Annotated[
 ]
 PatienceOption = Annotated[
     int | None,
-    typer.Option(
-        "--patience", min=1, metavar="N", help="Stop after N epochs without a better one."
-    ),
+    _option("--patience", min=1, metavar="N", help="Stop after N epochs without a better one."),
 ]
 ValImagesOption = Annotated[
     int,
-    typer.Option(
+    _option(
         "--val-images", min=1, help="Look at so many validation images after each epoch, at most."
     ),
 ]
 InputSizeOption = Annotated[
     int | None,
-    typer.Option(
+    _option(
         "--input-size",
         min=1,
         metavar="PIXELS",
@@ -128,22 +129,22 @@ InputSizeOption = Annotated[
 ]
 MinCropOption = Annotated[
     float,
-    typer.Option(
+    _option(
         "--min-crop", help="Smallest share of an image's area that a random crop keeps; 1 for none."
     ),
 ]
 HflipOption = Annotated[
-    float, typer.Option("--hflip", help="Probability of mirroring an image; 0.5 suits photos.")
+    float, _option("--hflip", help="Probability of mirroring an image; 0.5 suits photos.")
 ]
 AutoAugmentOption = Annotated[
     str,
-    typer.Option(
+    _option(
         "--auto-augment", help="timm's augmentation policy, such as rand-m6-n2; none if empty."
     ),
 ]
 ColorJitterOption = Annotated[
     float,
-    typer.Option("--color-jitter", help="Strength of random brightness, contrast and saturation."),
+    _option("--color-jitter", help="Strength of random brightness, contrast and saturation."),
 ]
 LogToOption = Annotated[
     LogTo | None,
@@ -161,14 +162,14 @@ LrFindOption = Annotated[
     ),
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, help="The same seed gives the same adapter, bit for bit.")
+    int, _option("--seed", min=0, help="The same seed gives the same adapter, bit for bit.")
 ]
 ValFractionOption = Annotated[
     float,
-    typer.Option("--val-fraction", help="Fraction held out for validation where SRC has no split."),
+    _option("--val-fraction", help="Fraction held out for validation where SRC has no split."),
 ]
 TrainImagesOption = Annotated[
-    int | None, typer.Option("--train-images", min=1, help="Train on only this many images.")
+    int | None, _option("--train-images", min=1, help="Train on only this many images.")
 ]
 DtypeOption = Annotated[
     str, typer.Option("--dtype", help="Gates are stored as float16, bfloat16 or float32.")

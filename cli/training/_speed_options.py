@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import Annotated
 
 import typer
+
+_option = partial(typer.Option, rich_help_panel="Speed and memory")
 
 
 class Precision(str, Enum):
@@ -18,7 +21,7 @@ class Precision(str, Enum):
 
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(
+    _option(
         "--precision",
         help="Of the steps; gates are learned, and everything is measured, in float32. Meant for "
         "GPUs: on a CPU, steps of networks with depthwise convolutions take longer.",
@@ -26,7 +29,7 @@ PrecisionOption = Annotated[
 ]
 GradientCheckpointingOption = Annotated[
     bool,
-    typer.Option(
+    _option(
         "--gradient-checkpointing",
         help="Compute each block twice in a step instead of keeping its activations: less memory, "
         "more time.",
@@ -34,7 +37,7 @@ GradientCheckpointingOption = Annotated[
 ]
 DecodedBytesOption = Annotated[
     int,
-    typer.Option(
+    _option(
         "--decoded-bytes",
         min=0,
         metavar="N",
