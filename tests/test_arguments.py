@@ -98,6 +98,7 @@ def calls(
         "open": {"source": image},
         "transform": {},
         "resized": {"width": 40, "height": 40},
+        "with_input_size": {"side": 40},
     }
     hub_calls: dict[str, dict[str, Any]] = {
         **{"push": {"folder": folder, "repo": name}, "plan_push": {"folder": folder, "repo": name}},

@@ -37,7 +37,8 @@ class GatedWeight(nn.Module):
         parts = {part: cast(Tensor, getattr(self, part)) for part in self.site.parts}
         gain = cast(Tensor | None, self.gain)
         kind = self.kernel.device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        known = isinstance(kind, str)  # while torch.fx traces a model it stands for one
+        if known and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             # Half precision would round what a gate has learned, which is close to 1, away.
             with torch.autocast(kind, enabled=False):
                 return gate_kernel(self.kernel, self.site, parts, gain=gain)

@@ -112,7 +112,7 @@ BROKEN_FOLDERS = [
         "a name that no terminal should get",
         put("\x1b[2J\udce9.py", b""),
         UnexpectedFileError,
-        re.escape(r"'\x1b[2J\udce9.py'"),
+        re.escape(r"'\x1b[2J\xe9.py'"),
     ),
     Broken(
         "an unlisted attachment",

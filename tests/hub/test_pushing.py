@@ -411,6 +411,6 @@ def test_what_the_system_refuses_is_a_sentence(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(HubError, match=r"failed: No space left on device\. Nothing half-written"):
+    with pytest.raises(HubError, match=r"failed: No space left on device \(/.*\)\. Nothing half-"):
         pull(REPO, hub=hub, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

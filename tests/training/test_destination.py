@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from gatehub.backbone import Backbone
 from gatehub.errors import AdapterExistsError, ConfigError, GatehubError, TrainingError
 from gatehub.training.checkpoint import EpochRecord, work_folder
 from gatehub.training.destination import claim_destination
+from gatehub.training.observers import Step
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices
 from gatehub.training.train import train_adapter
@@ -41,10 +43,12 @@ class Then:
     def __init__(self, act: object) -> None:
         self._act = act
 
-    def on_start(self, choices: Choices, record: EpochRecord) -> None:
-        assert record.epoch == 0
+    def on_start(
+        self, choices: Choices, history: Sequence[EpochRecord], *, steps_per_epoch: int
+    ) -> None:
+        assert history[0].epoch == 0
 
-    def on_step(self, done: int, steps: int) -> None: ...
+    def on_step(self, step: Step) -> None: ...
 
     def on_epoch(self, record: EpochRecord, epochs: int) -> None:
         self._act()  # type: ignore[operator]
@@ -193,7 +197,7 @@ def test_what_a_run_did_not_write_is_not_removed(tiny_backbone: Backbone, tmp_pa
         ({"task": 3}, "task is 3; expected a string"),
         ({"task": "../x"}, "not a valid task name"),
         ({"gates": "lowrank:0"}, "not a gate kind"),
-        ({"gates": None}, "gates is None; expected a string"),
+        ({"gates": 3}, "gates is 3; expected a string"),
         ({"norm": "batch"}, "Normalisation mode is 'batch'"),
         ({"start": 2}, "start is 2; expected a string"),
         ({"start": "layer9"}, "has no stage 'layer9'"),

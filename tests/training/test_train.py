@@ -306,10 +306,10 @@ def test_what_a_diverged_run_leaves_is_not_in_the_way(
     """The validation loss, too, ends a run; and then its checkpoint is of no use."""
     measured, calls = loop.evaluate, 0
 
-    def diverge(*arguments: Any) -> Evaluation:
+    def diverge(*arguments: Any, **options: Any) -> Evaluation:
         nonlocal calls
         calls += 1
-        found = measured(*arguments)
+        found = measured(*arguments, **options)
         return replace(found, loss=math.nan) if calls == 2 else found
 
     monkeypatch.setattr(loop, "evaluate", diverge)
