@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import precision_recall_fscore_support
 
 from gatehub.training.evaluation.figures import accuracy_interval
 from gatehub.training.objectives import MultiLabelEvaluation
@@ -73,42 +72,30 @@ def measure_labels(measured: MultiLabelEvaluation, labels: Sequence[str]) -> Mul
         measured: from `evaluate`, with the thresholds that count.
         labels: the model's, in the order of its logits.
     """
-    targets, predicted = measured.targets, measured.predicted
-    precisions = measured.average_precisions
-    columns = precision_recall_fscore_support(
-        targets, predicted, average=None, zero_division=np.nan
-    )
+    decisions, precisions = measured.count(), measured.average_precisions
     each = tuple(
         LabelFigures(
             label=label,
-            images=int(targets[:, i].sum()),
-            predicted=int(predicted[:, i].sum()),
-            precision=_known(columns[0][i]),
-            recall=_known(columns[1][i]),
-            f1=_known(columns[2][i]),
+            images=int(decisions.had[i]),
+            predicted=int(decisions.said[i]),
+            precision=_known(decisions.precision[i]),
+            recall=_known(decisions.recall[i]),
+            f1=_known(decisions.f1[i]),
             average_precision=_known(precisions[i]),
             threshold=float(measured.thresholds[i]),
         )
         for i, label in enumerate(labels)
     )
-    seen = targets.any(0)
-    whole = precision_recall_fscore_support(targets, predicted, average="micro", zero_division=0)
-    means = (
-        precision_recall_fscore_support(
-            targets[:, seen], predicted[:, seen], average="macro", zero_division=0
-        )
-        if seen.any()
-        else (0.0, 0.0, 0.0)
-    )
+    pooled = decisions.pool()
     return MultiLabelFigures(
         mean_average_precision=measured.mean_average_precision,
         accuracy_interval=accuracy_interval(measured.accuracy, measured.images),
-        micro_precision=float(whole[0]),
-        micro_recall=float(whole[1]),
-        micro_f1=float(whole[2]),
-        macro_precision=float(means[0]),
-        macro_recall=float(means[1]),
-        macro_f1=float(means[2]),
+        micro_precision=float(np.nan_to_num(pooled.precision[0])),
+        micro_recall=float(np.nan_to_num(pooled.recall[0])),
+        micro_f1=float(np.nan_to_num(pooled.f1[0])),
+        macro_precision=decisions.average(decisions.precision),
+        macro_recall=decisions.average(decisions.recall),
+        macro_f1=decisions.average(decisions.f1),
         labels=each,
     )
 

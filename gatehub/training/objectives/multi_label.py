@@ -9,10 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score, recall_score
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from gatehub.training.examples import Examples
+from gatehub.training.objectives.decisions import Decisions, count_decisions
 from gatehub.training.objectives.objective import TEMPERATURES
 from gatehub.training.recipe import Recipe
 
@@ -50,6 +51,10 @@ class MultiLabelEvaluation:
         """(N, labels) whether a score reaches its threshold."""
         return self.scores >= self.thresholds
 
+    def count(self) -> Decisions:
+        """Count what was said of each label, and what is so."""
+        return count_decisions(self.targets, self.predicted)
+
     @property
     def accuracy(self) -> float:
         """Share of the images with exactly the labels that are predicted."""
@@ -58,14 +63,8 @@ class MultiLabelEvaluation:
     @property
     def recall(self) -> float:
         """Mean over the labels that images have of the share that is found: macro recall."""
-        seen = self.targets.any(0)
-        if not seen.any():
-            return 0.0
-        return float(
-            recall_score(
-                self.targets[:, seen], self.predicted[:, seen], average="macro", zero_division=0
-            )
-        )
+        decisions = self.count()
+        return decisions.average(decisions.recall)
 
     @property
     def average_precisions(self) -> NDArray[np.float64]:
@@ -113,15 +112,11 @@ class MultiLabelEvaluation:
 
     def to_metrics(self) -> dict[str, float]:
         """Return mAP, F1 over all decisions and as a mean over the labels, accuracy and loss."""
-        averages = {
-            f"{average}_f1": float(
-                f1_score(self.targets, self.predicted, average=average, zero_division=0)
-            )
-            for average in ("micro", "macro")
-        }
+        decisions = self.count()
         return {
             "mean_average_precision": self.mean_average_precision,
-            **averages,
+            "micro_f1": float(np.nan_to_num(decisions.pool().f1[0])),
+            "macro_f1": decisions.average(decisions.f1),
             "accuracy": self.accuracy,
             "loss": self.loss,
         }
