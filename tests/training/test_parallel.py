@@ -20,10 +20,12 @@ from gatehub.backbone import load_backbone
 from gatehub.backbone.images import ImageRules
 from gatehub.errors import DeviceError, TrainingError
 from gatehub.training.data import load_data
+from gatehub.training.examples import Examples
 from gatehub.training.parallel.leading import check_team, choose_devices
 from gatehub.training.parallel.plan import Plan, read_plan, write_plan
 from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
+from gatehub.training.sources.huggingface import rows
 from gatehub.training.train import train_adapter
 from tests.tiny import make_backbone
 from tests.training.images import numbered, write_images
@@ -210,6 +212,48 @@ def test_a_plan_comes_back_as_it_was(tmp_path: Path) -> None:
     write_plan(tmp_path, replace(plan, train=several))
     again = read_plan(tmp_path).train
     assert (again.targets, again.label_count) == (several.targets, several.label_count)
+
+
+def test_a_plan_finds_the_rows_of_a_data_set_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    class Split(list[dict[str, dict[str, bytes]]]):
+        """Stands in for a split of the package `datasets`, whatever is asked of it."""
+
+    def load(source: str) -> dict[str, Split]:
+        loaded.append(source)
+        return {
+            name: Split({"image": {"bytes": f"{name}{i}".encode()}} for i in range(3))
+            for name in ("train", "extra")
+        }
+
+    monkeypatch.setattr(rows, "load_splits", load)
+    monkeypatch.setattr(rows.Row, "encoded", staticmethod(lambda dataset, column: dataset))
+    places = [("train", 2), ("extra", 0), ("train", 1)]
+    found = rows.find_rows(rows.Place("hf:acme/eyes", split, "image", i) for split, i in places)
+    train = Examples(names=("a", "b", "c"), targets=(0, 1, 0), sources=tuple(found))
+    backbone = make_backbone()
+    plan = Plan(
+        backbone="demo",
+        weights=None,
+        digest=backbone.digest,
+        labels=("x", "y"),
+        train=train,
+        recipe=Recipe(),
+        gates="auto",
+        norm="affine",
+        start=None,
+        preprocessing=backbone.preprocessing,
+        workers=0,
+        devices=("cpu", "cpu"),
+        threads=1,
+    )
+    write_plan(tmp_path, plan)
+    again = read_plan(tmp_path).train
+    assert [again.source(i) for i in range(3)] == [b"train2", b"extra0", b"train1"]
+    assert loaded == ["hf:acme/eyes"] * 2  # once here, and once for all that is read again
 
 
 def test_what_several_cannot_do_as_one_is_refused() -> None:

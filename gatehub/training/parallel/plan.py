@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -15,6 +16,8 @@ from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.training.examples import Examples
 from gatehub.training.recipe import Recipe
+from gatehub.training.sources.huggingface.rows import Place, Row, find_rows
+from gatehub.training.sources.pictures import PictureImage
 
 _PLAN, _PIXELS = "plan.json", "pixels.safetensors"
 
@@ -57,7 +60,9 @@ class Plan:
 def write_plan(folder: Path, plan: Plan) -> None:
     """Write a plan into a folder of its own."""
     sources = plan.train.sources
-    pixels = {str(i): torch.from_numpy(s) for i, s in enumerate(sources) if not isinstance(s, Path)}
+    pixels = {
+        str(i): torch.from_numpy(s) for i, s in enumerate(sources) if isinstance(s, np.ndarray)
+    }
     fields = {name: getattr(plan, name) for name in Plan.__slots__}
     fields["recipe"] = asdict(plan.recipe)
     fields["preprocessing"] = plan.preprocessing.to_json()
@@ -65,7 +70,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
         "names": plan.train.names,
         "targets": plan.train.targets,
         "label_count": plan.train.label_count,
-        "files": [str(s) if isinstance(s, Path) else None for s in sources],
+        "files": list(map(_name_source, sources)),
     }
     (folder / _PIXELS).write_bytes(safetensors.torch.save(pixels))
     (folder / _PLAN).write_text(json.dumps(fields), encoding="utf-8")
@@ -80,15 +85,35 @@ def read_plan(folder: Path) -> Plan:
         names=tuple(train["names"]),
         targets=tuple(tuple(t) if isinstance(t, list) else t for t in train["targets"]),
         label_count=train["label_count"],
-        sources=tuple(
-            pixels[str(i)].numpy() if file is None else Path(file)
-            for i, file in enumerate(train["files"])
-        ),
+        sources=tuple(_find_sources(train["files"], pixels)),
     )
     fields["recipe"] = Recipe(**fields["recipe"])
     fields["labels"], fields["devices"] = tuple(fields["labels"]), tuple(fields["devices"])
     fields["preprocessing"] = _read_preprocessing(fields["preprocessing"])
     return Plan(**{**fields, "train": examples})
+
+
+def _name_source(source: PictureImage) -> str | Place | None:
+    """Return the name of a file, or the place of a row; None of pixels, which have none."""
+    if isinstance(source, np.ndarray):
+        return None
+    if isinstance(source, Path):
+        return str(source)
+    if isinstance(source, Row):
+        return source.place
+    raise TypeError(f"A plan cannot name a {type(source).__name__}.")
+
+
+def _find_sources(
+    names: Sequence[str | list[Any] | None], pixels: Mapping[str, torch.Tensor]
+) -> Iterator[PictureImage]:
+    """Yield what `_name_source` named."""
+    rows = find_rows(Place(*name) for name in names if isinstance(name, list))
+    for index, name in enumerate(names):
+        if name is None:
+            yield pixels[str(index)].numpy()
+        else:
+            yield Path(name) if isinstance(name, str) else next(rows)
 
 
 def _read_preprocessing(fields: Mapping[str, Any]) -> Preprocessing:

@@ -19,6 +19,7 @@ from gatehub.training.data import load_data
 from gatehub.training.examples import digest_images, make_examples
 from gatehub.training.sources import read_source, takes_columns
 from gatehub.training.sources.huggingface.loading import divide_name
+from gatehub.training.sources.huggingface.rows import find_rows
 from tests.training.images import numbered, write_images
 
 datasets = pytest.importorskip("datasets")
@@ -150,6 +151,14 @@ def test_columns_are_found_by_type_and_chosen_by_name(tmp_path: Path) -> None:
             read_source(source, columns=columns_given)
     assert takes_columns(source, {"path": "depth", "label": "coarse"})
     assert not takes_columns(source, {"path": "photo"})
+
+
+def test_another_process_finds_the_rows(tmp_path: Path) -> None:
+    source = save(tmp_path / "pets", train=make_split([0, 1, 0]), test=make_split([1, 0]))
+    pictures = read_source(source).pictures
+    places = [picture.image.place for picture in pictures]  # type: ignore[union-attr]
+    found = find_rows(type(place)(*place) for place in places)
+    assert [row.read() for row in found] == [encode(i) for i in (0, 1, 2, 0, 1)]
 
 
 def test_a_data_set_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from gatehub.errors import DataError
 from gatehub.training.sources.huggingface.features import choose_features
 from gatehub.training.sources.huggingface.loading import load_splits
-from gatehub.training.sources.huggingface.rows import Row
+from gatehub.training.sources.huggingface.rows import Place, Row
 from gatehub.training.sources.pictures import LeftOut, Picture, Side, Source, spell_label
 from gatehub.training.sources.side_names import find_splits
 from gatehub.training.sources.walk import BESIDE
@@ -101,7 +101,7 @@ def _read_split(
             spelled = ""
         else:
             spelled = spell_label(names[value] if names is not None else str(value).strip())
-        row = Row(dataset=encoded, column=image, index=index)
+        row = Row(dataset=encoded, place=Place(source, split, image, index))
         pictures.append(Picture(name=f"{split}/{index}", label=spelled, image=row, side=side))
     classes = [spell_label(name) for name in names or ()]
     return pictures, classes
