@@ -31,12 +31,16 @@ _USUAL = {
     "split": frozenset({"split", "set", "subset"}),
 }
 # Where no column has one of those.
-_PLURAL = frozenset(
-    {
-        *("labels", "labelnames", "classes", "classnames", "targets", "categories"),
-        *("tag", "tags", "findinglabels"),
-    }
-)
+_ELSE = {
+    "path": frozenset[str](),
+    "label": frozenset(
+        {
+            *("labels", "labelnames", "classes", "classnames", "targets", "categories"),
+            *("tag", "tags", "findinglabels"),
+        }
+    ),
+    "split": frozenset({"isval", "isvalid", "isvalidation"}),
+}
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
@@ -126,21 +130,14 @@ def describe_columns(table: Path, header: Sequence[str], places: Mapping[str, in
 
 
 def _list_candidates(header: Sequence[str], columns: Mapping[str, str], role: str) -> list[int]:
-    taken = {name.strip() for name in columns.values()}
+    named = [name.strip() for name in columns.values()]
+    taken = {*named, *(part.strip() for name in named for part in name.split("|"))}
     if role in columns:
         wanted = columns[role].strip()
         return [place for place, name in enumerate(header) if wanted and name == wanted]
-    found = [
-        place
-        for place, name in enumerate(header)
-        if name not in taken and _squash(name) in _USUAL[role]
-    ]
-    if not found and role == "label":
-        found = [
-            place
-            for place, name in enumerate(header)
-            if name not in taken and _squash(name) in _PLURAL
-        ]
+    free = [place for place, name in enumerate(header) if name not in taken]
+    found = [place for place in free if _squash(header[place]) in _USUAL[role]]
+    found = found or [place for place in free if _squash(header[place]) in _ELSE[role]]
     # A column called by the very word is it, whatever stands beside it.
     return [place for place in found if header[place] == role] or found
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from gatehub.errors import DataError
 from gatehub.training.sources.text import read_text
 
+_FLAGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -53,6 +54,16 @@ def read_rows(table: Path, is_header: Callable[[Sequence[str]], bool]) -> list[R
         )
     delimiter = (fitting or [max(DELIMITERS, key=lambda each: len(headers[each]))])[0]
     return list(_split(table, text, delimiter))
+
+
+def read_flag(cell: str) -> bool | None:
+    """Return what a cell of 0 and 1, or of false and true, says; None if it has something else."""
+    return _FLAGS.get(cell.casefold())
+
+
+def find_stranger(rows: Sequence[Row], place: int) -> Row | None:
+    """Return the first row that is neither 0 nor 1 in a column."""
+    return next((row for row in rows if read_flag(row.cells[place]) is None), None)
 
 
 def _read_first(table: Path, text: str, delimiter: str) -> list[str]:

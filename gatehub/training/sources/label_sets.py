@@ -12,6 +12,8 @@ images stand on several lines: then a line has one label.
 from __future__ import annotations
 
 import re
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,14 +21,13 @@ from typing import NamedTuple
 
 from gatehub._text import quote, shorten
 from gatehub.errors import DataError
-from gatehub.training.sources.delimited import Row
-from gatehub.training.sources.pictures import name_some, spell_label
-from gatehub.training.sources.side_names import find_side
+from gatehub.training.sources.delimited import Row, find_stranger, read_flag
+from gatehub.training.sources.pictures import Side, name_some, spell_label
+from gatehub.training.sources.side_names import is_mark
 
 OPTION = "--multi-label (multi_label=True)"
 
 _SEPARATORS = ("|", ";", ",")
-_FLAGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 _ITEM = re.compile(r"""'([^']*)'|"([^"]*)"|([^,\s'"][^,]*)""")
 _FEWEST_FLAGS = 2
 
@@ -80,7 +81,13 @@ def split_cells(cells: Sequence[str], *, repeated: bool, where: str) -> Cells:
 
 
 def find_flags(
-    table: Path, header: Sequence[str], rows: Sequence[Row], *, taken: Iterable[int], named: str
+    table: Path,
+    header: Sequence[str],
+    rows: Sequence[Row],
+    *,
+    taken: Iterable[int],
+    named: str,
+    sides: Sequence[Side | None],
 ) -> Flags:
     """Find the columns of 0 and 1.
 
@@ -90,24 +97,30 @@ def find_flags(
         rows: below it, each as long.
         taken: places of columns that are something else.
         named: names with | between them, where somebody has said which they are; "" if not.
+        sides: of the split, for each row.
 
     Raises:
-        DataError: there are none, or one that is named is not there or has something else.
+        DataError: there are none, two have one name, one is 1 throughout, or one that is named is
+            not there or has something else.
     """
     taken = set(taken)
-    free = [i for i, name in enumerate(header) if i not in taken and name and not _is_side(name)]
+    spelt = [spell_label(name) for name in header]
+    free = [place for place, name in enumerate(header) if place not in taken and name]
     if named:
-        wanted = [name.strip() for name in named.split("|")]
-        lacking = [name for name in wanted if wanted.count(name) > 1 or header.count(name) != 1]
+        wanted = [spell_label(name.strip()) for name in named.split("|")]
+        lacking = [name for name in wanted if wanted.count(name) > 1 or spelt.count(name) != 1]
         if lacking:
             raise DataError(
                 f"{table}: the columns are {name_some([shorten(name, 60) for name in header])}; "
                 f"expected {quote(lacking[0], 60)}, a label, once among them.",
                 hint="Name columns of 0 and 1 with | between them: --columns 'label=cat|dog'.",
             )
-        free = [header.index(name) for name in wanted]
-    strangers = {place: row for place in free if (row := _find_stranger(rows, place)) is not None}
-    places = tuple(place for place in free if place not in strangers)
+        free = [spelt.index(name) for name in wanted]
+    strangers = {place: row for place in free if (row := find_stranger(rows, place)) is not None}
+    flags = tuple(place for place in free if place not in strangers)
+    marks = [] if named else [i for i in flags if is_mark(header[i], rows, i, sides)]
+    places = tuple(place for place in flags if place not in marks)
+    _refuse_twins(table, [spelt[place] for place in places])
     if named and strangers:
         place, row = next(iter(strangers.items()))
         raise DataError(
@@ -120,7 +133,17 @@ def find_flags(
             hint="Name the labels' column (--columns label=COLUMN), or those of 0 and 1 "
             "(--columns 'label=cat|dog').",
         )
-    notes = [f"{len(places)} columns of 0 and 1 are the labels: {_list(header, places)}."]
+    if not named:
+        _refuse_constants(table, header, rows, places)
+    several = "columns of 0 and 1 are the labels" if len(places) > 1 else "column of 0 and 1 is"
+    several += "" if len(places) > 1 else " the label"
+    notes = [f"{len(places)} {several}: {_list(header, places)}."]
+    if marks:
+        option = _spell_option(header, (*places, *marks))
+        notes.append(
+            f"Taken for a split by name, so no labels: {_list(header, marks)}. If labels, name "
+            f"all: {option}."
+        )
     if strangers:
         notes.append(f"Not 0 or 1 on every line, so no labels: {_list(header, strangers)}.")
     return Flags(places, tuple(notes))
@@ -128,7 +151,7 @@ def find_flags(
 
 def read_flags(header: Sequence[str], row: Row, places: Iterable[int]) -> frozenset[str]:
     """Return the names of the columns that are 1."""
-    return _spell(header[place] for place in places if _FLAGS[row.cells[place].casefold()])
+    return _spell(header[place] for place in places if read_flag(row.cells[place]))
 
 
 def refuse_flags(header: Sequence[str], rows: Sequence[Row], *, where: str) -> None:
@@ -143,7 +166,7 @@ def refuse_flags(header: Sequence[str], rows: Sequence[Row], *, where: str) -> N
         DataError: it has.
     """
     whole = [row for row in rows if len(row.cells) == len(header)]
-    flags = [i for i in range(len(header)) if whole and _find_stranger(whole, i) is None]
+    flags = [i for i, name in enumerate(header) if name and whole and not find_stranger(whole, i)]
     if len(flags) >= _FEWEST_FLAGS:
         raise DataError(
             f"{where} has no column of labels, but {len(flags)} of 0 and 1: "
@@ -215,14 +238,32 @@ def _check_others(labels: Sequence[frozenset[str]], separator: str, where: str) 
                 )
 
 
-def _is_side(name: str) -> bool:
-    found = find_side(name)
-    return found is not None and found[1] <= {"is"}
+def _refuse_twins(table: Path, names: Sequence[str]) -> None:
+    twins = [name for name, count in Counter(names).items() if count > 1]
+    if twins:
+        raise DataError(
+            f"{table}: several columns of 0 and 1 are called {quote(twins[0], 60)}; expected each "
+            "label once.",
+            hint="Rename all but one of them, or remove them.",
+        )
 
 
-def _find_stranger(rows: Sequence[Row], place: int) -> Row | None:
-    """Return the first row that is neither 0 nor 1 in a column."""
-    return next((row for row in rows if row.cells[place].casefold() not in _FLAGS), None)
+def _refuse_constants(
+    table: Path, header: Sequence[str], rows: Sequence[Row], places: Sequence[int]
+) -> None:
+    """Refuse columns that are 1 throughout beside others: they may be anything, such as a width."""
+    constant = [place for place in places if all(read_flag(row.cells[place]) for row in rows)]
+    others = [place for place in places if place not in constant]
+    if constant and others:
+        raise DataError(
+            f"{table} has 1 on every line of: {_list(header, constant)}; expected labels that some "
+            "images do not have.",
+            hint=f"If these are no labels, name those that are: {_spell_option(header, others)}.",
+        )
+
+
+def _spell_option(header: Sequence[str], places: Iterable[int]) -> str:
+    return f"--columns {shlex.quote('label=' + '|'.join(header[place] for place in places))}"
 
 
 def _list(header: Sequence[str], places: Iterable[int] | Mapping[int, object]) -> str:

@@ -20,7 +20,7 @@ from gatehub.training.sources.columns import (
     describe_columns,
     has_columns,
 )
-from gatehub.training.sources.delimited import Row, read_rows
+from gatehub.training.sources.delimited import Row, read_flag, read_rows
 from gatehub.training.sources.label_sets import (
     OPTION,
     find_flags,
@@ -30,7 +30,7 @@ from gatehub.training.sources.label_sets import (
     split_cells,
 )
 from gatehub.training.sources.pictures import Picture, Side, Source, spell_label
-from gatehub.training.sources.side_names import find_side
+from gatehub.training.sources.side_names import check_marks, find_marked_side, find_side
 
 
 def read_table(
@@ -61,7 +61,8 @@ def read_table(
     if not multi_label and not has_columns(header, columns, ("label",)):
         refuse_flags(header, below, where=str(table))
     places = choose_columns(header, columns, where=f"{table}, line {line}", needed=needed)
-    entries = list(_read_entries(table, below, places, width=len(header)))
+    entries = list(_read_entries(table, header, below, places))
+    check_marks(table, header, below, places=places, columns=columns, multi_label=multi_label)
     notes = tuple(describe_columns(table, header, places))
     labels = None
     if not multi_label:
@@ -73,7 +74,12 @@ def read_table(
         notes += found
     else:
         flags = find_flags(
-            table, header, below, taken=places.values(), named=columns.get("label", "")
+            table,
+            header,
+            below,
+            taken=places.values(),
+            named=columns.get("label", ""),
+            sides=[entry.side for entry in entries],
         )
         sets = [read_flags(header, entry.row, flags.places) for entry in entries]
         pictures, notes = tuple(_read_pictures(table, entries, sets)), notes + flags.notes
@@ -115,17 +121,19 @@ class _Entry(NamedTuple):
 
 
 def _read_entries(
-    table: Path, rows: Sequence[Row], places: Mapping[str, int], *, width: int
+    table: Path, header: Sequence[str], rows: Sequence[Row], places: Mapping[str, int]
 ) -> Iterator[_Entry]:
     for row in rows:
         where = f"{table}, line {row.line}"
-        if len(row.cells) != width:
+        if len(row.cells) != len(header):
             raise DataError(
-                f"{where}: {len(row.cells)} cells; expected {width}, as in the header.",
+                f"{where}: {len(row.cells)} cells; expected {len(header)}, as in the header.",
                 hint='Put a cell that holds a delimiter in quotes (").',
             )
         written = row.cells[places["path"]]
-        side = _read_side(row.cells[places["split"]], where) if "split" in places else None
+        side = None
+        if "split" in places:
+            side = _read_side(row.cells[places["split"]], header[places["split"]], where)
         name = _spell_path(table.parent, written)
         file = table.parent / name
         if not os.path.isfile(file):
@@ -187,7 +195,10 @@ def _read_cells(
     return pictures, notes
 
 
-def _read_side(text: str, where: str) -> Side:
+def _read_side(text: str, column: str, where: str) -> Side:
+    flag, marked = read_flag(text), find_marked_side(column)
+    if flag is not None and marked in ("val", "test"):
+        return marked if flag else "train"
     found = find_side(text)
     if found is None or found[1]:
         raise DataError(

@@ -65,12 +65,59 @@ def test_columns_of_0_and_1_keep_their_order_and_others_are_named(tmp_path: Path
     assert sets(source) == [("zebra",), ("ape",), (), ("ape", "zebra")]
     assert [picture.side for picture in source.pictures] == ["train", "val", "train", "val"]
     assert "Not 0 or 1 on every line, so no labels: age." in source.notes
+    assert any("by name, so no labels: is_valid." in note for note in source.notes)
     named = read(tmp_path, text, label="ape|is_valid")
     assert named.labels == ("ape", "is_valid")
     with pytest.raises(DataError, match=r"t\.csv, line 3: 'age' is '23'; expected 0 or 1"):
         read(tmp_path, text, label="ape|age")
     with pytest.raises(DataError, match=r"expected 'bee', a label, once among them"):
         read(tmp_path, text, label="ape|bee")
+
+
+def test_a_label_called_like_a_side_is_never_lost(tmp_path: Path) -> None:
+    text = "path,car,train\nx/1.png,1,0\nx/2.png,0,1\nx/3.png,1,1\nx/4.png,0,0\n"
+    with pytest.raises(DataError, match=r"0 and 1 train may say .* or be labels") as told:
+        read(tmp_path, text)
+    assert "--columns split=" in (told.value.hint or "")
+    labels = [("car",), ("train",), ("car", "train"), ()]
+    for columns in ({"split": ""}, {"label": "car|train"}):
+        source = read(tmp_path, text, **columns)
+        assert sets(source) == labels
+        assert {picture.side for picture in source.pictures} == {None}
+    sides = iter(["split", "train", "train", "train", "val"])
+    with_split = re.sub("$", lambda _: f",{next(sides, '')}", text.strip(), flags=re.MULTILINE)
+    source = read(tmp_path, with_split)
+    assert sets(source) == labels
+    copies = iter(["val", "0", "0", "0", "1"])
+    text = re.sub("$", lambda _: f",{next(copies, '')}", with_split, flags=re.MULTILINE)
+    source = read(tmp_path, text)
+    assert source.labels == ("car", "train")
+    [note] = [note for note in source.notes if "by name, so no labels: val" in note]
+    assert "--columns 'label=car|train|val'" in note
+
+
+def test_columns_of_0_and_1_of_one_name_are_refused(tmp_path: Path) -> None:
+    for twin in ("ros\u00e9", "rose\u0301"):
+        text = f"path,ros\u00e9,cat,{twin}\nx/1.png,1,0,0\nx/2.png,0,1,1\n"
+        with pytest.raises(DataError, match="several columns of 0 and 1 are called 'ros\u00e9'"):
+            read(tmp_path, text)
+    source = read(tmp_path, "path,rose\u0301\nx/1.png,1\nx/2.png,0\n", label="ros\u00e9")
+    assert source.labels == ("ros\u00e9",)
+
+
+def test_columns_that_are_1_throughout_are_told_from_labels(tmp_path: Path) -> None:
+    text = "path,width,circle,red\nx/1.png,1,1,0\nx/2.png,1,0,1\n"
+    with pytest.raises(DataError, match="1 on every line of: width;") as told:
+        read(tmp_path, text)
+    assert "--columns 'label=circle|red'" in (told.value.hint or "")
+    assert read(tmp_path, text, label="circle|red").labels == ("circle", "red")
+
+
+def test_one_column_of_0_and_1_and_one_without_a_name(tmp_path: Path) -> None:
+    text = ",path,red\n0,x/1.png,1\n1,x/2.png,0\n"
+    assert "1 column of 0 and 1 is the label: red." in read(tmp_path, text).notes
+    with pytest.raises(DataError, match="but 2 of 0 and 1: red, cat"):
+        read(tmp_path, ",path,red,cat\n0,x/1.png,1,0\n", multi_label=False)
 
 
 def test_names_may_hold_blanks_where_something_else_separates(tmp_path: Path) -> None:

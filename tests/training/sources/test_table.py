@@ -202,3 +202,29 @@ def test_a_split_column_that_is_none_can_be_left_out(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the split is 'A'; expected .* --columns split="):
         read(tmp_path, text)
     assert read(tmp_path, text, columns={"split": ""}).pictures[0].side is None
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_column_of_0_and_1_is_the_split(tmp_path: Path, multi_label: bool) -> None:
+    write_images(tmp_path, "x/1.png", "x/2.png")
+
+    def sides(header: str, ones: str, **columns: str) -> list[str | None]:
+        rows = f"x/1.png,cat,{ones}\nx/2.png,dog,{ones.translate({48: 49, 49: 48})}\n"
+        (tmp_path / "t.csv").write_text(f"path,label,{header}\n{rows}", "utf-8")
+        source = read_source(tmp_path / "t.csv", columns=columns, multi_label=multi_label)
+        assert [picture.labels for picture in source.pictures] == [("cat",), ("dog",)]
+        return [picture.side for picture in source.pictures]
+
+    for header in ("is_valid", "is_val", "isValid", "Is Validation"):
+        assert sides(header, "1") == ["val", "train"]
+    assert sides("train,is_valid", "1,0") == ["train", "val"]
+    assert sides("is_valid", "0", split="") == [None, None]
+    assert sides("train,val", "1,0", split="val") == ["train", "val"]
+    assert sides("test", "1", split="test") == ["test", "train"]
+    for header in ("train,val", "train,test", "is_train,is_test"):
+        with pytest.raises(DataError, match=f"{header.replace(',', ', ')} may say how") as told:
+            sides(header, "1,0")
+        assert f"--columns split={header.split(',')[1]}; or" in (told.value.hint or "")
+        assert sides(header, "1,0", split="") == [None, None]
+    with pytest.raises(DataError, match="the columns of 0 and 1 test may say how"):
+        sides("is_valid,test", "1,0")
