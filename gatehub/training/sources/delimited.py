@@ -1,10 +1,19 @@
-"""Delimited text as rows of cells, whichever of the usual delimiters it was written with."""
+"""Delimited text as rows of cells, whichever of the usual delimiters it was written with.
+
+What a cell holds that is more than text: 0 and 1, lists.
+"""
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
+import json
+import re
+import tokenize
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +21,8 @@ from gatehub.errors import DataError
 from gatehub.training.sources.text import read_text
 
 _FLAGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+_ITEM = re.compile(r"""'([^']*)'|"([^"]*)"|([^,\s'"][^,]*)""")
+_LITERALS = ("[", "(", "{", "set(")
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -64,6 +75,45 @@ def read_flag(cell: str) -> bool | None:
 def find_stranger(rows: Sequence[Row], place: int) -> Row | None:
     """Return the first row that is neither 0 nor 1 in a column."""
     return next((row for row in rows if read_flag(row.cells[place]) is None), None)
+
+
+def read_list(cell: str) -> list[str] | None:
+    """Return the texts of a list, as JSON or Python writes it or in plain brackets: [cat, dog].
+
+    None if it is none.
+    """
+    if not cell.startswith(_LITERALS):
+        return None
+    for read in (json.loads, _read_literal):
+        try:
+            found = read(cell)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, list | tuple | set) and all(isinstance(text, str) for text in found):
+            return list(found)
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return None
+    return [next(filter(None, found), "").strip() for found in _ITEM.findall(cell[1:-1])]
+
+
+def _read_literal(cell: str) -> object:
+    """Return what a literal of Python's is, but for ['cat' 'dog'], NumPy's two and Python's one.
+
+    Raises:
+        SyntaxError: it is no literal.
+        ValueError: the same.
+        TypeError: the same.
+        MemoryError: it is nested too deep.
+        RecursionError: the same.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # backslashes that escape nothing
+        found: object = ast.literal_eval(cell)
+    tokens = tokenize.generate_tokens(io.StringIO(cell).readline)
+    kinds = [token.type for token in tokens if token.type != tokenize.NL]
+    if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):
+        raise ValueError("two texts without a comma between them")
+    return found
 
 
 def _read_first(table: Path, text: str, delimiter: str) -> list[str]:

@@ -5,13 +5,12 @@
     b.png,                 a.png,red           b.png,0,0,0
 
 In a cell they are separated by |, by ; or by a comma, whichever the table has first in this order,
-or are written as a list in brackets. Where it has none of these, blanks separate them, unless
-images stand on several lines: then a line has one label.
+or are written as a list, in brackets or as JSON or Python writes it. Where it has none of these,
+blanks separate them, unless images stand on several lines: then a line has one label.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,14 +20,13 @@ from typing import NamedTuple
 
 from gatehub._text import quote, shorten
 from gatehub.errors import DataError
-from gatehub.training.sources.delimited import Row, find_stranger, read_flag
+from gatehub.training.sources.delimited import Row, find_stranger, read_flag, read_list
 from gatehub.training.sources.pictures import Side, name_some, spell_label
 from gatehub.training.sources.side_names import is_mark
 
 OPTION = "--multi-label (multi_label=True)"
 
 _SEPARATORS = ("|", ";", ",")
-_ITEM = re.compile(r"""'([^']*)'|"([^"]*)"|([^,\s'"][^,]*)""")
 _FEWEST_FLAGS = 2
 
 
@@ -67,8 +65,10 @@ def split_cells(cells: Sequence[str], *, repeated: bool, where: str) -> Cells:
     Raises:
         DataError: labels are separated in two ways.
     """
-    if all(_is_list(cell) for cell in cells if cell) and any(cells):
-        return Cells([_spell(_read_list(cell)) for cell in cells], ())
+    lists = [read_list(cell) if cell else [] for cell in cells]
+    whole = [found for found in lists if found is not None]
+    if any(cells) and len(whole) == len(cells):
+        return Cells([_spell(found) for found in whole], ())
     separator = next((each for each in _SEPARATORS if any(each in cell for cell in cells)), None)
     if separator is not None:
         labels = [_spell(cell.split(separator)) for cell in cells]
@@ -210,14 +210,6 @@ def refuse_sets(cells: Iterable[str], *, where: str) -> Iterator[str]:
             )
         elif separator != ",":
             yield f"{told}; if these are several labels, add {OPTION}."
-
-
-def _is_list(cell: str) -> bool:
-    return cell.startswith("[") and cell.endswith("]")
-
-
-def _read_list(cell: str) -> list[str]:
-    return [next(filter(None, found), "").strip() for found in _ITEM.findall(cell[1:-1])]
 
 
 def _spell(texts: Iterable[str]) -> frozenset[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from gatehub.errors import DataError
 from gatehub.training.sources import Source, read_source
 from gatehub.training.sources.label_sets import split_cells
+from gatehub.training.sources.pictures import spell_label
 from tests.training.images import write_images
 
 IMAGES = [f"x/{i}.png" for i in range(1, 5)]
@@ -140,6 +143,51 @@ def test_what_is_joined_is_split_again(labels: list[frozenset[str]], separator: 
     labels.append(frozenset({"first", "second"}))  # so that the separator is there
     cells = [separator.join(sorted(own)) for own in labels]
     assert split_cells(cells, repeated=False, where="t").labels == labels
+
+
+LABELS = st.lists(st.text(min_size=1, max_size=4).map(str.strip).filter(bool), max_size=3)
+HOSTILE = ["caf\u00e9", '5" bar', "it's", "a, b", "\\d", "[x]", "(y)"]
+
+
+@given(
+    st.lists(LABELS, max_size=4),
+    st.sampled_from(
+        [
+            json.dumps,
+            lambda own: json.dumps(own, ensure_ascii=False),
+            repr,
+            lambda own: repr(tuple(own)),
+            lambda own: repr(set(own)),
+        ]
+    ),
+)
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_lists_of_json_and_python_are_read_again(
+    labels: list[list[str]], write: Callable[[list[str]], str]
+) -> None:
+    labels.append(HOSTILE)
+    found = split_cells([write(own) for own in labels], repeated=False, where="t").labels
+    assert found == [frozenset(map(spell_label, own)) for own in labels]
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [
+        ("['cat' 'dog']", {"cat", "dog"}),  # of NumPy
+        ("['cat'\n 'dog']", {"cat", "dog"}),
+        ("[cat, traffic light]", {"cat", "traffic light"}),
+        ("[1, 2]", {"1", "2"}),
+        ("()", set()),
+        ("set()", set()),
+        ("(cat)", {"(cat)"}),
+        ("{cat}", {"{cat}"}),
+        ("('cat')", {"('cat')"}),
+        ('{"cat": 1}', {'{"cat": 1}'}),
+        ("[" * 9999, {"[" * 9999}),
+    ],
+)
+def test_what_is_nearly_a_list(cell: str, labels: set[str]) -> None:
+    assert split_cells([cell, ""], repeated=True, where="t").labels == [labels, frozenset()]
 
 
 @pytest.mark.parametrize(
