@@ -139,7 +139,7 @@ class _Rows:
         longest = max(cell_len(label) for names in labels.values() for label in names)
         self._own = [min(max(longest, len("label")), _LABEL_WIDTH), _SCORE_WIDTH]
         if self._several:
-            self._own.insert(0, min(max(map(len, labels)), _LABEL_WIDTH))
+            self._own.insert(0, min(max(len("task"), *map(len, labels)), _LABEL_WIDTH))
         self._path = 0
         self._header = True
 

@@ -81,7 +81,12 @@ def select_images(
     """
     recorded = _Recorded.read(adapter)
     settings = recorded.settings
-    if columns is None and recorded.columns and takes_columns(source, recorded.columns):
+    several = adapter.problem.is_multi_label
+    if (
+        columns is None
+        and recorded.columns
+        and takes_columns(source, recorded.columns, multi_label=several)
+    ):
         columns = recorded.columns
     found = read_source(
         source,
@@ -90,7 +95,7 @@ def select_images(
         train_images=settings["train_images"] if source == recorded.data else None,
         to_train=False,
         columns=columns,
-        multi_label=adapter.problem.is_multi_label,
+        multi_label=several,
     )
     if not found.pictures:
         raise DataError(f"{source} holds no images; expected at least one.")

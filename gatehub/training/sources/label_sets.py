@@ -24,7 +24,8 @@ from gatehub.training.sources.delimited import Row, find_stranger, read_flag, re
 from gatehub.training.sources.pictures import Side, name_some, spell_label
 from gatehub.training.sources.side_names import is_mark
 
-OPTION = "--multi-label (multi_label=True)"
+_TO_TRAIN = "add --multi-label (multi_label=True)"
+_TO_MEASURE = "the adapter does not fit: it gives one label an image"
 
 _SEPARATORS = ("|", ";", ",")
 _FEWEST_FLAGS = 2
@@ -52,6 +53,11 @@ class Flags(NamedTuple):
 
     places: tuple[int, ...]
     notes: tuple[str, ...]
+
+
+def say_way(*, to_train: bool) -> str:
+    """Say what there is to do where images have several labels, and one each is read."""
+    return _TO_TRAIN if to_train else _TO_MEASURE
 
 
 def split_cells(cells: Sequence[str], *, repeated: bool, where: str) -> Cells:
@@ -154,13 +160,14 @@ def read_flags(header: Sequence[str], row: Row, places: Iterable[int]) -> frozen
     return _spell(header[place] for place in places if read_flag(row.cells[place]))
 
 
-def refuse_flags(header: Sequence[str], rows: Sequence[Row], *, where: str) -> None:
+def refuse_flags(header: Sequence[str], rows: Sequence[Row], *, where: str, to_train: bool) -> None:
     """Refuse a table without a column of labels that has several of 0 and 1.
 
     Args:
         header: names of the columns.
         rows: below it.
         where: what errors call the table.
+        to_train: see `read_source`.
 
     Raises:
         DataError: it has.
@@ -171,11 +178,12 @@ def refuse_flags(header: Sequence[str], rows: Sequence[Row], *, where: str) -> N
         raise DataError(
             f"{where} has no column of labels, but {len(flags)} of 0 and 1: "
             f"{_list(header, flags)}.",
-            hint=f"If these are labels, of which an image may have several, add {OPTION}.",
+            hint="If these are labels, of which an image may have several, "
+            f"{say_way(to_train=to_train)}.",
         )
 
 
-def refuse_sets(cells: Iterable[str], *, where: str) -> Iterator[str]:
+def refuse_sets(cells: Iterable[str], *, where: str, to_train: bool) -> Iterator[str]:
     """Refuse what is read as one label an image, and holds several; say where that is not certain.
 
     It is certain where a column holds more different cells than labels that these would be made
@@ -184,6 +192,7 @@ def refuse_sets(cells: Iterable[str], *, where: str) -> Iterator[str]:
     Args:
         cells: of the column of labels.
         where: what errors call the table.
+        to_train: see `read_source`.
 
     Yields:
         Sentences.
@@ -192,6 +201,7 @@ def refuse_sets(cells: Iterable[str], *, where: str) -> Iterator[str]:
         DataError: they are several labels.
     """
     different = set(cells)
+    way = say_way(to_train=to_train)
     for separator in (*_SEPARATORS, None):
         parts = {cell: [part.strip() for part in cell.split(separator)] for cell in different}
         several = sorted(cell for cell, found in parts.items() if len(found) > 1 and all(found))
@@ -201,15 +211,15 @@ def refuse_sets(cells: Iterable[str], *, where: str) -> Iterator[str]:
         told = f"{where} has {len(different)} different labels, such as {quote(several[0], 60)}"
         if separator is None:
             if fewer:
-                yield f"{told}; if an image has several labels there, add {OPTION}."
+                yield f"{told}; if an image has several labels there, {way}."
         elif fewer:
             raise DataError(
                 f"{told}: they are made of fewer, with {quote(separator)} between them.",
-                hint=f"Images with several labels need {OPTION}; if each is one class, write it "
-                f"without {quote(separator)}.",
+                hint=f"If these are several labels, {way}; if each is one class, write it without "
+                f"{quote(separator)}.",
             )
         elif separator != ",":
-            yield f"{told}; if these are several labels, add {OPTION}."
+            yield f"{told}; if these are several labels, {way}."
 
 
 def _spell(texts: Iterable[str]) -> frozenset[str]:

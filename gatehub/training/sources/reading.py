@@ -71,7 +71,10 @@ def read_source(
         raise DataError(
             f"{str(source)!r} cannot have several labels for an image: {each}; expected a table "
             f"({', '.join(_TABLE_SUFFIXES)}).",
-            hint="Write a table with the columns path and labels, or leave --multi-label out.",
+            hint="Write a table with the columns path and labels, or leave --multi-label out."
+            if to_train
+            else "The adapter gives an image any number of labels; measure it on a table with the "
+            "columns path and labels.",
         )
     if form == "digits":
         return Source(pictures=tuple(scanned_digits()), default_train_images=300)
@@ -85,7 +88,9 @@ def read_source(
     return read_table(Path(source), columns=columns, to_train=to_train, multi_label=multi_label)
 
 
-def takes_columns(source: str | Path, columns: Mapping[str, str]) -> bool:
+def takes_columns(
+    source: str | Path, columns: Mapping[str, str], *, multi_label: bool = False
+) -> bool:
     """Whether a source is a table, or a data set, with columns of these names; see `read_source`.
 
     Raises:
@@ -94,7 +99,7 @@ def takes_columns(source: str | Path, columns: Mapping[str, str]) -> bool:
     form = _find_form(source)
     if form == "dataset":
         return has_features(str(source), columns)
-    return form == "table" and has_named_columns(Path(source), columns)
+    return form == "table" and has_named_columns(Path(source), columns, multi_label=multi_label)
 
 
 def _find_form(source: str | Path) -> Literal["digits", "glyphs", "dataset", "folder", "table"]:

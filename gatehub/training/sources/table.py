@@ -22,11 +22,11 @@ from gatehub.training.sources.columns import (
 )
 from gatehub.training.sources.delimited import Row, read_flag, read_rows
 from gatehub.training.sources.label_sets import (
-    OPTION,
     find_flags,
     read_flags,
     refuse_flags,
     refuse_sets,
+    say_way,
     split_cells,
 )
 from gatehub.training.sources.pictures import Picture, Side, Source, spell_label
@@ -59,7 +59,7 @@ def read_table(
         raise DataError(f"{table} is empty; expected a header with the columns path and label.")
     (line, header), *below = rows
     if not multi_label and not has_columns(header, columns, ("label",)):
-        refuse_flags(header, below, where=str(table))
+        refuse_flags(header, below, where=str(table), to_train=to_train)
     places = choose_columns(header, columns, where=f"{table}, line {line}", needed=needed)
     entries = list(_read_entries(table, header, below, places))
     check_marks(table, header, below, places=places, columns=columns, multi_label=multi_label)
@@ -67,8 +67,8 @@ def read_table(
     labels = None
     if not multi_label:
         cells = [entry.row.cells[places["label"]] for entry in entries]
-        pictures = tuple(_read_pictures(table, entries, cells))
-        notes += tuple(refuse_sets(cells, where=str(table)))
+        pictures = tuple(_read_pictures(table, entries, cells, to_train=to_train))
+        notes += tuple(refuse_sets(cells, where=str(table), to_train=to_train))
     elif "label" in places:
         pictures, found = _read_cells(table, entries, places["label"])
         notes += found
@@ -82,26 +82,38 @@ def read_table(
             sides=[entry.side for entry in entries],
         )
         sets = [read_flags(header, entry.row, flags.places) for entry in entries]
-        pictures, notes = tuple(_read_pictures(table, entries, sets)), notes + flags.notes
+        pictures = tuple(_read_pictures(table, entries, sets, to_train=to_train))
+        notes += flags.notes
         labels = tuple(spell_label(header[place]) for place in flags.places)
     source = Source(pictures=pictures, notes=notes, labels=labels, multi_label=multi_label)
     order = table.with_name(CLASS_ORDER_FILE)
     return order_classes(source, [order] if to_train and order.is_file() else [], table)
 
 
-def has_named_columns(table: Path, columns: Mapping[str, str]) -> bool:
+def has_named_columns(
+    table: Path, columns: Mapping[str, str], *, multi_label: bool = False
+) -> bool:
     """Whether a table has all columns of these names.
 
     Args:
         table: a file.
         columns: see `read_source`.
+        multi_label: see `read_source`; then | may stand between several columns of labels.
 
     Raises:
         DataError: it cannot be read.
     """
-    rows = read_rows(table, lambda header: has_columns(header, columns))
-    names = {name.strip() for name in columns.values() if name.strip()}
-    return bool(rows) and names <= set(rows[0].cells)
+    needed = ("path",) if multi_label else NEEDED
+    rows = read_rows(table, lambda header: has_columns(header, columns, needed))
+    header = set(rows[0].cells) if rows else set()
+    names = {role: name.strip() for role, name in columns.items() if name.strip()}
+    labels = names.get("label", "")
+    if multi_label and labels not in header:
+        wanted = {name.strip() for name in labels.split("|") if labels}
+        names.pop("label", None)
+    else:
+        wanted = set()
+    return bool(rows) and wanted | set(names.values()) <= header
 
 
 class _Entry(NamedTuple):
@@ -142,13 +154,17 @@ def _read_entries(
 
 
 def _read_pictures(
-    table: Path, entries: Sequence[_Entry], labels: Sequence[str | frozenset[str]]
+    table: Path,
+    entries: Sequence[_Entry],
+    labels: Sequence[str | frozenset[str]],
+    *,
+    to_train: bool,
 ) -> Iterator[Picture]:
     """Make a picture of each row; with a text for each, that is its class."""
     first: dict[str, tuple[int, str | frozenset[str]]] = {}
+    several = f"Where an image has several labels, or none, {say_way(to_train=to_train)}."
     for entry, label in zip(entries, labels, strict=True):
         where = f"{table}, line {entry.row.line}"
-        several = f"Where an image has several labels, or none, add {OPTION}."
         if label == "":
             raise DataError(f"{where}: the label is empty.", hint=several)
         path = os.path.normpath(entry.file)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.cells import cell_len
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from tests.cli.answers.conftest import save_adapter
@@ -83,6 +84,14 @@ def test_eval_says_of_each_label_how_well_it_is_found(
     assert quiet.strip() == f"{shown['mean_average_precision']:.6f}"
 
 
+def test_a_table_of_labels_fits_a_terminal(gatehub: Gatehub, photos: Path, tmp_path: Path) -> None:
+    labels = ["a", "b", f"{'x' * 19} {'y' * 19}", f"{'x' * 24}1", "\u68a8" * 30]
+    adapter = save_adapter(tmp_path / "long", labels, thresholds=[0.5] * 5)
+    lines = gatehub("eval", adapter, "--data", photos).out.splitlines()
+    assert max(map(cell_len, lines)) <= 100
+    assert sum(line[-4:] == "0.50" for line in lines) == 5
+
+
 def test_eval_refuses_what_makes_no_sense_of_label_sets(
     gatehub: Gatehub, lights: Path, adapter: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -94,7 +103,7 @@ def test_eval_refuses_what_makes_no_sense_of_label_sets(
     assert "cannot have several labels for an image: a folder" in ran.err
     ran = gatehub("eval", adapter, "--data", photos)  # of one label an image
     assert ran.status == 1
-    assert "--multi-label" in ran.err
+    assert "the adapter does not fit: it gives one label an image" in ran.err
 
 
 def test_predict_shows_every_label_that_reaches_its_threshold(

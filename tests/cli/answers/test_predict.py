@@ -359,3 +359,9 @@ def test_the_table_fits_a_terminal(
     assert max(map(cell_len, lines)) <= 100
     ends = {cell_len(line) for line in lines if line[-4:].isdigit()}
     assert len(ends) == 1  # the scores stand below each other, across batches
+
+
+def test_a_short_name_cuts_no_header(gatehub: Gatehub, tmp_path: Path, photos: Path) -> None:
+    given = [save_adapter(tmp_path / name, ["x", "y"]) for name in "ab"]
+    ran = gatehub("predict", *given, photos / "1.png")
+    assert ran.out.split()[:4] == ["image", "task", "label", "score"]

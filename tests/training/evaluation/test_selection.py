@@ -12,9 +12,11 @@ from PIL import Image
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
 from gatehub.errors import DataError, LabelMismatchError, UnreadableImageError
+from gatehub.problem import Problem
 from gatehub.training.data import load_data
 from gatehub.training.evaluation.selection import Selection, select_images
-from gatehub.training.sources import Source, read_source
+from gatehub.training.sources import Source, read_source, takes_columns
+from gatehub.training.sources.columns import write_columns
 from gatehub.training.train import recorded_settings
 from tests.tiny import make_trained
 from tests.training.images import numbered, write_images
@@ -289,6 +291,27 @@ def test_columns_that_were_named_for_the_training_need_no_name_again(
     assert counts(select_images(adapter, str(photos))) == ("val", 8, 0)
     table.write_text("path,label\ncat/1.png,dog\n")
     assert counts(select_images(adapter, str(table))) == ("all", 1, None)
+
+
+def test_columns_of_labels_that_were_named_need_no_name_again(
+    tiny_adapter: Adapter, tmp_path: Path
+) -> None:
+    write_images(tmp_path, *numbered("x", 2))
+    table = tmp_path / "t.csv"
+    labels = tiny_adapter.labels[:2]
+    rows = [f"what,{labels[0]},{labels[1]},blurred", "x/0.png,1,1,0", "x/1.png,0,0,1"]
+    table.write_text("\n".join(rows))
+    columns = {"path": "what", "label": "|".join(labels)}
+    training = {"columns": write_columns(columns)}
+    problem = Problem(thresholds=(0.5,) * len(tiny_adapter.labels))
+    config = replace(tiny_adapter.config, training=training, problem=problem)
+    adapter = replace(tiny_adapter, config=config)
+    selected = select_images(adapter, str(table))
+    assert selected.examples.targets == ((0, 1), ())
+    assert takes_columns(table, columns, multi_label=True)
+    assert not takes_columns(table, columns)
+    assert not takes_columns(table, {**columns, "label": f"{labels[0]}|other"}, multi_label=True)
+    assert takes_columns(table, {"path": "what"}, multi_label=True)
 
 
 @pytest.mark.parametrize("columns", ["x", "[1]", '{"path": 7}', '{"other": "x"}', 7, None])

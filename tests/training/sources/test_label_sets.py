@@ -20,10 +20,14 @@ from tests.training.images import write_images
 IMAGES = [f"x/{i}.png" for i in range(1, 5)]
 
 
-def read(tmp_path: Path, text: str, *, multi_label: bool = True, **columns: str) -> Source:
+def read(
+    tmp_path: Path, text: str, *, multi_label: bool = True, to_train: bool = True, **columns: str
+) -> Source:
     write_images(tmp_path, *IMAGES)
     (tmp_path / "t.csv").write_text(text, "utf-8")
-    return read_source(tmp_path / "t.csv", columns=columns, multi_label=multi_label)
+    return read_source(
+        tmp_path / "t.csv", columns=columns, multi_label=multi_label, to_train=to_train
+    )
 
 
 def sets(source: Source) -> list[tuple[str, ...]]:
@@ -214,6 +218,9 @@ def test_what_is_no_table_has_one_label_an_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot have several labels for an image") as told:
         read_source(tmp_path, multi_label=True)
     assert "leave --multi-label out" in (told.value.hint or "")
+    with pytest.raises(DataError, match="cannot have several labels for an image") as told:
+        read_source(tmp_path, multi_label=True, to_train=False)
+    assert (told.value.hint or "").startswith("The adapter gives an image any number of labels")
     for source in ("sklearn:digits", "glyphs:greek"):
         with pytest.raises(DataError, match="cannot have several labels for an image: it has one"):
             read_source(source, multi_label=True)
@@ -237,6 +244,10 @@ def test_several_labels_that_nobody_announced_name_the_option(
     with pytest.raises(DataError, match=re.escape(message)) as told:
         read(tmp_path, text, multi_label=False)
     assert "--multi-label" in (told.value.hint or "")
+    with pytest.raises(DataError, match=re.escape(message)) as told:
+        read(tmp_path, text, multi_label=False, to_train=False)
+    assert "the adapter does not fit: it gives one label an image" in (told.value.hint or "")
+    assert "multi" not in (told.value.hint or "")
 
 
 def test_names_with_signs_are_classes_and_said_so_where_they_may_not_be(tmp_path: Path) -> None:
@@ -253,3 +264,7 @@ def test_names_with_signs_are_classes_and_said_so_where_they_may_not_be(tmp_path
     assert note.startswith(f"{tmp_path / 't.csv'} has 2 different labels, such as 'cat|dog'; if")
     [note] = notes("red cat", "red", "cat", "dog")
     assert "such as 'red cat'; if an image has several labels there" in note
+    [note] = read(
+        tmp_path, "path,label\nx/1.png,cat|dog\n", multi_label=False, to_train=False
+    ).notes
+    assert note.endswith("several labels, the adapter does not fit: it gives one label an image.")
