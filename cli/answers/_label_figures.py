@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from gatehub._text import shorten
 from gatehub.cli._output import Output, format_percent, make_table
 
 if TYPE_CHECKING:
     from gatehub.training.evaluation.label_figures import MultiLabelFigures
     from gatehub.training.evaluation.selection import Selection
     from gatehub.training.objectives import MultiLabelEvaluation
+
+_LABEL_WIDTH = 30  # as in the table that `gatehub train` shows first
 
 
 def show_label_figures(
@@ -39,7 +42,7 @@ def show_label_figures(
     }
     rows = [
         (
-            found.label,
+            shorten(found.label, _LABEL_WIDTH),
             str(found.images),
             str(found.predicted),
             *map(_show, (found.precision, found.recall, found.f1, found.average_precision)),
@@ -58,7 +61,7 @@ def show_label_figures(
     rows.append(("all together (micro)", "", "", *map(_show, whole), "", ""))
     columns = (
         *("label", "images", "predicted", "precision", "recall", "F1"),
-        *("average precision", "threshold"),
+        *("AP", "threshold"),
     )
     low, high = figures.accuracy_interval
     sure = f" (95 % interval {100 * low:.1f} to {format_percent(high)})" if low < high else ""

@@ -85,11 +85,13 @@ def test_eval_says_of_each_label_how_well_it_is_found(
 
 
 def test_a_table_of_labels_fits_a_terminal(gatehub: Gatehub, photos: Path, tmp_path: Path) -> None:
-    labels = ["a", "b", f"{'x' * 19} {'y' * 19}", f"{'x' * 24}1", "\u68a8" * 30]
+    labels = ["a", "b", f"{'x' * 19} {'y' * 19}", f"{'x' * 24}1", "\u68a8" * 15]
     adapter = save_adapter(tmp_path / "long", labels, thresholds=[0.5] * 5)
-    lines = gatehub("eval", adapter, "--data", photos).out.splitlines()
-    assert max(map(cell_len, lines)) <= 100
-    assert sum(line[-4:] == "0.50" for line in lines) == 5
+    for columns in ("100", "1000"):
+        ran = gatehub("eval", adapter, "--data", photos, env={"COLUMNS": columns})
+        lines = ran.out.splitlines()
+        assert max(map(cell_len, lines)) <= 100
+        assert sum(line[-4:] == "0.50" for line in lines) == 5
 
 
 def test_eval_refuses_what_makes_no_sense_of_label_sets(
