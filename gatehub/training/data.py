@@ -10,7 +10,7 @@ from pathlib import Path
 from gatehub.adapter.names import check_line
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.training.examples import Digests, Examples, Target, digest_sides, make_examples
-from gatehub.training.label_checks import check_labels
+from gatehub.training.label_checks import check_labels, check_negatives
 from gatehub.training.objectives import MULTI_LABEL, SINGLE_LABEL, Measured, Objective
 from gatehub.training.sources import (
     LeftOut,
@@ -215,9 +215,10 @@ def list_data(
         multi_label=multi_label,
     )
     sides = listing._divide(found.pictures, where)  # a class that lacks a side is found here
-    return replace(
-        listing, notes=(*found.notes, *_describe_split(found, sides, val_fraction, seed))
-    )
+    notes = [*found.notes, *_describe_split(found, sides, val_fraction, seed)]
+    if multi_label:
+        notes += check_negatives(sides.train, sides.val, labels, where)
+    return replace(listing, notes=tuple(notes))
 
 
 def _describe_split(found: Source, sides: Sides, val_fraction: float, seed: int) -> Iterator[str]:

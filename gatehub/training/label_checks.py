@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gatehub.adapter.names import check_line
 from gatehub.errors import DataError
@@ -50,13 +50,46 @@ def check_labels(
         )
 
 
+def check_negatives(
+    train: Sequence[Picture], val: Sequence[Picture], labels: Sequence[str], where: str
+) -> Iterator[str]:
+    """Refuse labels that every image to train on has, and name those of every image to validate on.
+
+    Args:
+        train: pictures to learn from, which may have any number of labels.
+        val: pictures to validate on.
+        labels: that they have.
+        where: what errors call the source.
+
+    Yields:
+        Sentences.
+
+    Raises:
+        DataError: a label is on every image to train on.
+    """
+    if everywhere := _list_constant(train, labels):
+        raise DataError(
+            f"{where} has on every image to train on: {name_some(everywhere)}; expected some "
+            "without it.",
+            hint="Add images to train on that do not have that label, or remove it.",
+        )
+    if everywhere := _list_constant(val, labels):
+        yield (
+            f"Every image to validate on has: {name_some(everywhere)}; nothing tells there how "
+            "often it is said wrongly."
+        )
+
+
+def _list_constant(pictures: Sequence[Picture], labels: Sequence[str]) -> list[str]:
+    counts = Counter(label for picture in pictures for label in picture.labels)
+    return [label for label in labels if counts[label] == len(pictures)]
+
+
 def _check_sets(pictures: Sequence[Picture], labels: Sequence[str], where: str) -> None:
     """Refuse labels that tell no image from another."""
     if not labels:
         raise DataError(f"{where} has no label on any image; expected at least one on some.")
-    counts = Counter(label for picture in pictures for label in picture.labels)
-    everywhere = [label for label in labels if counts[label] == len(pictures)]
-    if everywhere:
+    if everywhere := _list_constant(pictures, labels):
         raise DataError(
             f"{where} has on every image: {name_some(everywhere)}; expected images without it.",
             hint="Remove that label, or add images that do not have it.",
