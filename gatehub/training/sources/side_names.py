@@ -69,7 +69,7 @@ def check_marks(
     *,
     places: Mapping[str, int],
     columns: Mapping[str, str],
-    multi_label: bool,
+    may_be_labels: bool,
 ) -> None:
     """Refuse columns of 0 and 1 that may mark the sides of a split, such as train and val.
 
@@ -79,7 +79,7 @@ def check_marks(
         rows: below it, each as long.
         places: of the columns that are used.
         columns: see `read_source`.
-        multi_label: see `read_source`.
+        may_be_labels: whether a column of 0 and 1 may be a label.
 
     Raises:
         DataError: there are some, and nothing else tells that they are no split.
@@ -110,7 +110,7 @@ def check_marks(
         hint += "; or say that there is no split: --columns split="
     if marks:
         listed = name_some([shorten(header[place], 60) for place in marks])
-        or_labels = ", or be labels" if multi_label else ""
+        or_labels = ", or be labels" if may_be_labels else ""
         raise DataError(
             f"{table}: the columns of 0 and 1 {listed} may say how images are split{or_labels}; "
             "expected one column for the split.",

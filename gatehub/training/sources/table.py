@@ -20,7 +20,7 @@ from gatehub.training.sources.columns import (
     describe_columns,
     has_columns,
 )
-from gatehub.training.sources.delimited import Row, read_flag, read_rows
+from gatehub.training.sources.delimited import Row, find_stranger, read_flag, read_rows
 from gatehub.training.sources.label_sets import (
     find_flags,
     read_flags,
@@ -62,7 +62,10 @@ def read_table(
         refuse_flags(header, below, where=str(table), to_train=to_train)
     places = choose_columns(header, columns, where=f"{table}, line {line}", needed=needed)
     entries = list(_read_entries(table, header, below, places))
-    check_marks(table, header, below, places=places, columns=columns, multi_label=multi_label)
+    if multi_label and "label" in places and _is_flag(header, below, places["label"]):
+        del places["label"]
+    free = multi_label and "label" not in places
+    check_marks(table, header, below, places=places, columns=columns, may_be_labels=free)
     notes = tuple(describe_columns(table, header, places))
     labels = None
     if not multi_label:
@@ -88,6 +91,12 @@ def read_table(
     source = Source(pictures=pictures, notes=notes, labels=labels, multi_label=multi_label)
     order = table.with_name(CLASS_ORDER_FILE)
     return order_classes(source, [order] if to_train and order.is_file() else [], table)
+
+
+def _is_flag(header: Sequence[str], rows: Sequence[Row], place: int) -> bool:
+    """Whether a column is one label, 0 or 1, and not a column of labels that may be numbers."""
+    usual = has_columns([header[place]], {}, ("label",))
+    return bool(rows) and not usual and find_stranger(rows, place) is None
 
 
 def has_named_columns(

@@ -123,6 +123,10 @@ def test_columns_that_are_1_throughout_are_told_from_labels(tmp_path: Path) -> N
 def test_one_column_of_0_and_1_and_one_without_a_name(tmp_path: Path) -> None:
     text = ",path,red\n0,x/1.png,1\n1,x/2.png,0\n"
     assert "1 column of 0 and 1 is the label: red." in read(tmp_path, text).notes
+    text = "path,tall,red\nx/1.png,1,0\nx/2.png,1,1\n"
+    source = read(tmp_path, text, label="red")
+    assert (source.labels, sets(source)) == (("red",), [(), ("red",)])
+    assert sets(read(tmp_path, text.replace("red", "class"))) == [("0",), ("1",)]
     with pytest.raises(DataError, match="but 2 of 0 and 1: red, cat"):
         read(tmp_path, ",path,red,cat\n0,x/1.png,1,0\n", multi_label=False)
 
