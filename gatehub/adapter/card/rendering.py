@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from gatehub.adapter.card.command import write_command
+from gatehub.adapter.card.names import name_backbone, name_base_model, name_data, name_origin
 from gatehub.adapter.config import AdapterConfig
 
 CURVE_FILE = "training.png"
 GATES_FILE = "gates.png"
 _MOST_LABELS = 50
-
-# Settings that an adapter remembers of its training, and the options of `gatehub train`.
-_OPTIONS = {
-    "gates": "--gates",
-    "norm": "--norm",
-    "epochs": "--epochs",
-    "batch_size": "--batch-size",
-    "gate_rate": "--gate-rate",
-    "head_rate": "--head-rate",
-    "hflip": "--hflip",
-    "auto_augment": "--auto-augment",
-    "seed": "--seed",
-    "split_val_fraction": "--val-fraction",
-    "split_train_images": "--train-images",
-}
-_DATA_SET = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
 class _Text(str):
@@ -66,26 +50,6 @@ def render_card(
     """
     front = _front_matter(config, adapter_bytes, license, datasets)
     return f"{front}{_body(config, adapter_bytes)}"
-
-
-def name_base_model(config: AdapterConfig) -> str | None:
-    """Name the backbone's repository on the Hub, if it has one."""
-    backbone = config.backbone
-    if backbone.source == "timm":
-        return f"timm/{backbone.name}"
-    kind, _, repository = backbone.source.partition(":")
-    return repository if kind == "hf-hub" else None
-
-
-def name_backbone(config: AdapterConfig) -> str:
-    """Name the backbone as `--backbone` and `load_backbone` take it.
-
-    Of a folder the last name only, since cards are published.
-    """
-    kind, _, place = config.backbone.source.partition(":")
-    if kind in ("demo", "hf-hub"):
-        return config.backbone.source
-    return f"local-dir:{last_name(place)}" if kind == "local-dir" else config.backbone.name
 
 
 def describe_adapter(config: AdapterConfig, adapter_bytes: int) -> dict[str, str | int]:
@@ -129,7 +93,7 @@ def _front_matter(
 
 def _results(config: AdapterConfig, datasets: Sequence[str]) -> dict[str, Any]:
     """The figures as the Hub's evaluation results."""
-    name = _name_data(config) or config.task
+    name = name_data(config) or config.task
     result = {
         "task": {"type": "image-classification", "name": "Image classification"},
         "dataset": {
@@ -224,59 +188,14 @@ def _training(config: AdapterConfig) -> str:
     if not config.training:
         return ""
     shown = dict(config.training)
-    for setting, name in (("data", _name_data(config)), ("init_from", _name_origin(config))):
+    for setting, name in (("data", name_data(config)), ("init_from", name_origin(config))):
         if name is not None:
             shown[setting] = name
     settings = "".join(f"| {write_cell(k)} | {write_cell(v)} |\n" for k, v in shown.items())
     curve = f"\n![Loss and accuracy]({CURVE_FILE})\n" if CURVE_FILE in config.files else ""
-    command = _command(config)
+    command = write_command(config)
     told = f"\n```sh\n{command}\n```\n" if command else ""
     return f"\n## Training\n{told}{curve}\n| | |\n|---|---|\n{settings}"
-
-
-def _command(config: AdapterConfig) -> str | None:
-    """The command that trains such an adapter, None where it was made in another way."""
-    data = _name_data(config)
-    if data is None:
-        return None
-    words = ["gatehub", "train", "--backbone", name_backbone(config), "--data", data]
-    words += ["--task", config.task, "--out", config.task]
-    words += ["--multi-label"] if config.problem.is_multi_label else []
-    for setting, option in _OPTIONS.items():
-        value = config.training.get(setting)
-        if value is not None and not isinstance(value, bool) and value != "":
-            words += [option, str(value)]
-    if config.layout.start:
-        words += ["--start", config.layout.start]
-    if (origin := _name_origin(config)) is not None:
-        words += ["--init-from", origin]
-    command = shlex.join(words)
-    return command if command.isprintable() and "`" not in command else None
-
-
-def _name_data(config: AdapterConfig) -> str | None:
-    """What the data is called, without the place on somebody's machine."""
-    data = config.training.get("data")
-    if not isinstance(data, str) or not data:
-        return None
-    if data.startswith("hf:"):  # a data set of Hugging Face's; a folder is known by its last name
-        name = data.removeprefix("hf:")
-        return data if _DATA_SET.fullmatch(name) else f"hf:{last_name(name)}"
-    return last_name(data) or data
-
-
-def _name_origin(config: AdapterConfig) -> str | None:
-    """What the adapter that this one went on from is called, without its place on a machine."""
-    name = config.training.get("init_from")
-    if not isinstance(name, str) or not name:
-        return None
-    return name if _HUB_NAME.fullmatch(name) else last_name(name) or name
-
-
-def last_name(path: str) -> str:
-    """The last name of a path, of whichever system it is."""
-    names = [name for name in re.split(r"[\\/]+", re.sub(r"^[A-Za-z]:", "", path)) if name]
-    return names[-1] if names and names[-1] not in (".", "..") else ""
 
 
 def _code(text: str) -> str:

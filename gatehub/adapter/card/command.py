@@ -1,0 +1,106 @@
+"""The command that trains such an adapter as a card is of."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+
+from gatehub.adapter.card.names import name_backbone, name_data, name_origin
+from gatehub.adapter.config import AdapterConfig
+
+# Settings that an adapter remembers of its training, and the options of `gatehub train`.
+_OPTIONS = {
+    "gates": "--gates",
+    "norm": "--norm",
+    "epochs": "--epochs",
+    "batch_size": "--batch-size",
+    "gate_rate": "--gate-rate",
+    "head_rate": "--head-rate",
+    "warmup": "--warmup",
+    "averaging": "--averaging",
+    "label_smoothing": "--label-smoothing",
+    "class_weights": "--class-weights",
+    "keep": "--keep",
+    "patience": "--patience",
+    "val_images": "--val-images",
+    "min_crop": "--min-crop",
+    "hflip": "--hflip",
+    "auto_augment": "--auto-augment",
+    "color_jitter": "--color-jitter",
+    "precision": "--precision",
+    "seed": "--seed",
+    "split_val_fraction": "--val-fraction",
+    "split_train_images": "--train-images",
+}
+# What does nothing, and is what the options are where nobody gives them. The others are written
+# whatever their defaults are, so that the command stays true where a default changes.
+NEUTRAL = {
+    "label_smoothing": 0.0,
+    "class_weights": "none",
+    "auto_augment": "",
+    "color_jitter": 0.0,
+    "precision": "float32",
+}
+_WHITE = (255, 255, 255)
+
+
+def write_command(config: AdapterConfig) -> str | None:
+    """Return the command that trains such an adapter, None where it was made in another way."""
+    data = name_data(config)
+    columns = _write_columns(config.training.get("columns"))
+    if data is None or columns is None:
+        return None
+    words = ["gatehub", "train", "--backbone", name_backbone(config), "--data", data]
+    words += ["--task", config.task, "--out", config.task]
+    words += ["--columns", columns] if columns else []
+    words += ["--multi-label"] if config.problem.is_multi_label else []
+    words += _list_settings(config)
+    words += _list_images(config)
+    if config.layout.start:
+        words += ["--start", config.layout.start]
+    if (origin := name_origin(config)) is not None:
+        words += ["--init-from", origin]
+    command = shlex.join(words)
+    return command if command.isprintable() and "`" not in command else None
+
+
+def _list_settings(config: AdapterConfig) -> Iterator[str]:
+    training = config.training
+    for setting, option in _OPTIONS.items():
+        value = training.get(setting)
+        if value is None or isinstance(value, bool) or value == NEUTRAL.get(setting):
+            continue
+        # --gate-rate is the rate of the normalisation values, too; where theirs is another, both
+        # were found, and are found again.
+        if setting == "gate_rate" and training.get("norm_rate", value) != value:
+            continue
+        yield from (option, str(value))
+    if training.get("gradient_checkpointing") is True:
+        yield "--gradient-checkpointing"
+
+
+def _list_images(config: AdapterConfig) -> Iterator[str]:
+    """Yield the options that say how images are prepared."""
+    preprocessing = config.preprocessing
+    _, height, width = preprocessing.input_size
+    if height == width:  # no other is to be had by the option
+        yield from ("--input-size", str(height))
+    rules = preprocessing.image_rules
+    if rules is not None and rules.background != _WHITE:
+        yield from ("--background", "#" + "".join(f"{part:02x}" for part in rules.background))
+
+
+def _write_columns(recorded: object) -> str | None:
+    """Write the columns of a table as --columns takes them; "" for none, None if it cannot."""
+    if recorded is None:
+        return ""
+    try:
+        columns = json.loads(recorded) if isinstance(recorded, str) else None
+    except ValueError:
+        return None
+    if not isinstance(columns, dict) or not all(isinstance(v, str) for v in columns.values()):
+        return None
+    if any("," in name for name in columns.values()):
+        return None
+    return ",".join(f"{role}={name}" for role, name in columns.items())

@@ -1,0 +1,55 @@
+"""What a card calls the backbone, the data and the adapter gone on from, for anybody to find."""
+
+from __future__ import annotations
+
+import re
+
+from gatehub.adapter.config import AdapterConfig
+
+_DATA_SET = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+
+
+def name_base_model(config: AdapterConfig) -> str | None:
+    """Name the backbone's repository on the Hub, if it has one."""
+    backbone = config.backbone
+    if backbone.source == "timm":
+        return f"timm/{backbone.name}"
+    kind, _, repository = backbone.source.partition(":")
+    return repository if kind == "hf-hub" else None
+
+
+def name_backbone(config: AdapterConfig) -> str:
+    """Name the backbone as `--backbone` and `load_backbone` take it.
+
+    Of a folder the last name only, since cards are published.
+    """
+    kind, _, place = config.backbone.source.partition(":")
+    if kind in ("demo", "hf-hub"):
+        return config.backbone.source
+    return f"local-dir:{last_name(place)}" if kind == "local-dir" else config.backbone.name
+
+
+def name_data(config: AdapterConfig) -> str | None:
+    """What the data is called, without the place on somebody's machine."""
+    data = config.training.get("data")
+    if not isinstance(data, str) or not data:
+        return None
+    if data.startswith("hf:"):  # a data set of Hugging Face's; a folder is known by its last name
+        name = data.removeprefix("hf:")
+        return data if _DATA_SET.fullmatch(name) else f"hf:{last_name(name)}"
+    return last_name(data) or data
+
+
+def name_origin(config: AdapterConfig) -> str | None:
+    """What the adapter that this one went on from is called, without its place on a machine."""
+    name = config.training.get("init_from")
+    if not isinstance(name, str) or not name:
+        return None
+    return name if _HUB_NAME.fullmatch(name) else last_name(name) or name
+
+
+def last_name(path: str) -> str:
+    """The last name of a path, of whichever system it is."""
+    names = [name for name in re.split(r"[\\/]+", re.sub(r"^[A-Za-z]:", "", path)) if name]
+    return names[-1] if names and names[-1] not in (".", "..") else ""
