@@ -96,7 +96,8 @@ MultiLabelOption = Annotated[
         "--multi-label",
         help="An image may have any number of the labels, or none. SRC is a table then: several in "
         "a cell (cat|dog, separated by |, ;, a comma or blanks), a line for each label of an "
-        "image, or columns of 0 and 1 (all that are, or --columns 'label=cat|dog').",
+        "image, or columns of 0 and 1 (all that are, or --columns 'label=cat|dog'). Not with "
+        "--init-from.",
     ),
 ]
 KeepOption = Annotated[
@@ -105,7 +106,7 @@ KeepOption = Annotated[
         "--keep",
         help="auto: the epoch with the least calibrated loss on the validation images, of those "
         "whose accuracy is above the start's, else the start. best: the highest accuracy there. "
-        "last: the last.",
+        "last: the last. With --multi-label, auto and best: the highest mean average precision.",
     ),
 ]
 PatienceOption = Annotated[

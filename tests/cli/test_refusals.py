@@ -293,7 +293,7 @@ def test_an_adapter_of_another_backbone_is_refused_before_images_are_decoded(
     for option, value, told in (
         ("norm", "stats", "has norm 'affine', and norm 'stats' is asked for"),
         ("background", "black", "has background #ffffff, and background #000000 is asked for"),
-        ("input_size", 24, "input_size '(3, 32, 32)', and --input-size '(3, 24, 24)' is"),
+        ("input_size", 24, "has input_size 32, and --input-size 24 is"),
     ):
         status, err = train(gatehub, {**given, option: value})
         assert status == 1

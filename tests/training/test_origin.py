@@ -161,7 +161,11 @@ def test_what_is_asked_for_must_not_contradict_the_adapter(
         ({"preprocessing": black}, "has background #ffffff, and background #000000"),
         (
             {"preprocessing": own.with_input_size(24)},
-            r"input_size '\(3, 32, 32\)', and input_size '\(3, 24, 24\)' is asked for",
+            "has input_size 32, and input_size 24 is asked for",
+        ),
+        (
+            {"preprocessing": replace(own, input_size=(3, 24, 40))},
+            "has input_size 32, and input_size 24 x 40 is asked for",
         ),
         ({"init_from": 7}, "got 7 .int. as init_from; expected str, Path or Adapter"),
     ):

@@ -6,9 +6,10 @@ and the form of it all (kind of gates, norm mode, first stage, how images are pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,9 @@ class Origin:
         for field in fields(theirs):
             before, now = (getattr(each, field.name) for each in (theirs, preprocessing))
             if before != now:
-                raise _contradict(self, _OPTIONS.get(field.name, field.name), before, now)
+                show = _show_size if field.name == "input_size" else _show
+                name = _OPTIONS.get(field.name, field.name)
+                raise _contradict(self, name, before, now, show=show)
 
     def attach(self, backbone: Backbone, labels: Sequence[str]) -> GatedModel:
         """Return a gated model with the adapter's values; the head's rows for new labels are new.
@@ -210,13 +213,22 @@ def _read_kind(gates: str) -> object:
     return gates if gates == AUTO else parse_kind(gates)
 
 
-def _contradict(origin: Origin, what: str, before: object, now: object) -> TrainingError:
-    has = f"no {what}" if before is None else f"{what} {_show(before)}"
+def _contradict(
+    origin: Origin, what: str, before: Any, now: Any, *, show: Callable[[Any], str] | None = None
+) -> TrainingError:
+    show = show or _show
+    has = f"no {what}" if before is None else f"{what} {show(before)}"
     return TrainingError(
-        f"'{origin.name}' has {has}, and {what} {_show(now)} is asked for; a run that goes on from "
+        f"'{origin.name}' has {has}, and {what} {show(now)} is asked for; a run that goes on from "
         "an adapter keeps its form.",
         hint=f"Leave {what} out, or train a new adapter without init_from.",
     )
+
+
+def _show_size(size: tuple[int, int, int]) -> str:
+    """Write an input size as the option takes it, where it can."""
+    _, height, width = size
+    return str(height) if height == width else f"{height} x {width}"
 
 
 def _show(value: object) -> str:
