@@ -12,7 +12,7 @@ two tasks the one whose probe was sure would get the lower rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,21 +76,22 @@ def find_rates(
         return torch.cat([f.float() for f in features.values()] or [logits.float()], 1)
 
     with torch.no_grad():
-        features = give_features()
-        spread = _size(features - features.mean(0))
-        spread_of_logits = max(_size(give_logits()), _LEAST_SPREAD)
-    gates, norms, head = (
-        parameters.values()
-        for parameters in (
-            model.gate_parameters(),
-            model.norm_parameters(),
-            model.head_parameters(),
-        )
-    )
+        features, logits = give_features(), give_logits()
+    spread = _size(features - features.mean(0))
+    spread_of_logits = max(_size(logits), _LEAST_SPREAD)
+
+    def find_by_features(parameters: Mapping[str, nn.Parameter], reach: float) -> float:
+        return _find_rate(parameters, give_features, before=features, farthest=reach * spread)
+
     rates = Rates(
-        gates=_find_rate(gates, give_features, farthest=GATE_REACH * spread),
-        norms=_find_rate(norms, give_features, farthest=NORM_REACH * spread),
-        head=_find_rate(head, give_logits, farthest=HEAD_REACH * spread_of_logits),
+        gates=find_by_features(model.gate_parameters(), GATE_REACH),
+        norms=find_by_features(model.norm_parameters(), NORM_REACH),
+        head=_find_rate(
+            model.head_parameters(),
+            give_logits,
+            before=logits,
+            farthest=HEAD_REACH * spread_of_logits,
+        ),
     )
     model.zero_grad(set_to_none=True)
     model.train(was_training)
@@ -99,13 +100,17 @@ def find_rates(
 
 @torch.no_grad()
 def _find_rate(
-    parameters: Iterable[nn.Parameter], measure: Callable[[], Tensor], *, farthest: float
+    parameters: Mapping[str, nn.Parameter],
+    measure: Callable[[], Tensor],
+    *,
+    before: Tensor,
+    farthest: float,
 ) -> float:
     """Return the largest rate whose step moves what is measured by at most `farthest`."""
-    moved = [(p, p.detach().clone(), p.grad.sign()) for p in parameters if p.grad is not None]
+    learned = parameters.values()
+    moved = [(p, p.detach().clone(), p.grad.sign()) for p in learned if p.grad is not None]
     if not moved:
         return _LOWEST
-    before = measure()
     low, high = math.log(_LOWEST), math.log(_HIGHEST)
     for _ in range(_HALVINGS):  # bisection
         middle = (low + high) / 2
