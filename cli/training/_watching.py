@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from gatehub.training.checkpoint import EpochRecord
     from gatehub.training.destination import Destination
     from gatehub.training.observers import Observer, Step
+    from gatehub.training.report import TrainReport
     from gatehub.training.start import Choices
-    from gatehub.training.train import TrainReport
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from gatehub.training.evaluation import evaluate
 from gatehub.training.evaluation.selection import select_images
 from gatehub.training.examples import Examples
 from gatehub.training.recipe import Recipe
+from gatehub.training.report import TrainReport
 from gatehub.training.start import begin
 from gatehub.training.start.new_rows import fit_new_rows
 from gatehub.training.start.origin import Origin, open_origin
-from gatehub.training.train import TrainReport, train_adapter
+from gatehub.training.train import train_adapter
 from tests.hub_server.serve import TestHub
 from tests.tiny import make_backbone, make_trained, random_images
 from tests.training.images import numbered, write_images

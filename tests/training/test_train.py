@@ -38,7 +38,8 @@ from gatehub.training.data import ImageData, load_data
 from gatehub.training.evaluation import Evaluation, evaluate
 from gatehub.training.objectives import MULTI_LABEL
 from gatehub.training.recipe import Recipe
-from gatehub.training.train import TrainReport, train_adapter
+from gatehub.training.report import TrainReport
+from gatehub.training.train import train_adapter
 from tests.tiny import make_backbone
 from tests.training.images import numbered, write_images
 from tests.training.tasks import colour_data, light_data

@@ -14,7 +14,8 @@ from gatehub.errors import TrainingError
 from gatehub.gates.attach import attach_gates
 from gatehub.training.economy.precision import MixedPrecision, check_precision
 from gatehub.training.recipe import Recipe
-from gatehub.training.train import TrainReport, train_adapter
+from gatehub.training.report import TrainReport
+from gatehub.training.train import train_adapter
 from tests.tiny import make_backbone, make_trained
 from tests.training.tasks import colour_data
 
