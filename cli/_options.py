@@ -30,7 +30,7 @@ SOURCE_HELP = (
 def _parse_columns(text: str) -> dict[str, str]:
     """Read ROLE=NAME pairs with commas between them."""
     from gatehub.errors import DataError
-    from gatehub.training.sources.columns import check_columns
+    from gatehub.training.sources.tables.columns import check_columns
 
     pairs = [part.partition("=") for part in text.split(",")]
     columns = {role.strip(): name.strip() for role, _, name in pairs}

@@ -262,7 +262,7 @@ def load_data(
         columns: the columns of a table by what is in them, such as `{"path": "file", "label":
             "class"}`; what is not named is found by its usual names.
         multi_label: whether an image may have any number of labels, or none; the source is a table
-            then, see `gatehub.training.sources.label_sets`.
+            then, see `gatehub.training.sources.tables.label_sets`.
         skip_bad: leave unreadable images out instead of refusing the source.
         preprocessing: what the images are for, so that one which it refuses counts as unreadable;
             None checks only that they can be decoded.

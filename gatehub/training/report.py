@@ -13,7 +13,7 @@ from gatehub.training.checkpoint import EpochRecord
 from gatehub.training.curve import draw_curve
 from gatehub.training.data import ImageData
 from gatehub.training.examples import Digests
-from gatehub.training.sources.columns import write_columns
+from gatehub.training.sources.tables.columns import write_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from gatehub.backbone.images import ImageRules
 from gatehub.cli.app import app
 from gatehub.problem import Problem
 from gatehub.training.recipe import Recipe
-from gatehub.training.sources.columns import write_columns
+from gatehub.training.sources.tables.columns import write_columns
 from tests.adapter.sample import SAMPLE_CONFIG
 
 # They have no option: nothing but the library trains with others than the usual.

@@ -21,9 +21,9 @@ from gatehub.training.sources import (
     read_source,
     takes_columns,
 )
-from gatehub.training.sources.columns import read_columns
 from gatehub.training.sources.decoding import take_readable
 from gatehub.training.sources.pictures import LeftOut, spell_label
+from gatehub.training.sources.tables.columns import read_columns
 from gatehub.training.split import SplitSettings, divide
 
 ALL = "all"

@@ -23,7 +23,7 @@ from gatehub.training.sources.folder import read_folder
 from gatehub.training.sources.generated import rendered_glyphs, scanned_digits
 from gatehub.training.sources.huggingface import PREFIX, has_features, read_dataset
 from gatehub.training.sources.pictures import Source
-from gatehub.training.sources.table import has_named_columns, read_table
+from gatehub.training.sources.tables import has_named_columns, read_table
 
 FORMS = (
     "a folder with train/CLASS/* and val/CLASS/*, a folder with CLASS/*, "

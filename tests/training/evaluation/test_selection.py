@@ -17,7 +17,7 @@ from gatehub.training.data import load_data
 from gatehub.training.evaluation.selection import Selection, select_images
 from gatehub.training.report import recorded_settings
 from gatehub.training.sources import Source, read_source, takes_columns
-from gatehub.training.sources.columns import write_columns
+from gatehub.training.sources.tables.columns import write_columns
 from tests.tiny import make_trained
 from tests.training.images import numbered, write_images
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from gatehub._text import quote
 from gatehub.errors import DataError
-from gatehub.training.sources.columns import check_columns
 from gatehub.training.sources.pictures import name_some
+from gatehub.training.sources.tables.columns import check_columns
 
 _ROLES = {"path": ("image", "Image"), "label": ("class", "ClassLabel")}
 _LABEL_TYPES = ("string", "large_string", "bool", "int", "uint")

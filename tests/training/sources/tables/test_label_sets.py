@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gatehub.errors import DataError
 from gatehub.training.sources import Source, read_source
-from gatehub.training.sources.label_sets import split_cells
 from gatehub.training.sources.pictures import spell_label
+from gatehub.training.sources.tables.label_sets import split_cells
 from tests.training.images import write_images
 
 IMAGES = [f"x/{i}.png" for i in range(1, 5)]

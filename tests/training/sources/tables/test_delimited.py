@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gatehub.errors import DataError
-from gatehub.training.sources.delimited import DELIMITERS, read_rows
+from gatehub.training.sources.tables.delimited import DELIMITERS, read_rows
 
 ENCODINGS = {
     "utf-8": b"",

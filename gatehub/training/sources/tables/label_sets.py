@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from gatehub._text import quote, shorten
 from gatehub.errors import DataError
-from gatehub.training.sources.delimited import Row, find_stranger, read_flag, read_list
 from gatehub.training.sources.pictures import Side, name_some, spell_label
-from gatehub.training.sources.side_names import is_mark
+from gatehub.training.sources.tables.delimited import Row, find_stranger, read_flag, read_list
+from gatehub.training.sources.tables.marks import is_mark
 
 _TO_TRAIN = "add --multi-label (multi_label=True)"
 _TO_MEASURE = "the adapter does not fit: it gives one label an image"

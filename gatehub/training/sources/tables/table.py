@@ -13,15 +13,17 @@ from typing import NamedTuple
 from gatehub._text import quote
 from gatehub.errors import DataError
 from gatehub.training.sources.class_order import CLASS_ORDER_FILE, order_classes
-from gatehub.training.sources.columns import (
+from gatehub.training.sources.pictures import Picture, Side, Source, spell_label
+from gatehub.training.sources.side_names import find_side
+from gatehub.training.sources.tables.columns import (
     NEEDED,
     check_columns,
     choose_columns,
     describe_columns,
     has_columns,
 )
-from gatehub.training.sources.delimited import Row, find_stranger, read_flag, read_rows
-from gatehub.training.sources.label_sets import (
+from gatehub.training.sources.tables.delimited import Row, find_stranger, read_flag, read_rows
+from gatehub.training.sources.tables.label_sets import (
     find_flags,
     read_flags,
     refuse_flags,
@@ -29,8 +31,7 @@ from gatehub.training.sources.label_sets import (
     say_way,
     split_cells,
 )
-from gatehub.training.sources.pictures import Picture, Side, Source, spell_label
-from gatehub.training.sources.side_names import check_marks, find_marked_side, find_side
+from gatehub.training.sources.tables.marks import check_marks, find_marked_side
 
 
 def read_table(
