@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatehub.cli._output import Output, format_bytes, format_percent, make_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gatehub.adapter import Adapter
+    from gatehub.adapter.gate_map import Moved
     from gatehub.gates.layout import GateLayout
 
 
-def show_adapter(output: Output, folder: Path) -> None:
-    """Show what an adapter is: task, backbone, gates, figures and sizes."""
-    from gatehub.adapter import ADAPTER_FILES, Adapter
+def show_adapter(output: Output, adapter: Adapter, folder: Path, *, picture: Path | None) -> None:
+    """Show what an adapter is: task, backbone, gates, figures and sizes.
 
-    adapter = Adapter.load(folder)
+    Args:
+        output: where to.
+        adapter: as it was loaded.
+        folder: from where.
+        picture: of the gates, if one was drawn; the distance of each layer's is shown, too.
+    """
+    from gatehub.adapter import ADAPTER_FILES
+    from gatehub.adapter.gate_map import measure_sites
+
     config = adapter.config
+    moved = measure_sites(config.layout, adapter.tensors)
     gate_count = sum(adapter.tensors[name].numel() for name in config.layout.gate_shapes())
     count = sum(tensor.numel() for tensor in adapter.tensors.values())
     files = (folder / name for name in ADAPTER_FILES)
@@ -35,6 +49,8 @@ def show_adapter(output: Output, folder: Path) -> None:
         "start": config.layout.start,
         "norm": config.layout.norm,
         "sites": kinds,
+        "moved": {site: asdict(found) for site, found in moved.items()},
+        **({} if picture is None else {"picture": str(picture)}),
         "gate_parameters": gate_count,
         "parameters": count,
         "bytes": size,
@@ -56,7 +72,26 @@ def show_adapter(output: Output, folder: Path) -> None:
         ("size", format_bytes(size)),
         *((name, f"{figure:.4g}") for name, figure in config.metrics.items()),
     ]
-    output.result(value, human=make_table(("", ""), rows, left=2), quiet=config.task)
+    human: list[str | Table] = [make_table(("", ""), rows, left=2)]
+    if picture is not None:
+        human += [
+            "",
+            _tabulate_moved(config.layout, moved),
+            "",
+            f"{picture}: each channel of them.",
+        ]
+    output.result(value, human=human, quiet=config.task if picture is None else str(picture))
+
+
+def _tabulate_moved(layout: GateLayout, moved: Mapping[str, Moved]) -> Table:
+    return make_table(
+        ("layer", "gates", "distance from 1", "of the channel that moved most"),
+        [
+            (site, str(layout.sites[site].kind), f"{found.distance:.3g}", f"{found.largest:.3g}")
+            for site, found in moved.items()
+        ],
+        left=2,
+    )
 
 
 def show_backbone(output: Output, name: str, *, norm: str, start: str | None) -> None:

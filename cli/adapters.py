@@ -1,6 +1,7 @@
 """gatehub inspect, verify and card: what an adapter holds, whether it is sound, what is told of it.
 
 gatehub inspect birds
+gatehub inspect birds --plot gates.png
 gatehub inspect --backbone efficientnet_b0
 gatehub verify birds
 gatehub verify birds.onnx
@@ -27,12 +28,14 @@ from gatehub.cli._options import (
     find_adapter,
 )
 from gatehub.cli._output import Format, FormatOption, Output
+from gatehub.cli.answers._files import check_file
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command(
-        epilog="Examples: gatehub inspect digits; gatehub inspect --backbone resnet18.a1_in1k"
+        epilog="Examples: gatehub inspect digits; gatehub inspect digits --plot; "
+        "gatehub inspect --backbone resnet18.a1_in1k"
     )(inspect)
     app.command(epilog="Example: gatehub verify digits")(verify)
     app.command(epilog="Example: gatehub card digits --license apache-2.0 --write")(card)
@@ -41,6 +44,18 @@ def register(app: typer.Typer) -> None:
 @reports_errors
 def inspect(
     folder: Annotated[str | None, typer.Argument(metavar="FOLDER", help=ADAPTER_HELP)] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE.png",
+            help="With --plot: the picture. \\[default: TASK.gates.png]",
+            show_default=False,
+        ),
+    ] = None,
+    plot: Annotated[
+        bool,
+        typer.Option("--plot", help="Draw how far each layer's gates moved from 1, and list it."),
+    ] = False,
     hub: HubOption = None,
     backbone: Annotated[
         str | None,
@@ -57,11 +72,31 @@ def inspect(
     format: FormatOption = Format.human,
 ) -> None:
     """Show what an adapter is, or what gates of each kind would cost on a backbone."""
+    from gatehub._disk import write_whole
+    from gatehub.adapter import Adapter
+    from gatehub.adapter.gate_map import draw_gates
+    from gatehub.errors import AdapterError
+
     output = Output(format)
     if (folder is None) == (backbone is None):
         raise typer.BadParameter("give either an adapter's FOLDER or --backbone NAME.")
+    if plot and folder is None:
+        raise typer.BadParameter("--plot draws the gates of an adapter; give its FOLDER.")
+    if picture is not None and not plot:
+        raise typer.BadParameter(f"'{picture}' is one argument too many; a picture needs --plot.")
+    if picture is not None:
+        check_file(picture, ".png")
     if folder is not None:
-        show_adapter(output, find_adapter(output, folder, hub))
+        place = find_adapter(output, folder, hub)
+        adapter = Adapter.load(place)
+        if plot:
+            picture = picture or Path(f"{adapter.task}.gates.png")
+            check_file(picture, ".png")
+            if not adapter.layout.sites:
+                raise AdapterError(f"Adapter '{adapter.task}' has no gates that could be drawn.")
+            drawn = draw_gates(adapter.layout, adapter.tensors, title=f"Gates of {adapter.task}")
+            write_whole(picture, drawn)
+        show_adapter(output, adapter, place, picture=picture)
     elif backbone is not None:
         show_backbone(output, backbone, norm=norm, start=start)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +18,27 @@ from gatehub.gates.layout import GateLayout
 
 COLUMNS = 64
 _MAX_LABELS = 90
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """How far the gates of a site lie from 1.
+
+    Args:
+        distance: the root of the mean of (M - 1)².
+        largest: the same of the output channel that moved most.
+    """
+
+    distance: float
+    largest: float
+
+
+def measure_sites(layout: GateLayout, tensors: Mapping[str, Tensor]) -> dict[str, Moved]:
+    """How far the gates of each site lie from 1; see `measure_gates`."""
+    return {
+        site: Moved(distance=float(distances.square().mean().sqrt()), largest=float(distances[0]))
+        for site, distances in measure_gates(layout, tensors).items()
+    }
 
 
 def measure_gates(layout: GateLayout, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -50,7 +72,7 @@ def draw_gates(layout: GateLayout, tensors: Mapping[str, Tensor], *, title: str)
     """
     moved = measure_gates(layout, tensors)
     rows = torch.stack([_resample(distance) for distance in moved.values()])
-    means = [float(distance.square().mean().sqrt()) for distance in moved.values()]
+    means = [found.distance for found in measure_sites(layout, tensors).values()]
     # Few rows are as high as their labels; of many only some are labelled.
     shown = min(len(moved), _MAX_LABELS)
     figure = Figure(figsize=(8, 1.8 + 0.15 * shown), dpi=120, layout="constrained")

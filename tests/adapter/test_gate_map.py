@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gatehub.adapter.gate_map import COLUMNS, draw_gates, measure_gates
+from gatehub.adapter.gate_map import COLUMNS, draw_gates, measure_gates, measure_sites
 from gatehub.gates.kinds import parse_kind
 from gatehub.gates.layout import GateLayout, SiteGate
 from tests.adapter.sample import LAYOUT, sample_tensors
@@ -37,6 +37,13 @@ def test_each_kind_is_measured_by_its_matrix() -> None:
     assert torch.allclose(measure_gates(lay_out("lowrank:2", "conv"), lowrank)["conv"], expected)
     scale = {"conv.gate_a": torch.tensor([1.0, 2.0, 3.0]), "conv.gate_b": torch.ones(2)}
     assert measure_gates(lay_out("scale", "conv"), scale)["conv"].tolist() == [2.0, 1.0, 0.0]
+
+
+def test_a_site_is_measured_as_a_whole_and_by_the_channel_that_moved_most() -> None:
+    full = {"conv.gate": torch.tensor([[1.0, 1.0], [2.0, 1.0], [1.0, -2.0]])}
+    found = measure_sites(lay_out("full", "conv"), full)["conv"]
+    assert found.distance == pytest.approx((10 / 6) ** 0.5)
+    assert found.largest == pytest.approx(4.5**0.5)
 
 
 def test_the_picture_shows_where_the_gates_moved() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import timm
 from timm.models import save_for_hf
 
+from gatehub.adapter import Adapter
+from gatehub.adapter.gate_map import draw_gates
 from tests.cli.conftest import Gatehub
 
 
@@ -74,6 +77,66 @@ def test_what_cannot_be_gated_is_said_in_a_sentence(
     assert ran.err.startswith("Error: ")
     assert message in ran.err
     assert ran.out == ""
+
+
+def test_how_far_each_layer_moved_is_listed_and_drawn(
+    gatehub: Gatehub, adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = Adapter.load(adapter_folder)
+    gate = adapter.tensors["conv1.gate"]
+    distance = float((gate - 1).square().mean().sqrt())
+    shown = gatehub("inspect", adapter_folder, "--format", "json").json
+    assert shown["moved"].keys() == adapter.layout.sites.keys()
+    assert shown["moved"]["conv1"]["distance"] == pytest.approx(distance)
+    assert shown["moved"]["conv1"]["largest"] > distance
+    assert "picture" not in shown
+
+    picture = tmp_path / "gates.png"
+    ran = gatehub("inspect", adapter_folder, "--plot", picture)
+    assert ran.status == 0, ran.err
+    line = next(line for line in ran.out.splitlines() if line.startswith("conv1 "))
+    assert line.split()[:3] == ["conv1", "full", f"{distance:.3g}"]
+    expected = draw_gates(adapter.layout, adapter.tensors, title="Gates of birds")
+    assert picture.read_bytes() == expected
+
+    monkeypatch.chdir(tmp_path)  # without a name it is the task's
+    assert gatehub("inspect", adapter_folder, "--plot", "--format", "quiet").out == (
+        "birds.gates.png\n"
+    )
+    assert Path("birds.gates.png").read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("{folder}", "gates.png"), "'gates.png' is one argument too many; a picture needs --plot"),
+        (("{folder}", "--plot", "gates.jpg"), "'gates.jpg' does not end in .png"),
+        (("--backbone", "demo", "--plot"), "--plot draws the gates of an adapter"),
+    ],
+)
+def test_a_picture_that_could_not_be_drawn_is_wrong_usage(
+    gatehub: Gatehub, adapter_folder: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    ran = gatehub("inspect", *(word.format(folder=adapter_folder) for word in arguments))
+    assert ran.status == 2
+    assert message in ran.err
+
+
+def test_an_adapter_without_gates_has_nothing_to_draw(
+    gatehub: Gatehub, adapter_folder: Path, tmp_path: Path
+) -> None:
+    adapter = Adapter.load(adapter_folder)
+    gates = adapter.layout.gate_shapes()
+    bare = replace(
+        adapter,
+        config=replace(adapter.config, layout=replace(adapter.layout, sites={})),
+        tensors={name: t for name, t in adapter.tensors.items() if name not in gates},
+    )
+    bare.save(tmp_path / "bare")
+    ran = gatehub("inspect", tmp_path / "bare", "--plot", tmp_path / "gates.png")
+    assert ran.status == 1
+    assert "Adapter 'birds' has no gates that could be drawn." in ran.err
+    assert not (tmp_path / "gates.png").exists()
 
 
 def test_training_notes_what_stays_without_gates(gatehub: Gatehub, tmp_path: Path) -> None:
