@@ -18,8 +18,9 @@ from gatehub.adapter.files import read_adapter, round_tensors, write_adapter
 from gatehub.adapter.probe import PROBE_SEED, Probe, draw_images
 from gatehub.backbone import Backbone, BackboneIdentity, digest_tensors
 from gatehub.backbone.preprocessing import Preprocessing
+from gatehub.backbone.seal import refuse_rounded
 from gatehub.errors import AdapterError, TensorDtypeError
-from gatehub.gates.attach import GatedModel, refuse_rounded
+from gatehub.gates.attach import GatedModel
 from gatehub.gates.fold import fold
 from gatehub.gates.layout import GateLayout
 from gatehub.problem import ONE_LABEL, Problem

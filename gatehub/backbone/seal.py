@@ -8,6 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from gatehub.backbone.identity import BackboneIdentity
+from gatehub.errors import GateError
+
 
 class Seal:
     """Remembers dtype, shape and a checksum of some tensors, on any device.
@@ -85,3 +88,24 @@ def _is_same(before: Tensor, after: Tensor) -> bool:
 def _sum_bytes(tensor: Tensor) -> int:
     values = tensor.detach().cpu().contiguous().reshape(-1)
     return zlib.crc32(values.view(torch.uint8).numpy().data)
+
+
+def refuse_rounded(
+    identity: BackboneIdentity, rounded_to: torch.dtype | None, *, hint: str
+) -> None:
+    """Refuse to make an adapter on other weights than those whose digest it would carry.
+
+    Args:
+        identity: of the backbone.
+        rounded_to: the dtype to which a cast has rounded its weights, or None.
+        hint: what to do instead.
+
+    Raises:
+        GateError: a cast has rounded them.
+    """
+    if rounded_to is not None:
+        raise GateError(
+            f"A cast has rounded the weights of {identity} to {str(rounded_to)[6:]}, so an adapter "
+            "made on them would carry the digest of other weights.",
+            hint=hint,
+        )

@@ -6,17 +6,16 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gatehub._arguments import check_argument, checked
 from gatehub._text import quote, shorten
-from gatehub.backbone import Backbone, BackboneIdentity
+from gatehub.backbone import Backbone
 from gatehub.backbone.blueprint import Blueprint
 from gatehub.backbone.checkpointing import watch_passes
 from gatehub.backbone.classifier import is_inside, replace_classifier
-from gatehub.backbone.seal import Seal
+from gatehub.backbone.seal import Seal, refuse_rounded
 from gatehub.backbone.structure import own_memory
 from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import AlreadyGatedError, GateError, UngatedLayerWarning
@@ -113,6 +112,14 @@ class GatedModel(nn.Module):
     def gate_parameters(self) -> dict[str, nn.Parameter]:
         """Return the learned gate tensors, by their name in an adapter file."""
         return self._learned(self.layout.gate_shapes())
+
+    def gate_rests(self) -> dict[str, float]:
+        """Return the value of each gate tensor at which M = 1, by its name in an adapter file."""
+        return {
+            f"{site}.{part}": gate.kind.rest
+            for site, gate in self.layout.sites.items()
+            for part in gate.parts
+        }
 
     def norm_parameters(self) -> dict[str, nn.Parameter]:
         """Return the learned normalisation values, by their name in an adapter file."""
@@ -275,24 +282,3 @@ def attach_gates(
         )
     with pin_settings():
         return GatedModel(backbone, layout, names)
-
-
-def refuse_rounded(
-    identity: BackboneIdentity, rounded_to: torch.dtype | None, *, hint: str
-) -> None:
-    """Refuse to make an adapter on other weights than those whose digest it would carry.
-
-    Args:
-        identity: of the backbone.
-        rounded_to: the dtype to which a cast has rounded its weights, or None.
-        hint: what to do instead.
-
-    Raises:
-        GateError: a cast has rounded them.
-    """
-    if rounded_to is not None:
-        raise GateError(
-            f"A cast has rounded the weights of {identity} to {str(rounded_to)[6:]}, so an adapter "
-            "made on them would carry the digest of other weights.",
-            hint=hint,
-        )

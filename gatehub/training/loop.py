@@ -10,7 +10,6 @@ from pathlib import Path
 from torch import Tensor
 
 from gatehub.errors import DivergenceError, ResumeError
-from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import count_batches, evaluation_batches
 from gatehub.training.checkpoint import (
     Checkpoint,
@@ -23,6 +22,7 @@ from gatehub.training.data import ImageData
 from gatehub.training.economy.precision import MixedPrecision
 from gatehub.training.evaluation import evaluate
 from gatehub.training.kept_epoch import choose_epoch
+from gatehub.training.methods.learner import Learner
 from gatehub.training.objectives import Measured
 from gatehub.training.observers import Observer, Step
 from gatehub.training.parallel.team import ALONE, Team
@@ -49,7 +49,7 @@ class Fitted:
         choices: what the recipe had left open.
         history: one record for the start and one for each epoch.
         kept: the number of the epoch whose values the model has.
-        start: the values at the start, by `GatedModel.task_tensors`.
+        start: the values at the start, by `Learner.task_tensors`.
     """
 
     choices: Choices
@@ -59,7 +59,7 @@ class Fitted:
 
 
 def fit(
-    model: GatedModel,
+    model: Learner,
     data: ImageData,
     recipe: Recipe,
     *,
@@ -71,7 +71,7 @@ def fit(
     observer: Observer | None = None,
     team: Team = ALONE,
 ) -> Fitted:
-    """Train a gated model in place, from its start on; it is left as the epoch that is kept.
+    """Train a model in place, from its start on; it is left as the epoch that is kept.
 
     What is measured after an epoch, and kept, is the average of the last steps; see `Average`. It
     begins at the linear probe, so the first epochs are not below it while the head finds its place.
@@ -80,7 +80,7 @@ def fit(
     interrupted and resumed ends with the same numbers as one that was not.
 
     Args:
-        model: from `attach_gates`.
+        model: what learns; see `Learner`.
         data: with the model's labels.
         recipe: the settings.
         folder: where the checkpoint of the last whole epoch is kept.

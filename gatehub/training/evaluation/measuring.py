@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gatehub.training.batches import Batch
+from gatehub.training.methods.learner import Network
 from gatehub.training.objectives import SINGLE_LABEL, Evaluation, Measured, Objective
 
 M = TypeVar("M", bound=Measured)
@@ -17,13 +18,13 @@ Progress = Callable[[int], None]
 
 @overload
 def evaluate(
-    model: nn.Module, batches: Iterable[Batch], *, progress: Progress | None = None
+    model: Network, batches: Iterable[Batch], *, progress: Progress | None = None
 ) -> Evaluation: ...
 
 
 @overload
 def evaluate(
-    model: nn.Module,
+    model: Network,
     batches: Iterable[Batch],
     *,
     objective: Objective[M],
@@ -32,7 +33,7 @@ def evaluate(
 
 
 def evaluate(
-    model: nn.Module,
+    model: Network,
     batches: Iterable[Batch],
     *,
     objective: Objective[Any] = SINGLE_LABEL,

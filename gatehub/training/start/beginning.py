@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import Batch, count_batches, evaluation_batches
 from gatehub.training.data import ImageData
 from gatehub.training.evaluation import evaluate
+from gatehub.training.methods.learner import Learner
 from gatehub.training.objectives import Measured
 from gatehub.training.recipe import Recipe
 from gatehub.training.start.linear_probe import MAX_IMAGES, list_penalties, probe_head, set_head
@@ -49,7 +49,7 @@ class Start:
 
 
 def begin(
-    model: GatedModel,
+    model: Learner,
     data: ImageData,
     recipe: Recipe,
     *,
@@ -57,14 +57,14 @@ def begin(
     known: int = 0,
     workers: int = 0,
 ) -> Start:
-    """Fit and measure the linear probe, and make a gated model ready to be trained.
+    """Fit and measure the linear probe, and make a model ready to be trained.
 
     The head that is trained begins, and stays, under a stronger penalty than the best probe's. A
     head with as many features as there are images knows them all by heart, so its loss leaves the
     gates nothing to learn; one that is held back leaves the work to them.
 
     Args:
-        model: from `attach_gates`, in evaluation mode; its head is changed in place.
+        model: in evaluation mode; its head is changed in place.
         data: with the model's labels.
         recipe: what it says is taken as it is.
         watched: validation images.

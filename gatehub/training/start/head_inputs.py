@@ -8,10 +8,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from gatehub.gates.attach import GatedModel
+from gatehub.training.methods.learner import Learner
 
 
-def find_logit_layers(model: GatedModel) -> dict[str, nn.Linear | nn.Conv2d]:
+def find_logit_layers(model: Learner) -> dict[str, nn.Linear | nn.Conv2d]:
     """Return the head's layers that give one logit for each label, by name in the network.
 
     Distilled networks have two such layers, and some networks have none.
@@ -27,7 +27,7 @@ def find_logit_layers(model: GatedModel) -> dict[str, nn.Linear | nn.Conv2d]:
 
 
 @contextmanager
-def watch_features(model: GatedModel) -> Iterator[dict[str, Tensor]]:
+def watch_features(model: Learner) -> Iterator[dict[str, Tensor]]:
     """Yield what each such layer was given at the latest pass, (B, features), by its name."""
     features: dict[str, Tensor] = {}
 

@@ -17,8 +17,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import Tensor, nn
 
 from gatehub.errors import TrainingError
-from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import Batch
+from gatehub.training.methods.learner import Learner
 from gatehub.training.start.head_inputs import find_logit_layers, watch_features
 from gatehub.training.start.new_rows import fit_new_rows
 from gatehub.training.start.one_vs_rest import choose_strength, fit_labels
@@ -149,7 +149,7 @@ def _fit_labels(
 
 
 def probe_head(
-    model: GatedModel,
+    model: Learner,
     batches: Iterable[Batch],
     *,
     restraint: float,
@@ -157,7 +157,7 @@ def probe_head(
     weights: Sequence[float] | None = None,
     seed: int = 0,
 ) -> tuple[Probes, Probes]:
-    """Fit probes to what the head of a gated model is given.
+    """Fit probes to what the head of a model is given.
 
     Each layer that gives logits, linear or a 1 x 1 convolution, has a probe of its own input;
     distilled networks have two such layers, and some have none.
@@ -239,7 +239,7 @@ def _keep_rows(
     return replace(probe, weight=weight, bias=bias)
 
 
-def set_head(model: GatedModel, probes: Probes) -> None:
+def set_head(model: Learner, probes: Probes) -> None:
     """Let the layers that give logits be linear probes."""
     layers = find_logit_layers(model)
     with torch.no_grad():
@@ -255,7 +255,7 @@ def list_penalties(probes: Probes) -> dict[str, Tensor]:
     return {name: torch.from_numpy(probe.penalty).float() for name, probe in probes.items()}
 
 
-def weigh_head(model: GatedModel, penalties: Mapping[str, Tensor]) -> Tensor | float:
+def weigh_head(model: Learner, penalties: Mapping[str, Tensor]) -> Tensor | float:
     """Return the penalty of a head's weights, in nats an image; see `list_penalties`."""
     layers = find_logit_layers(model)
     return sum(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gatehub.gates.attach import GatedModel
+from gatehub.training.methods.learner import Learner
 from gatehub.training.objectives import SINGLE_LABEL, Measured, Objective
 from gatehub.training.start.head_inputs import watch_features
 
@@ -43,14 +43,14 @@ class Rates:
 
 
 def find_rates(
-    model: GatedModel,
+    model: Learner,
     images: Tensor,
     targets: Tensor,
     *,
     objective: Objective[Measured] = SINGLE_LABEL,
     weights: Sequence[float] | None = None,
 ) -> Rates:
-    """Find the rates of a gated model that is about to be trained; it stays as it was.
+    """Find the rates of a model that is about to be trained; it stays as it was.
 
     Args:
         model: at its start; its mode does not matter.

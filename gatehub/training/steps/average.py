@@ -13,22 +13,22 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from gatehub.gates.attach import GatedModel
+from gatehub.training.methods.learner import Learner
 
 
 class Average:
-    """The exponential moving average of a gated model's tensors.
+    """The exponential moving average of what a run changes in a model.
 
     Each step moves it by 1 / `steps` of the way to the model's values.
 
     Args:
         model: it is read at each `update`.
-        start: the average before the first step, by `GatedModel.task_tensors`; it is copied.
+        start: the average before the first step, by `Learner.task_tensors`; it is copied.
         steps: over about how many of the last steps the average goes; from 1 down it is the last
             step's values.
     """
 
-    def __init__(self, model: GatedModel, start: Mapping[str, Tensor], *, steps: float) -> None:
+    def __init__(self, model: Learner, start: Mapping[str, Tensor], *, steps: float) -> None:
         self._model = model
         self._live = model.task_tensors()
         self.tensors = {name: start[name].to(t, copy=True) for name, t in self._live.items()}
@@ -52,7 +52,7 @@ class Average:
 
 
 @torch.no_grad()
-def put_tensors(model: GatedModel, values: Mapping[str, Tensor]) -> None:
-    """Give a model values by the names of `GatedModel.task_tensors`."""
+def put_tensors(model: Learner, values: Mapping[str, Tensor]) -> None:
+    """Give a model values by the names of `Learner.task_tensors`."""
     for name, tensor in model.task_tensors().items():
         tensor.copy_(values[name])

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gatehub.errors import DivergenceError
-from gatehub.gates.attach import GatedModel
 from gatehub.training.batches import count_batches, seed_everything, training_batches
 from gatehub.training.data import ImageData
 from gatehub.training.economy.precision import MixedPrecision
+from gatehub.training.methods.learner import Learner
 from gatehub.training.observers import Step
 from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
@@ -24,7 +24,7 @@ MAX_GRADIENT_NORM = 5.0
 
 
 def train_epoch(
-    model: GatedModel,
+    model: Learner,
     optimiser: torch.optim.Optimizer,
     data: ImageData,
     recipe: Recipe,

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gatehub.gates.attach import GatedModel
+from gatehub.training.methods.learner import Learner
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices
 
 
-def make_optimiser(model: GatedModel, recipe: Recipe, choices: Choices) -> torch.optim.Optimizer:
+def make_optimiser(model: Learner, recipe: Recipe, choices: Choices) -> torch.optim.Optimizer:
     """Return AdamW, arXiv 1711.05101, whose groups know their "name" and "peak" rate.
 
     Gates and normalisation values do not decay towards 0; see `decay_gates`.
@@ -37,7 +37,7 @@ def make_optimiser(model: GatedModel, recipe: Recipe, choices: Choices) -> torch
     )
 
 
-def decay_gates(model: GatedModel, share: float) -> None:
+def decay_gates(model: Learner, share: float) -> None:
     """Move gates towards the values at which M = 1: weight decay around the backbone.
 
     Args:
@@ -46,10 +46,8 @@ def decay_gates(model: GatedModel, share: float) -> None:
     """
     gates = model.gate_parameters()
     with torch.no_grad():
-        for site, gate in model.layout.sites.items():
-            for part in gate.parts:
-                parameter = gates[f"{site}.{part}"]
-                parameter.lerp_(torch.full_like(parameter, gate.kind.rest), share)
+        for name, rest in model.gate_rests().items():
+            gates[name].lerp_(torch.full_like(gates[name], rest), share)
 
 
 def read_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""What a run can train on a backbone: gates, and the methods that they are compared with."""
