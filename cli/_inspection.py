@@ -65,7 +65,7 @@ def show_adapter(output: Output, adapter: Adapter, folder: Path, *, picture: Pat
             f"{len(config.labels)}: {shown}",
         ),
         ("backbone", f"{config.backbone} from {config.backbone.source}"),
-        ("gates", f"{config.layout.policy}: {_list_kinds(kinds)}; {gate_count:,} numbers"),
+        ("gates", _describe_gates(config.layout.policy, kinds, gate_count)),
         ("start", config.layout.start or "the first layer"),
         ("norm", config.layout.norm),
         ("numbers", f"{count:,} with normalisation values and head"),
@@ -165,3 +165,7 @@ def count_kinds(layout: GateLayout) -> dict[str, int]:
 
 def _list_kinds(kinds: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+
+
+def _describe_gates(policy: str, kinds: dict[str, int], count: int) -> str:
+    return f"{policy}: {_list_kinds(kinds)}; {count:,} numbers" if kinds else policy

@@ -31,7 +31,7 @@ InitFromOption = Annotated[
 ]
 GatesOption = Annotated[
     str | None,
-    typer.Option("--gates", help=f"auto, full, lowrank:R or scale. {_KEPT.format('auto')}"),
+    typer.Option("--gates", help=f"auto, full, lowrank:R, scale or none. {_KEPT.format('auto')}"),
 ]
 NormOption = Annotated[
     str | None,

@@ -35,21 +35,30 @@ class LogTo(str, Enum):
 
 
 class Method(str, Enum):
-    """How an adapter is trained."""
+    """What is trained on the backbone."""
 
     gates = "gates"
+    scale = "scale"
+    norm = "norm"
+    linear = "linear"
 
 
 MethodOption = Annotated[
-    Method, typer.Option("--method", help="gates: model projection, arXiv 2602.06245.")
+    Method,
+    typer.Option(
+        "--method",
+        help="gates: model projection, arXiv 2602.06245. scale: the same with --gates scale. norm: "
+        "normalisation values and head (--gates none). linear: the linear probe, where every run "
+        "starts.",
+    ),
 ]
 EpochsOption = Annotated[
     int | None,
     _option(
         "--epochs",
-        min=1,
+        min=0,
         help=f"Passes over the training images; as many as make {defaults.STEPS} steps if not "
-        "given.",
+        "given. 0 for the linear probe alone.",
     ),
 ]
 BatchSizeOption = Annotated[int, _option("--batch-size", min=1, help="Images in a step.")]

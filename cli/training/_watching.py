@@ -107,9 +107,17 @@ class _Watch:
         self, choices: Choices, history: Sequence[EpochRecord], *, steps_per_epoch: int
     ) -> None:
         self._output.note(f"{self._task}: starts as the {self._start}, {_describe(history[0])}.")
+        learned = [
+            f"{name} {rate:g}"
+            for name, rate in (
+                ("gates", choices.gate_rate),
+                ("normalisation values", choices.norm_rate),
+                ("head", choices.head_rate),
+            )
+            if rate
+        ]
         self._output.note(
-            f"{self._task}: epochs {choices.epochs}; rates: gates {choices.gate_rate:g}, "
-            f"normalisation values {choices.norm_rate:g}, head {choices.head_rate:g}."
+            f"{self._task}: epochs {choices.epochs}; rates: {', '.join(learned) or 'none'}."
         )
 
     def on_step(self, step: Step) -> None:

@@ -114,6 +114,7 @@ def train(
     from gatehub.training.data import list_data
     from gatehub.training.destination import Destination, claim_destination
     from gatehub.training.economy.precision import check_precision
+    from gatehub.training.methods.presets import Asked, apply_method
     from gatehub.training.observers.tensorboard import check_tensorboard
     from gatehub.training.parallel.leading import choose_devices
     from gatehub.training.preflight import check_settings, check_structure
@@ -126,6 +127,8 @@ def train(
     if log_to is not None:
         check_tensorboard()
     # What costs least is checked first: whoever mistyped an option need not wait for the images.
+    asked = apply_method(method.value, Asked(gates=gates, norm=norm, epochs=epochs))
+    gates, norm, epochs = asked.gates, asked.norm, asked.epochs
     check_settings(
         task=task,
         gates=gates,

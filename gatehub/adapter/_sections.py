@@ -14,7 +14,7 @@ from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ConfigError, FormatVersionError
 from gatehub.gates.kinds import parse_kind
 from gatehub.gates.layout import GateLayout, SiteGate
-from gatehub.gates.policy import AUTO
+from gatehub.gates.policy import NONE, read_policy
 from gatehub.problem import MULTI_LABEL, Problem
 
 MAX_DIMENSION = 2**24
@@ -53,8 +53,7 @@ def read_backbone(fields: Fields) -> BackboneIdentity:
 
 def read_layout(fields: Fields, norm: str, where: str) -> GateLayout:
     policy = fields.take("kind", str)
-    if policy != AUTO:
-        parse_kind(policy)
+    read_policy(policy)
     start = fields.take_optional("start", str)
     entries = fields.take_fields("sites")
     fields.done()
@@ -68,6 +67,8 @@ def read_layout(fields: Fields, norm: str, where: str) -> GateLayout:
         if len(shape) != 2:
             raise ConfigError(f"{entry.where}.shape is {list(shape)}; expected [O, I].")
         sites[name] = SiteGate(kind=kind, shape=(shape[0], shape[1]))
+    if sites and policy == NONE:
+        raise ConfigError(f"{entries.where} has {len(sites)} sites; expected none of kind {NONE}.")
     return GateLayout(policy=policy, start=start, norm=norm, sites=sites)
 
 

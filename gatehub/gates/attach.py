@@ -232,7 +232,8 @@ def attach_gates(
     Args:
         backbone: from `load_backbone`.
         labels: class names, in the order of the logits; at least one, no two alike.
-        gates: "auto", "full", "lowrank:R" or "scale"; see `gatehub.gates.kinds`.
+        gates: "auto", "full", "lowrank:R" or "scale", see `gatehub.gates.kinds`; or "none" for
+            a task of normalisation values and a head alone.
         norm: "frozen", "affine" or "stats": which normalisation values are the task's own.
         start: first stage that is gated, such as "layer3". What comes before is shared by all
             tasks that start there. None gates everything.
@@ -273,7 +274,7 @@ def attach_gates(
     )
     layout = plan_gates(backbone.model, exclude=backbone.heads, gates=gates, norm=norm, start=start)
     ungated = find_ungated(backbone.model, start=start, exclude=backbone.heads)
-    if ungated:
+    if ungated and layout.sites:
         left = ", ".join(map(str, ungated))
         warnings.warn(
             f"{backbone.identity.architecture} keeps layers without gates: {left}.",

@@ -103,6 +103,6 @@ def parse_kind(text: str) -> GateKind:
 def _unknown_kind(text: str) -> GateKindError:
     return GateKindError(
         f"{quote(text, 80)} is not a gate kind; expected auto, full, lowrank:R (R from 1 to "
-        f"{MAX_RANK}) or scale.",
+        f"{MAX_RANK}), scale or none.",
         hint="'auto' is what most tasks want.",
     )

@@ -12,8 +12,8 @@ from gatehub.backbone.classifier import is_inside
 from gatehub.errors import GateError
 from gatehub.gates.kinds import GateKind
 from gatehub.gates.norms import NORMS, find_norm_tensors
-from gatehub.gates.policy import choose_kinds
-from gatehub.gates.sites import find_sites
+from gatehub.gates.policy import NONE, choose_kinds
+from gatehub.gates.sites import find_sites, modules_from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class GateLayout:
     """What a task learns beside its head.
 
     Args:
-        policy: "auto" or a kind's name, as the user gave it.
+        policy: "auto", "none" or a kind's name, as the user gave it.
         start: name of the first gated stage, or None.
         norm: "frozen" (no values of its own), "affine" (weight and bias of each normalisation)
             or "stats" (running mean and variance too).
@@ -86,7 +86,8 @@ def plan_gates(
         GateError: no such normalisation mode.
     """
     check_norm(norm)
-    sites = find_sites(model, start=start, exclude=exclude)
+    modules_from(model, start)  # refuses a stage that is not there, for no gates too
+    sites = () if gates == NONE else find_sites(model, start=start, exclude=exclude)
     parameters = dict(model.named_parameters())
     norms = find_norm_tensors(model, norm=norm, start=start, exclude=exclude)
     kinds = choose_kinds(

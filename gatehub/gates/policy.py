@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gatehub.gates.kinds import GateKind, parse_kind
 from gatehub.gates.sites import Site
 
-AUTO = "auto"
+AUTO, NONE = "auto", "none"
 AUTO_RANK = 4
 
 # How much of a backbone's parameters the gates and normalisation values of one task may be.
@@ -29,7 +29,7 @@ def choose_kinds(
     for every site: that happens on small networks, where rank 4 is much of a layer.
 
     Args:
-        policy: "auto", or a kind's name.
+        policy: "auto" or a kind's name; any where there are no sites.
         sites: from `find_sites`.
         backbone_values: parameters of the backbone without its classifier.
         norm_values: normalisation values that are the task's own.
@@ -37,6 +37,8 @@ def choose_kinds(
     Raises:
         GateKindError: no such policy.
     """
+    if not sites:
+        return ()
     if policy != AUTO:
         return (parse_kind(policy),) * len(sites)
     pointwise = sum(site.kernel_values for site in sites if site.is_pointwise)
@@ -50,6 +52,15 @@ def choose_kinds(
         if count_values(kinds, sites) <= budget:
             return kinds
     return tuple(_smaller(_SCALE, site) for site in sites)
+
+
+def read_policy(text: str) -> GateKind | str:
+    """Read what a user may ask for as gates: "auto" and "none" as they are, or a kind.
+
+    Raises:
+        GateKindError: anything else.
+    """
+    return text if text in (AUTO, NONE) else parse_kind(text)
 
 
 def count_values(kinds: Sequence[GateKind], sites: Sequence[Site]) -> int:

@@ -14,9 +14,8 @@ from gatehub.adapter.names import check_task_name
 from gatehub.backbone import build_structure
 from gatehub.backbone.classifier import split_classifier
 from gatehub.errors import SiteError, TrainingError
-from gatehub.gates.kinds import parse_kind
 from gatehub.gates.layout import check_norm, plan_gates
-from gatehub.gates.policy import AUTO
+from gatehub.gates.policy import read_policy
 from gatehub.training.economy.recomputing import recompute_blocks
 
 
@@ -47,8 +46,8 @@ def check_settings(
         if not isinstance(value, str):
             raise TrainingError(f"{name} is {value!r:.100}; expected a string.")
     check_task_name(task)
-    if gates is not None and gates != AUTO:
-        parse_kind(gates)
+    if gates is not None:
+        read_policy(gates)
     if norm is not None:
         check_norm(norm)
     if norm == "stats" and batch_size == 1:

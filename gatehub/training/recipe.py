@@ -23,7 +23,7 @@ from gatehub.training.economy.precision import PRECISIONS
 
 _MAX_COUNT = 2**63  # what JSON readers and seeds can hold
 _MAX_JITTER = 100
-_COUNTED = {"epochs": 1, "batch_size": 1, "patience": 1, "val_images": 1, "seed": 0}
+_COUNTED = {"epochs": 0, "batch_size": 1, "patience": 1, "val_images": 1, "seed": 0}
 _OPTIONAL = frozenset({"epochs", "gate_rate", "norm_rate", "head_rate", "patience"})
 _WORDS = {
     "keep": ("auto", "best", "last"),
@@ -48,7 +48,7 @@ class Recipe:
 
     Args:
         epochs: passes over the training images; None for as many as make about
-            `defaults.STEPS` steps, see `choose_epochs`.
+            `defaults.STEPS` steps, see `choose_epochs`; 0 for the start alone.
         batch_size: images a step.
         gate_rate: peak learning rate of the gates; None for one that is found, see
             `gatehub.training.start.rates`.

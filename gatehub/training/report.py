@@ -91,5 +91,12 @@ def illustrate(adapter: Adapter, history: Sequence[EpochRecord], *, kept: int) -
             kept=kept,
             title=f"{adapter.task} on {adapter.backbone.name}",
         ),
-        "gates.png": draw_gates(adapter.layout, adapter.tensors, title=f"Gates of {adapter.task}"),
+        **_draw_gates(adapter),
     }
+
+
+def _draw_gates(adapter: Adapter) -> dict[str, bytes]:
+    if not adapter.layout.sites:
+        return {}
+    title = f"Gates of {adapter.task}"
+    return {"gates.png": draw_gates(adapter.layout, adapter.tensors, title=title)}

@@ -120,7 +120,9 @@ def test_a_kind_is_written_as_it_is_read(text: str) -> None:
     ],
 )
 def test_anything_else_is_no_kind(text: str) -> None:
-    with pytest.raises(GateKindError, match=r"expected auto, full, lowrank:R .R from 1 to 4096."):
+    with pytest.raises(
+        GateKindError, match=r"expected auto, full, lowrank:R .R from 1 to 4096., scale or none"
+    ):
         parse_kind(text)
 
 

@@ -30,7 +30,7 @@ PREPROCESSING = Preprocessing(
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
-        ({"epochs": 0}, "epochs is 0; expected 1 or more"),
+        ({"epochs": -1}, "epochs is -1; expected 0 or more"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seed": -1}, "seed is -1; expected 0 or more"),
         ({"gate_rate": -0.1}, "gate_rate is -0.1"),
@@ -41,7 +41,7 @@ PREPROCESSING = Preprocessing(
         ({"keep": "first"}, "keep is 'first'; expected auto or best or last"),
         ({"class_weights": "heavy"}, "class_weights is 'heavy'; expected none or balanced"),
         ({"class_weights": None}, "class_weights is None; expected none or balanced"),
-        ({"epochs": 2.5}, "epochs is 2.5; expected 1 or more, a whole number"),
+        ({"epochs": 2.5}, "epochs is 2.5; expected 0 or more, a whole number"),
         ({"epochs": "3"}, "epochs is '3'"),
         ({"seed": True}, "seed is True"),
         ({"seed": 2**63}, "seed is 9223372036854775808; expected 0 or more, a whole number below"),

@@ -71,6 +71,8 @@ def _list_settings(config: AdapterConfig) -> Iterator[str]:
         value = training.get(setting)
         if value is None or isinstance(value, bool) or value == NEUTRAL.get(setting):
             continue
+        if setting.endswith("_rate") and training.get("epochs") == 0:  # of no steps
+            continue
         # --gate-rate is the rate of the normalisation values, too; where theirs is another, both
         # were found, and are found again.
         if setting == "gate_rate" and training.get("norm_rate", value) != value:

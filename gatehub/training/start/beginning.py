@@ -14,7 +14,7 @@ from gatehub.training.methods.learner import Learner
 from gatehub.training.objectives import Measured
 from gatehub.training.recipe import Recipe
 from gatehub.training.start.linear_probe import MAX_IMAGES, list_penalties, probe_head, set_head
-from gatehub.training.start.rates import IMAGES, find_rates
+from gatehub.training.start.rates import IMAGES, Rates, find_rates
 
 # How many times stronger the penalty of the head that is trained is than the best probe's.
 RESTRAINT = 30.0
@@ -87,12 +87,16 @@ def begin(
     set_head(model, best)
     measured = evaluate(model, watched, objective=objective)
     tensors = {name: tensor.clone() for name, tensor in model.task_tensors().items()}
-    few = data.train.sample(IMAGES, seed=recipe.seed)
-    images, targets = next(evaluation_batches(few, transform, batch_size=len(few)))
-    found = find_rates(model, images, targets, objective=objective, weights=weights)
+    epochs = recipe.choose_epochs(count_batches(data.train, recipe.batch_size))
+    if epochs:
+        few = data.train.sample(IMAGES, seed=recipe.seed)
+        images, targets = next(evaluation_batches(few, transform, batch_size=len(few)))
+        found = find_rates(model, images, targets, objective=objective, weights=weights)
+    else:
+        found = Rates(gates=0.0, norms=0.0, head=0.0)  # nothing is learned at any
     set_head(model, restrained)
     choices = Choices(
-        epochs=recipe.choose_epochs(count_batches(data.train, recipe.batch_size)),
+        epochs=epochs,
         gate_rate=_prefer(recipe.gate_rate, found.gates),
         norm_rate=_prefer(recipe.norm_rate, _prefer(recipe.gate_rate, found.norms)),
         head_rate=_prefer(recipe.head_rate, found.head),

@@ -24,8 +24,7 @@ from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TrainingError
 from gatehub.gates.attach import GatedModel, attach_gates
 from gatehub.gates.fold import check_backbone
-from gatehub.gates.kinds import parse_kind
-from gatehub.gates.policy import AUTO
+from gatehub.gates.policy import read_policy
 from gatehub.training.data import ImageData
 from gatehub.training.sources.pictures import spell_label
 
@@ -176,7 +175,7 @@ def choose_form(
             "image, and cannot go on from it.",
             hint="Train a new adapter.",
         )
-    if gates is not None and _read_kind(gates) != _read_kind(layout.policy):
+    if gates is not None and read_policy(gates) != read_policy(layout.policy):
         raise _contradict(origin, "gates", layout.policy, gates)
     if norm is not None and norm != layout.norm:
         raise _contradict(origin, "norm", layout.norm, norm)
@@ -207,10 +206,6 @@ def _find_rows(tensor: Tensor, given: Tensor, added: int) -> Tensor | None:
     if tensor.shape == given.shape:
         return tensor
     return tensor[:-added] if added and tensor.ndim else None
-
-
-def _read_kind(gates: str) -> object:
-    return gates if gates == AUTO else parse_kind(gates)
 
 
 def _contradict(

@@ -35,7 +35,7 @@ IMAGES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Peak learning rates of the three groups of what a task learns."""
+    """Peak learning rates of the three groups of what a task learns; 0 where one is empty."""
 
     gates: float
     norms: float
@@ -107,6 +107,8 @@ def _find_rate(
     farthest: float,
 ) -> float:
     """Return the largest rate whose step moves what is measured by at most `farthest`."""
+    if not parameters:
+        return 0.0
     learned = parameters.values()
     moved = [(p, p.detach().clone(), p.grad.sign()) for p in learned if p.grad is not None]
     if not moved:
