@@ -40,6 +40,7 @@ already catch it.
     │   └── LabelMismatchError              classes that differ from the adapter's
     ├── TrainingError
     │   ├── DivergenceError                 the loss became infinite or NaN
+    │   ├── GuidanceError                   a network cannot guide another
     │   └── ResumeError                     a checkpoint that cannot be continued
     ├── HubError
     │   ├── HubNameError                    a repository name or revision that is not valid
@@ -161,6 +162,7 @@ from gatehub.errors._serving import (
 from gatehub.errors._training import (
     DataError,
     DivergenceError,
+    GuidanceError,
     LabelMismatchError,
     ResumeError,
     TrainingError,
@@ -196,6 +198,7 @@ __all__ = [
     "GateError",
     "GateKindError",
     "GatehubError",
+    "GuidanceError",
     "HeaderTooLargeError",
     "HubAbsentError",
     "HubAccessError",

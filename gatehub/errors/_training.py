@@ -27,3 +27,7 @@ class DivergenceError(TrainingError):
 
 class ResumeError(TrainingError):
     """A checkpoint that cannot be continued with these settings."""
+
+
+class GuidanceError(TrainingError):
+    """A network cannot guide another."""
