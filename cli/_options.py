@@ -18,12 +18,13 @@ BACKBONE_HELP = (
     "timm name with or without tag, hf-hub:ORG/NAME, local-dir:PATH, or demo, "
     "the small one that ships with gatehub."
 )
-SOURCE_HELP = (
+_SOURCE_HELP = (
     "Folder (DIR/train/CLASS/* with val and test beside it if there are any, or DIR/CLASS/*), "
     "table of path and label (.csv, .tsv, .txt; see --columns; with several labels an image: see "
     "train --multi-label), hf:NAME\\[:SPLIT] (a data set of Hugging Face's, or a folder of one), "
     "sklearn:digits, or glyphs:SCRIPT. "
-    "A classes.txt in the folder or beside the table, one class a line, orders an adapter's labels."
+    "A classes.txt in the folder or beside the table, one class a line, orders an adapter's "
+    "labels. Several tables of one task: --data for each; an image has the labels of all."
 )
 
 
@@ -69,6 +70,7 @@ WorkersOption = Annotated[
         "--workers", min=0, help="Processes that decode images. \\[default: by data and processor]"
     ),
 ]
+DataOption = Annotated[list[str], typer.Option("--data", metavar="SRC", help=_SOURCE_HELP)]
 ColumnsOption = Annotated[
     dict[str, str] | None,
     typer.Option(

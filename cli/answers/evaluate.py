@@ -15,10 +15,10 @@ import typer
 from gatehub.cli._data import choose_workers, describe_reading, name_skipped
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._options import (
-    SOURCE_HELP,
     AdapterArgument,
     BackboneOption,
     ColumnsOption,
+    DataOption,
     DeviceOption,
     HubOption,
     SkipBadOption,
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 @reports_errors
 def evaluate(
     folder: AdapterArgument,
-    data: Annotated[str, typer.Option("--data", metavar="SRC", help=SOURCE_HELP)],
+    data: DataOption,
     columns: ColumnsOption = None,
     split: Annotated[
         Split | None,
@@ -157,6 +157,7 @@ def evaluate(
     if predictions is not None:
         write_classes(predictions, examples.names, adapter.labels, measured)
     if confusion is not None:
-        title = f"{adapter.task}: {measured.images} images ({selected.split}) of {Path(data).name}"
+        names = ", ".join(Path(source).name for source in data)
+        title = f"{adapter.task}: {measured.images} images ({selected.split}) of {names}"
         write_whole(confusion, draw_confusion(figures.confusion, adapter.labels, title=title))
     show_figures(output, selected, measured, figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from gatehub.training.range_test import RateRange
 
 
-def find_place(out: Path, data: str, *, resume: bool, log: bool, devices: int) -> Path:
+def find_place(out: Path, data: Sequence[str], *, resume: bool, log: bool, devices: int) -> Path:
     """Return where the picture goes: to DIR if that is a PNG's name, else beside it.
 
     Raises:
@@ -32,7 +33,8 @@ def find_place(out: Path, data: str, *, resume: bool, log: bool, devices: int) -
                 hint=f"Leave out {option}; or --lr-find, to train.",
             )
     picture = out if out.suffix.lower() == ".png" else out.with_name(f"{out.name}.lr-find.png")
-    check_apart(picture, data)
+    for source in data:
+        check_apart(picture, source)
     if picture.is_dir():
         raise AdapterExistsError(f"The picture would be '{picture}', which is a folder.")
     return picture

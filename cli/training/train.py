@@ -17,8 +17,8 @@ from gatehub.cli._data import choose_workers, decode_data, show_classes
 from gatehub.cli._errors import reports_errors
 from gatehub.cli._options import (
     BACKBONE_HELP,
-    SOURCE_HELP,
     ColumnsOption,
+    DataOption,
     DeviceOption,
     HubOption,
     SkipBadOption,
@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
 @reports_errors
 def train(
     backbone: Annotated[str, typer.Option("--backbone", help=BACKBONE_HELP)],
-    data: Annotated[str, typer.Option("--data", metavar="SRC", help=SOURCE_HELP)],
+    data: DataOption,
     task: Annotated[str, typer.Option("--task", help="Name of the task.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the adapter.")],
     columns: ColumnsOption = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from gatehub.adapter.names import check_line
 from gatehub.backbone.preprocessing import Preprocessing
@@ -13,11 +12,15 @@ from gatehub.training.examples import Digests, Examples, Target, digest_sides, m
 from gatehub.training.label_checks import check_labels, check_negatives
 from gatehub.training.objectives import MULTI_LABEL, SINGLE_LABEL, Measured, Objective
 from gatehub.training.sources import (
+    Given,
     LeftOut,
     Picture,
     Source,
     collect_labels,
+    list_given,
+    name_given,
     read_source,
+    spell_given,
 )
 from gatehub.training.sources.decoding import take_readable
 from gatehub.training.sources.pictures import spell_label
@@ -42,7 +45,7 @@ class ImageData:
         val: what its accuracy is measured on.
         labels: the names of the classes, which targets index into: in the order of the source's
             classes.txt if there is one, else sorted by code point.
-        source: what the data was loaded from, as it was given.
+        source: what the data was loaded from, as it was given; several tables in their order.
         skipped: the names of the unreadable images that were left out.
         split: the arguments of `load_data` that, with the source and its columns, give this split
             again.
@@ -55,7 +58,7 @@ class ImageData:
     train: Examples
     val: Examples
     labels: tuple[str, ...]
-    source: str
+    source: str | tuple[str, ...]
     skipped: tuple[str, ...]
     split: SplitSettings
     test: Examples = _NO_EXAMPLES
@@ -110,7 +113,7 @@ class Listing:
     Attributes:
         pictures: as the source lists them.
         labels: the names of the classes, in the order of `ImageData.labels`.
-        source: what was listed, as it was given.
+        source: what was listed, as it was given; several tables in their order.
         default_train_images: see `Source`.
         split: see `ImageData`.
         notes: sentences on how the source was understood, where that is not plain.
@@ -121,7 +124,7 @@ class Listing:
 
     pictures: tuple[Picture, ...]
     labels: tuple[str, ...]
-    source: str
+    source: str | tuple[str, ...]
     default_train_images: int | None
     split: SplitSettings
     notes: tuple[str, ...] = ()
@@ -144,14 +147,14 @@ class Listing:
             UnreadableImageError: images that cannot be decoded, unless `skip_bad`.
             DataError: too few can be.
         """
+        where = name_given(self.source)
         found = take_readable(
             self.pictures,
-            self.source,
+            where,
             skip_bad=skip_bad,
             preprocessing=preprocessing,
             progress=progress,
         )
-        where = self.source
         if found.skipped:
             where += f" (without {len(found.skipped)} unreadable images)"
         sides = self._divide(found.pictures, where)
@@ -179,7 +182,7 @@ class Listing:
 
 
 def list_data(
-    source: str | Path,
+    source: Given,
     *,
     seed: int = 0,
     val_fraction: float = 0.2,
@@ -196,8 +199,9 @@ def list_data(
         ConfigError: a path, or a class's name, that no adapter can store.
     """
     check_split(seed=seed, val_fraction=val_fraction, train_images=train_images)
-    where = str(source)
-    check_line(where, "The data source is")  # the adapter keeps it
+    given, where = spell_given(source), name_given(source)
+    for each in list_given(given):
+        check_line(str(each), "The data source is")  # the adapter keeps it
     found = read_source(
         source, seed=seed, train_images=train_images, columns=columns, multi_label=multi_label
     )
@@ -206,7 +210,7 @@ def list_data(
     listing = Listing(
         pictures=found.pictures,
         labels=labels,
-        source=where,
+        source=given,
         default_train_images=found.default_train_images,
         split=SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images),
         notes=found.notes,
@@ -238,7 +242,7 @@ def _describe_split(found: Source, sides: Sides, val_fraction: float, seed: int)
 
 
 def load_data(
-    source: str | Path,
+    source: Given,
     *,
     seed: int = 0,
     val_fraction: float = 0.2,
@@ -252,7 +256,8 @@ def load_data(
     """Read a source of labelled images, decode each file once as a check, and split it.
 
     Args:
-        source: a form that `gatehub.training.sources` reads.
+        source: a form that `gatehub.training.sources` reads, or several tables; an image has the
+            labels of all of them that it stands in.
         seed: decides the split, the choice of `train_images`, and what `glyphs:` renders.
         val_fraction: share of the images to validate on, above 0 and below 1, where the
             source itself neither has a split nor says how many images to train on.

@@ -25,7 +25,7 @@ from gatehub.adapter.files import MAX_CONFIG_BYTES
 from gatehub.adapter.folder import CONFIG_FILE, check_place
 from gatehub.errors import AdapterExistsError, GatehubError, ResumeError, TrainingError
 from gatehub.training.checkpoint import has_checkpoint, work_folder
-from gatehub.training.sources import folders_of_images
+from gatehub.training.sources import Given, folders_of_images, list_given
 from gatehub.training.sources.products import HOLDER_FILE, LOCK_FILE, STATE_FILES
 
 _TRIES = 100
@@ -52,7 +52,7 @@ def claim_destination(
     out: str | Path | Destination,
     *,
     task: str,
-    data: str | Path | None = None,
+    data: Given | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> Iterator[Destination]:
@@ -154,12 +154,12 @@ def check_apart(folder: Path, source: str | Path) -> None:
 
 
 def _check(
-    folder: Path, task: str, data: str | Path | None, *, resume: bool, force: bool
+    folder: Path, task: str, data: Given | None, *, resume: bool, force: bool
 ) -> Destination:
     try:
         _check_path(folder)
-        if data is not None:
-            check_apart(folder, data)
+        for source in () if data is None else list_given(data):
+            check_apart(folder, source)
         check_replaceable(folder, task=task, force=force)
         place = Destination(folder=folder, work=work_folder(folder))
         if (place.work / LOCK_FILE).is_file():

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from gatehub.adapter import Adapter
 from gatehub.adapter.gate_map import draw_gates
+from gatehub.adapter.trained_on import write_sources
 from gatehub.training.checkpoint import EpochRecord
 from gatehub.training.curve import draw_curve
 from gatehub.training.data import ImageData
 from gatehub.training.examples import Digests
+from gatehub.training.sources import list_given
 from gatehub.training.sources.tables.columns import write_columns
 
 
@@ -69,7 +71,7 @@ class TrainReport:
 def recorded_settings(data: ImageData, digests: Digests) -> dict[str, str | int | float | None]:
     """Return what an adapter remembers of the data it was trained on, and of its digests."""
     return {
-        "data": data.source,
+        **write_sources(list(map(str, list_given(data.source)))),
         "train_digest": digests.train,
         "val_digest": digests.val,
         "train_count": len(data.train),

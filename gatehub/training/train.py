@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from gatehub.adapter import Adapter
+from gatehub.adapter.trained_on import read_sources
 from gatehub.backbone import Backbone
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.fold import check_backbone, fold
@@ -39,7 +40,7 @@ from gatehub.training.steps.average import put_tensors
 
 # What may be another when a run is continued; the images are compared by `Digests.order`, and the
 # adapter that it goes on from by its digest.
-_CHANGING = ("data", "train_digest", "val_digest", "epochs", "init_from", "columns")
+_CHANGING = ("train_digest", "val_digest", "epochs", "init_from", "columns")
 
 
 def train_adapter(
@@ -140,7 +141,8 @@ def train_adapter(
             **({} if origin is None else origin.recorded()),
             **({"multi_label": True} if data.multi_label else {}),
         }
-        lasting = {k: v for k, v in settings.items() if k not in _CHANGING}
+        changing = {*_CHANGING, *read_sources(settings)}
+        lasting = {k: v for k, v in settings.items() if k not in changing}
         untrained = Adapter.from_model(model, task=task, training=settings)
         check_storable(untrained)
         check_backbone(backbone, untrained)  # its images may be too large

@@ -49,9 +49,10 @@ def write_command(config: AdapterConfig) -> str | None:
     """Return the command that trains such an adapter, None where it was made in another way."""
     data = name_data(config)
     columns = _write_columns(config.training.get("columns"))
-    if data is None or columns is None:
+    if not data or columns is None:
         return None
-    words = ["gatehub", "train", "--backbone", name_backbone(config), "--data", data]
+    words = ["gatehub", "train", "--backbone", name_backbone(config)]
+    words += [word for name in data.values() for word in ("--data", name)]
     words += ["--task", config.task, "--out", config.task]
     words += ["--columns", columns] if columns else []
     words += ["--multi-label"] if config.problem.is_multi_label else []

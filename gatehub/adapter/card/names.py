@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from gatehub.adapter.config import AdapterConfig
+from gatehub.adapter.trained_on import read_sources
 
 _DATA_SET = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
@@ -30,11 +31,12 @@ def name_backbone(config: AdapterConfig) -> str:
     return f"local-dir:{last_name(place)}" if kind == "local-dir" else config.backbone.name
 
 
-def name_data(config: AdapterConfig) -> str | None:
-    """What the data is called, without the place on somebody's machine."""
-    data = config.training.get("data")
-    if not isinstance(data, str) or not data:
-        return None
+def name_data(config: AdapterConfig) -> dict[str, str]:
+    """What each source of the data is called, without its place on a machine, by its setting."""
+    return {setting: _name(data) for setting, data in read_sources(config.training).items()}
+
+
+def _name(data: str) -> str:
     if data.startswith("hf:"):  # a data set of Hugging Face's; a folder is known by its last name
         name = data.removeprefix("hf:")
         return data if _DATA_SET.fullmatch(name) else f"hf:{last_name(name)}"

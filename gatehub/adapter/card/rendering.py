@@ -93,7 +93,7 @@ def _front_matter(
 
 def _results(config: AdapterConfig, datasets: Sequence[str]) -> dict[str, Any]:
     """The figures as the Hub's evaluation results."""
-    name = name_data(config) or config.task
+    name = ", ".join(name_data(config).values()) or config.task
     result = {
         "task": {"type": "image-classification", "name": "Image classification"},
         "dataset": {
@@ -187,10 +187,9 @@ square, for each output channel and for the whole site.
 def _training(config: AdapterConfig) -> str:
     if not config.training:
         return ""
-    shown = dict(config.training)
-    for setting, name in (("data", name_data(config)), ("init_from", name_origin(config))):
-        if name is not None:
-            shown[setting] = name
+    shown = {**config.training, **name_data(config)}
+    if (origin := name_origin(config)) is not None:
+        shown["init_from"] = origin
     settings = "".join(f"| {write_cell(k)} | {write_cell(v)} |\n" for k, v in shown.items())
     curve = f"\n![Loss and accuracy]({CURVE_FILE})\n" if CURVE_FILE in config.files else ""
     command = write_command(config)

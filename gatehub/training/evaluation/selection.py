@@ -7,24 +7,25 @@ on is divided as it was then, and measured on the images that were held out.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gatehub.adapter import Adapter
 from gatehub.errors import DataError, LabelMismatchError
-from gatehub.training.examples import Examples, digest_images, make_examples
+from gatehub.training.evaluation.recorded import Recorded
+from gatehub.training.examples import Examples, make_examples
 from gatehub.training.sources import (
+    Given,
     Picture,
     collect_labels,
+    list_given,
+    name_given,
     name_some,
     read_source,
     takes_columns,
 )
 from gatehub.training.sources.decoding import take_readable
 from gatehub.training.sources.pictures import LeftOut, spell_label
-from gatehub.training.sources.tables.columns import read_columns
-from gatehub.training.split import SplitSettings, divide
 
 ALL = "all"
 SIDES = ("train", "val", "test")
@@ -55,7 +56,7 @@ class Selection:
 
 def select_images(
     adapter: Adapter,
-    source: str,
+    source: Given,
     *,
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -66,7 +67,7 @@ def select_images(
 
     Args:
         adapter: its labels include those of the data.
-        source: a form that `gatehub.training.sources` reads.
+        source: a form that `gatehub.training.sources` reads, or several tables.
         split: "all", "train", "val" or "test"; None for "val" of what the adapter was trained on
             and for all of any other source.
         columns: the columns of a table by what is in them; see `load_data`. None for those that
@@ -79,7 +80,8 @@ def select_images(
         LabelMismatchError: the data has a class that the adapter lacks.
         UnreadableImageError: images that cannot be decoded, unless `skip_bad`.
     """
-    recorded = _Recorded.read(adapter)
+    recorded, where = Recorded.read(adapter), name_given(source)
+    given = tuple(map(str, list_given(source)))
     settings = recorded.settings
     several = adapter.problem.is_multi_label
     if (
@@ -92,28 +94,28 @@ def select_images(
         source,
         seed=settings["seed"],
         # What is rendered is rendered as for the training; elsewhere it would mean nothing.
-        train_images=settings["train_images"] if source == recorded.data else None,
+        train_images=settings["train_images"] if given == recorded.data else None,
         to_train=False,
         columns=columns,
         multi_label=several,
     )
     if not found.pictures:
-        raise DataError(f"{source} holds no images; expected at least one.")
+        raise DataError(f"{where} holds no images; expected at least one.")
     # In the spelling of the data, which is one for all.
     labels = [spell_label(label) for label in adapter.labels]
-    _check_labels(found.pictures, labels, source)
+    _check_labels(found.pictures, labels, where)
     readable = take_readable(
         found.pictures,
-        source,
+        where,
         skip_bad=skip_bad,
         preprocessing=adapter.preprocessing,
         progress=progress,
     )
     pictures = readable.pictures
     if not pictures:
-        raise DataError(f"None of the {len(readable.skipped)} images of {source} can be read.")
+        raise DataError(f"None of the {len(readable.skipped)} images of {where} can be read.")
     replayed = recorded.replay(pictures, labels, found.default_train_images)
-    known = replayed is not None and (recorded.digests is not None or recorded.names(source))
+    known = replayed is not None and (recorded.digests is not None or recorded.names(given))
     split = split or ("val" if known else ALL)
     parts: dict[str, Sequence[Picture]] = {
         side: of_it
@@ -125,7 +127,7 @@ def select_images(
         parts |= replayed
     chosen = pictures if split == ALL else parts.get(split, ())
     if not chosen:
-        raise _no_split(source, split, parts, recorded, len(pictures))
+        raise _no_split(where, split, parts, recorded, len(pictures))
     trained = None
     if known and replayed is not None:
         names = {picture.name for picture in replayed["train"]}
@@ -140,115 +142,8 @@ def select_images(
         skipped=readable.skipped,
         left_out=found.left_out,
         notes=found.notes,
-        remark=_remark(adapter.task, source, recorded, trained, len(pictures)),
+        remark=_remark(adapter.task, given, recorded, trained, len(pictures)),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Recorded:
-    """What an adapter remembers of the data that it was trained on.
-
-    Args:
-        data: the source, or its last name where it was pushed to a hub; None if unknown.
-        train_count: how many images it was trained on.
-        val_count: how many it was validated on.
-        digests: of the images to train on and to validate on, see `digest_images`; None in adapters
-            that do not say.
-        settings: how the source was divided; see `load_data`.
-        columns: of a table, those that were named.
-        multi_label: whether an image may have any number of labels.
-    """
-
-    data: str | None
-    digests: tuple[str, str] | None
-    train_count: int | None
-    val_count: int | None
-    settings: SplitSettings
-    columns: Mapping[str, str]
-    multi_label: bool
-
-    @classmethod
-    def read(cls, adapter: Adapter) -> _Recorded:
-        training = adapter.config.training
-        seed, share = training.get("split_seed"), training.get("split_val_fraction")
-        count = training.get("split_train_images")
-        data = training.get("data")
-        train, val = training.get("train_digest"), training.get("val_digest")
-        train_count, val_count = training.get("train_count"), training.get("val_count")
-        return cls(
-            data=data if isinstance(data, str) else None,
-            digests=(train, val) if isinstance(train, str) and isinstance(val, str) else None,
-            train_count=train_count if isinstance(train_count, int) else None,
-            val_count=val_count if isinstance(val_count, int) else None,
-            settings=SplitSettings(
-                seed=seed if isinstance(seed, int) else 0,
-                val_fraction=share if isinstance(share, float) else 0.2,
-                train_images=count if isinstance(count, int) else None,
-            ),
-            columns=read_columns(training.get("columns")),
-            multi_label=adapter.problem.is_multi_label,
-        )
-
-    @property
-    def counts(self) -> str:
-        """The numbers of images, for a sentence."""
-        if self.train_count is None or self.val_count is None:
-            return "it does not say how many"
-        return f"{self.train_count} images and {self.val_count} held out"
-
-    def names(self, source: str) -> bool:
-        """Whether a source bears the name of the data; the folders above it may be others."""
-        if self.data is None or ":" in self.data or ":" in source:
-            return self.data == source
-        name, recorded = (os.path.basename(os.path.abspath(path)) for path in (source, self.data))
-        return name == recorded
-
-    def replay(
-        self, pictures: Sequence[Picture], labels: Sequence[str], default_train_images: int | None
-    ) -> dict[str, list[Picture]] | None:
-        """Divide pictures as the data was divided; None if they are others.
-
-        By their digests, or by classes and numbers where the adapter has none.
-
-        Returns:
-            The images of "train" and of "val".
-        """
-        found = collect_labels(pictures)
-        present = [label for label in labels if label in found]
-        # An adapter that went on from another may have classes that its own data lacks.
-        if self.digests is None and len(present) < len(labels):
-            return None
-        try:
-            sides = divide(
-                pictures,
-                "",
-                labels=present,
-                default_train_images=default_train_images,
-                **self.settings,
-            )
-        except DataError:  # what could not have been trained on
-            return None
-        if (len(sides.train), len(sides.val)) != (self.train_count, self.val_count):
-            return None
-        parts = {"train": sides.train, "val": sides.val}
-        if self.digests is not None:
-            digests = [
-                digest_images(make_examples(part, labels, multi_label=self.multi_label), labels)
-                for part in parts.values()
-            ]
-            if tuple(digests) != self.digests:
-                return None
-        return parts
-
-    def count_trained(self, examples: Examples, labels: Sequence[str]) -> int | None:
-        """Return how many images the adapter was trained on; None where that is not known.
-
-        It is where they are all that it was trained on, or all that it was validated on.
-        """
-        if self.digests is None or len(examples) not in (self.train_count, self.val_count):
-            return None
-        digest = digest_images(examples, labels)
-        return {self.digests[1]: 0, self.digests[0]: len(examples)}.get(digest)
 
 
 def _check_labels(pictures: Sequence[Picture], labels: Sequence[str], source: str) -> None:
@@ -264,7 +159,7 @@ def _no_split(
     source: str,
     split: str,
     parts: Mapping[str, Sequence[Picture]],
-    recorded: _Recorded,
+    recorded: Recorded,
     images: int,
 ) -> DataError:
     if parts:
@@ -281,13 +176,13 @@ def _no_split(
 
 
 def _remark(
-    task: str, source: str, recorded: _Recorded, trained: int | None, images: int
+    task: str, sources: Sequence[str], recorded: Recorded, trained: int | None, images: int
 ) -> str | None:
     if trained:
         return f"{trained} of these images trained '{task}'; accuracy on new ones may be lower."
-    if trained is None and recorded.names(source):
+    if trained is None and recorded.names(sources):
         return (
-            f"{source} bears the name of what '{task}' was trained on ({recorded.counts}), and "
-            f"now holds {images} images: some of them may have trained it."
+            f"{name_given(sources)} bears the name of what '{task}' was trained on "
+            f"({recorded.counts}), and now holds {images} images: some of them may have trained it."
         )
     return None

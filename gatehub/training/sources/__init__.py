@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gatehub.training.sources.folder import folders_of_images
+from gatehub.training.sources.given import Given, list_given, name_given, spell_given
 from gatehub.training.sources.pictures import (
     LeftOut,
     Picture,
@@ -15,13 +16,17 @@ from gatehub.training.sources.reading import FORMS, read_source, takes_columns
 
 __all__ = [
     "FORMS",
+    "Given",
     "LeftOut",
     "Picture",
     "Side",
     "Source",
     "collect_labels",
     "folders_of_images",
+    "list_given",
+    "name_given",
     "name_some",
     "read_source",
+    "spell_given",
     "takes_columns",
 ]

@@ -43,7 +43,7 @@ def find_order_files(walk: Walk, insides: Iterable[str]) -> list[Path]:
     ]
 
 
-def order_classes(source: Source, files: Sequence[Path], where: Path) -> Source:
+def order_classes(source: Source, files: Sequence[Path], where: str) -> Source:
     """Return a source with its classes in the order that files give; as it is, if there are none.
 
     Args:

@@ -65,7 +65,7 @@ def read_folder(folder: Path, *, to_train: bool = True) -> Source:
     pictures = tuple(picture for part in parts for picture in _read_part(walk, part, to_train))
     source = Source(pictures=pictures, notes=tuple(notes), left_out=walk.left_out())
     orders = find_order_files(walk, [part.inside for part in parts]) if to_train else []
-    return order_classes(source, orders, folder)
+    return order_classes(source, orders, str(folder))
 
 
 def folders_of_images(source: str | Path) -> list[Path]:

@@ -2,7 +2,8 @@
 
     DIR/train/CLASS/*, DIR/val/CLASS/*       a folder that is already split; see `folder`
     DIR/CLASS/*                              a folder to be split
-    TABLE.csv, TABLE.tsv, TABLE.txt          columns path, label and optionally split; see `columns`
+    TABLE.csv, TABLE.tsv, TABLE.txt          columns path, label and optionally split; see `tables`.
+                                             Several tables of one task may be given together
     sklearn:digits                           1,797 handwritten digits of 8x8 pixels
     glyphs:SCRIPT                            letters of a script, rendered from fonts
     hf:NAME, hf:NAME:SPLIT                   a data set of Hugging Face's; see `huggingface`
@@ -21,9 +22,10 @@ from typing import Literal
 from gatehub.errors import DataError
 from gatehub.training.sources.folder import read_folder
 from gatehub.training.sources.generated import rendered_glyphs, scanned_digits
+from gatehub.training.sources.given import Given, list_given, refuse_several
 from gatehub.training.sources.huggingface import PREFIX, has_features, read_dataset
 from gatehub.training.sources.pictures import Source
-from gatehub.training.sources.tables import has_named_columns, read_table
+from gatehub.training.sources.tables import has_named_columns, read_tables
 
 FORMS = (
     "a folder with train/CLASS/* and val/CLASS/*, a folder with CLASS/*, "
@@ -35,7 +37,7 @@ _TABLE_SUFFIXES = (".csv", ".tsv", ".txt")  # .txt is what Excel calls Unicode t
 
 
 def read_source(
-    source: str | Path,
+    source: Given,
     *,
     seed: int = 0,
     train_images: int | None = None,
@@ -46,7 +48,8 @@ def read_source(
     """List the labelled images of a source.
 
     Args:
-        source: one of the forms in this module's docstring; a `Path` is a file or a folder.
+        source: one of the forms in this module's docstring; a `Path` is a file or a folder. Or
+            several tables.
         seed: decides what `glyphs:SCRIPT` renders; no other form depends on it.
         train_images: how many pictures `glyphs:SCRIPT` renders to train on, 400 by default.
         to_train: refuse folders in which a class has no images on a side, and a classes.txt that
@@ -54,12 +57,18 @@ def read_source(
         columns: names of a table's columns by what is in them: "path", "label" or "split", an
             empty one for a table that has no split. What is not named is found by usual names.
         multi_label: whether an image may have any number of labels, or none; a table says which,
-            see `label_sets`.
+            see `tables.label_sets`.
 
     Raises:
         DataError: the source is of no known form, or its layout is not sound.
     """
-    form = _find_form(source)
+    sources = list_given(source)
+    source, forms = sources[0], [_find_form(each) for each in sources]
+    if len(sources) > 1:
+        for other, form in zip(sources, forms, strict=True):
+            if form != "table":
+                raise refuse_several(str(other))
+    form = forms[0]
     if columns and form not in ("table", "dataset"):
         raise DataError(
             f"The columns of {str(source)!r} are named, which is no table; expected a table "
@@ -85,17 +94,21 @@ def read_source(
         return read_dataset(str(source), columns=columns)
     if form == "folder":
         return read_folder(Path(source), to_train=to_train)
-    return read_table(Path(source), columns=columns, to_train=to_train, multi_label=multi_label)
+    return read_tables(
+        list(map(Path, sources)), columns=columns, to_train=to_train, multi_label=multi_label
+    )
 
 
-def takes_columns(
-    source: str | Path, columns: Mapping[str, str], *, multi_label: bool = False
-) -> bool:
-    """Whether a source is a table, or a data set, with columns of these names; see `read_source`.
+def takes_columns(source: Given, columns: Mapping[str, str], *, multi_label: bool = False) -> bool:
+    """Whether tables, or a data set, have columns of these names; see `read_source`.
 
     Raises:
         DataError: the source is of no known form, or cannot be read.
     """
+    return all(_takes_columns(each, columns, multi_label) for each in list_given(source))
+
+
+def _takes_columns(source: str | Path, columns: Mapping[str, str], multi_label: bool) -> bool:
     form = _find_form(source)
     if form == "dataset":
         return has_features(str(source), columns)

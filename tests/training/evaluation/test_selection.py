@@ -322,3 +322,27 @@ def test_columns_that_are_none_are_not_taken(
     training = {**adapter.config.training, "columns": columns}
     edited = replace(adapter, config=replace(adapter.config, training=training))
     assert counts(select_images(edited, str(photos))) == ("val", 8, 0)
+
+
+def test_several_tables_are_known_in_any_order_and_place(
+    trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    tables = [photos / "cats.csv", photos / "dogs.csv"]
+    for table in tables:
+        name = table.stem[:3]
+        rows = [f"{path},{name}\n" for path in numbered(name, 20)]
+        table.write_text("path,label\n" + "".join(rows))
+    adapter = trained(tables)
+    assert counts(select_images(adapter, tables)) == ("val", 8, 0)
+    moved = photos.rename(tmp_path / "moved")
+    again = [str(moved / table.name) for table in reversed(tables)]
+    assert counts(select_images(adapter, again)) == ("val", 8, 0)
+    one = select_images(adapter, again[0])
+    assert counts(one) == ("all", 20, None)
+    assert one.remark is None  # it is called otherwise
+    (moved / "cat" / "0.png").unlink()
+    (moved / "cats.csv").write_text((moved / "cats.csv").read_text().replace("cat/0.png,cat\n", ""))
+    grown = select_images(adapter, again)
+    assert counts(grown) == ("all", 39, None)
+    assert "dogs.csv, " in str(grown.remark)
+    assert "bears the name of what 'pets' was trained on (32 images and 8" in str(grown.remark)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from gatehub._text import quote
 from gatehub.errors import DataError
-from gatehub.training.sources.class_order import CLASS_ORDER_FILE, order_classes
 from gatehub.training.sources.pictures import Picture, Side, Source, spell_label
 from gatehub.training.sources.side_names import find_side
 from gatehub.training.sources.tables.columns import (
@@ -41,7 +40,7 @@ def read_table(
     to_train: bool = True,
     multi_label: bool = False,
 ) -> Source:
-    """List the labelled images of a table, row by row.
+    """List the labelled images of a table, row by row; see `merging` for their order of classes.
 
     Args:
         table: a file; paths in it are relative to its folder.
@@ -89,9 +88,7 @@ def read_table(
         pictures = tuple(_read_pictures(table, entries, sets, to_train=to_train))
         notes += flags.notes
         labels = tuple(spell_label(header[place]) for place in flags.places)
-    source = Source(pictures=pictures, notes=notes, labels=labels, multi_label=multi_label)
-    order = table.with_name(CLASS_ORDER_FILE)
-    return order_classes(source, [order] if to_train and order.is_file() else [], table)
+    return Source(pictures=pictures, notes=notes, labels=labels, multi_label=multi_label)
 
 
 def _is_flag(header: Sequence[str], rows: Sequence[Row], place: int) -> bool:
