@@ -79,6 +79,7 @@ def measure(backbone: Backbone, folder: Path, part: Part, *, size: int, seed: in
         "epoch": fitted.kept,
         "epochs": fitted.choices.epochs,
         "gate_rate": fitted.choices.gate_rate,
+        "min_crop": fitted.choices.min_crop,
     }
 
 

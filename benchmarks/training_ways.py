@@ -24,6 +24,7 @@ from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.examples import Examples
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices
+from gatehub.training.start.crops import LARGE
 from gatehub.training.steps import train_epoch
 from gatehub.training.steps.optimiser import make_optimiser
 
@@ -95,7 +96,7 @@ def make_epoch(way: Way, setting: Setting, data: ImageData) -> Callable[[], obje
     arrange_kernels(gated)
     if way.recompute:
         recompute_blocks(gated.net)
-    choices = Choices(epochs=1, gate_rate=1e-5, norm_rate=1e-5, head_rate=1e-5)
+    choices = Choices(epochs=1, gate_rate=1e-5, norm_rate=1e-5, head_rate=1e-5, min_crop=LARGE)
     return partial(
         train_epoch,
         gated,
@@ -138,7 +139,7 @@ def fine_tune_epoch(
     model.train()
     batches = training_batches(
         data.train,
-        recipe.augment(preprocessing),
+        recipe.augment(preprocessing, min_crop=LARGE),
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         epoch=epoch,

@@ -138,9 +138,11 @@ InputSizeOption = Annotated[
     ),
 ]
 MinCropOption = Annotated[
-    float,
+    float | None,
     _option(
-        "--min-crop", help="Smallest share of an image's area that a random crop keeps; 1 for none."
+        "--min-crop",
+        help="Smallest share of an image's area that a random crop keeps, 1 for none; if not "
+        "given, as small as leaves the images readable.",
     ),
 ]
 HflipOption = Annotated[

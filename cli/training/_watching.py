@@ -116,9 +116,10 @@ class _Watch:
             )
             if rate
         ]
-        self._output.note(
-            f"{self._task}: epochs {choices.epochs}; rates: {', '.join(learned) or 'none'}."
-        )
+        chosen = f"rates: {', '.join(learned) or 'none'}"
+        if choices.min_crop < 1:
+            chosen += f"; crops from {format_percent(choices.min_crop)} of an image up"
+        self._output.note(f"{self._task}: epochs {choices.epochs}; {chosen}.")
 
     def on_step(self, step: Step) -> None:
         self._advance(step.done, step.total)

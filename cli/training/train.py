@@ -82,7 +82,7 @@ def train(
     keep: recipes.KeepOption = recipes.Keep.auto,
     patience: recipes.PatienceOption = None,
     val_images: recipes.ValImagesOption = defaults.VAL_IMAGES,
-    min_crop: recipes.MinCropOption = defaults.MIN_CROP,
+    min_crop: recipes.MinCropOption = None,
     hflip: recipes.HflipOption = defaults.HFLIP,
     auto_augment: recipes.AutoAugmentOption = defaults.AUTO_AUGMENT,
     color_jitter: recipes.ColorJitterOption = defaults.COLOR_JITTER,

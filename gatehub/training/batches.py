@@ -57,13 +57,14 @@ def evaluation_batches(
     transform: Callable[[ImageSource], Tensor],
     *,
     batch_size: int = 64,
+    seed: int | None = None,
     workers: int = 0,
 ) -> Iterator[Batch]:
     """Yield all examples in their order: images (B, C, H, W) float32, classes (B,) int64.
 
-    Labels and errors are those of `training_batches`.
+    Labels and errors are those of `training_batches`. A transform that draws needs a seed.
     """
-    dataset = _Drawn(examples, transform, seed=None)
+    dataset = _Drawn(examples, transform, seed=None if seed is None else (seed, 0))
     return _read(
         DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=_collate)
     )

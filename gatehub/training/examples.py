@@ -83,7 +83,10 @@ class Examples:
         """Return at most `count` of the examples, in their order, every class in proportion."""
         if count >= len(self):
             return self
-        chosen = sorted(stratified_order(self.targets, self.names, seed=seed)[:count])
+        return self.take(sorted(stratified_order(self.targets, self.names, seed=seed)[:count]))
+
+    def take(self, chosen: Sequence[int]) -> Examples:
+        """Return the examples at these places, in this order."""
         return replace(
             self,
             names=tuple(self.names[i] for i in chosen),

@@ -24,7 +24,7 @@ from gatehub.training.economy.precision import PRECISIONS
 _MAX_COUNT = 2**63  # what JSON readers and seeds can hold
 _MAX_JITTER = 100
 _COUNTED = {"epochs": 0, "batch_size": 1, "patience": 1, "val_images": 1, "seed": 0}
-_OPTIONAL = frozenset({"epochs", "gate_rate", "norm_rate", "head_rate", "patience"})
+_OPTIONAL = frozenset({"epochs", "gate_rate", "norm_rate", "head_rate", "min_crop", "patience"})
 _WORDS = {
     "keep": ("auto", "best", "last"),
     "class_weights": ("none", "balanced"),
@@ -62,7 +62,8 @@ class Recipe:
         averaging: share of all steps over which a running mean of the values goes, which is what
             is measured and kept; 0 for the values of the last step. See `Average`.
         label_smoothing: share of the target spread over all classes.
-        min_crop: smallest share of an image's area that a random crop keeps, in (0, 1].
+        min_crop: smallest share of an image's area that a random crop keeps, in (0, 1]; None for
+            one that leaves the image readable, see `gatehub.training.start.crops`.
         hflip: probability of a mirrored image; 0 suits letters, 0.5 suits photographs.
         auto_augment: timm's description of a policy, such as "rand-m6-n2", or "" for none.
         color_jitter: timm's strength of random brightness, contrast and saturation.
@@ -95,7 +96,7 @@ class Recipe:
     warmup: float = defaults.WARMUP
     averaging: float = defaults.AVERAGING
     label_smoothing: float = defaults.LABEL_SMOOTHING
-    min_crop: float = defaults.MIN_CROP
+    min_crop: float | None = None
     hflip: float = defaults.HFLIP
     auto_augment: str = defaults.AUTO_AUGMENT
     color_jitter: float = defaults.COLOR_JITTER
@@ -121,7 +122,8 @@ class Recipe:
         self._check_number("color_jitter", _MAX_JITTER, f"0 to below {_MAX_JITTER}")
         for name in ("warmup", "averaging", "label_smoothing", "hflip"):
             self._check_number(name, 1, "0 to below 1")
-        if not isinstance(self.min_crop, int | float) or not 0 < self.min_crop <= 1:
+        crop = self.min_crop
+        if crop is not None and not (isinstance(crop, int | float) and 0 < crop <= 1):
             raise TrainingError(f"min_crop is {self.min_crop!r:.100}; expected above 0, at most 1.")
         for name, words in _WORDS.items():
             word = getattr(self, name)
@@ -188,15 +190,21 @@ class Recipe:
             return (step + 1) / rising
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
-    def augment(self, preprocessing: Preprocessing) -> Callable[[ImageSource], torch.Tensor]:
+    def augment(
+        self, preprocessing: Preprocessing, *, min_crop: float
+    ) -> Callable[[ImageSource], torch.Tensor]:
         """Return the training transform: an image → (3, H, W) float32, normalised.
 
         Images are opened as for the evaluation transform; what follows is timm's.
+
+        Args:
+            preprocessing: the one that the images are evaluated with.
+            min_crop: the recipe's, or what was chosen for it.
         """
         transform: Callable[[Image.Image], torch.Tensor] = create_transform(
             input_size=preprocessing.input_size,
             is_training=True,
-            scale=(self.min_crop, 1.0),
+            scale=(min_crop, 1.0),
             ratio=(0.8, 1.25),
             hflip=self.hflip,
             color_jitter=self.color_jitter,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gatehub.backbone import Backbone
-from gatehub.training import loop, train
+from gatehub.training import loop, report, train
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import beginning
 from gatehub.training.train import train_adapter
@@ -51,13 +51,13 @@ def interrupt_at(call: int, original: Callable[..., Any]) -> Callable[..., Any]:
 # What is cut off, in which call, and whether an epoch was whole by then.
 STAGES: list[tuple[object, str, int, bool]] = [
     (os, "replace", 1, False),  # while the place is claimed
-    (beginning, "probe_head", 1, False),
+    (beginning, "gather_inputs", 1, False),
     (beginning, "find_rates", 1, False),
     (loop, "train_epoch", 1, False),
     (loop, "write_checkpoint", 1, False),
     (loop, "train_epoch", 2, True),
     (os, "replace", 3, True),  # the second checkpoint
-    (train, "draw_curve", 1, True),
+    (report, "draw_curve", 1, True),
     (os, "fsync", 9, True),  # while the adapter is written
     (train, "remove_checkpoint", 1, True),
 ]

@@ -20,10 +20,11 @@ from gatehub.training.objectives import MULTI_LABEL, SINGLE_LABEL
 from gatehub.training.objectives.multi_label import choose_threshold
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
+from gatehub.training.start.head_inputs import gather_inputs
 from gatehub.training.start.linear_probe import (
+    fit_head,
     fit_probe,
     list_penalties,
-    probe_head,
     set_head,
     weigh_head,
 )
@@ -148,7 +149,9 @@ def test_the_start_is_where_loss_and_penalty_are_least(tiny_backbone: Backbone) 
         evaluation_batches(data.train, tiny_backbone.preprocessing.transform(), batch_size=60)
     )
     weights = MULTI_LABEL.weigh(Recipe(class_weights="balanced"), data.train, 3)
-    _, probes = probe_head(model, [batch], restraint=3.0, weights=weights)
+    probes = fit_head(
+        model, gather_inputs(model, [batch]), strengths={"fc": 300.0}, weights=weights
+    )
     set_head(model, probes)
     penalties = list_penalties(probes)
     weight = model.head_parameters()["head.weight"]

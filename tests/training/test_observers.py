@@ -24,7 +24,7 @@ from tests.training.watching import CutOff
 
 RECIPE = Recipe(epochs=4, batch_size=16, gate_rate=0.01, seed=5)
 STEPS = 3  # of an epoch
-CHOICES = Choices(epochs=4, gate_rate=0.1, norm_rate=0.1, head_rate=0.1)
+CHOICES = Choices(epochs=4, gate_rate=0.1, norm_rate=0.1, head_rate=0.1, min_crop=0.7)
 
 Points = dict[str, dict[int, float]]
 

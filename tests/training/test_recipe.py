@@ -47,7 +47,7 @@ PREPROCESSING = Preprocessing(
         ({"seed": 2**63}, "seed is 9223372036854775808; expected 0 or more, a whole number below"),
         ({"gate_rate": float("nan")}, "gate_rate is nan"),
         ({"head_rate": "fast"}, "head_rate is 'fast'; expected 0 or more"),
-        ({"min_crop": None}, "min_crop is None"),
+        ({"min_crop": "small"}, "min_crop is 'small'"),
         ({"auto_augment": "bogus"}, "auto_augment is 'bogus', which timm cannot apply"),
         ({"auto_augment": None}, "auto_augment is None"),
         ({"auto_augment": "augmix-a0"}, "auto_augment is 'augmix-a0', which timm cannot apply"),
@@ -92,7 +92,9 @@ def test_a_policy_is_tried_without_a_trace(policy: str) -> None:
 def test_augmentation_depends_on_the_seed_alone() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    augment = Recipe(auto_augment="rand-m6-n2", color_jitter=0.2, hflip=0.5).augment(PREPROCESSING)
+    augment = Recipe(auto_augment="rand-m6-n2", color_jitter=0.2, hflip=0.5).augment(
+        PREPROCESSING, min_crop=0.7
+    )
 
     def draw(seed: int) -> torch.Tensor:
         seed_everything(seed)
@@ -104,7 +106,7 @@ def test_augmentation_depends_on_the_seed_alone() -> None:
 
 
 def test_images_are_opened_as_the_preprocessing_says() -> None:
-    augment = Recipe(min_crop=1.0).augment(replace(PREPROCESSING, image_rules=ImageRules()))
+    augment = Recipe().augment(replace(PREPROCESSING, image_rules=ImageRules()), min_crop=1.0)
     layer = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     made = []
     for source in (layer, encode(layer), Image.new("RGB", (40, 40), "white")):

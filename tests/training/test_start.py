@@ -16,10 +16,11 @@ from gatehub.training.evaluation import evaluate
 from gatehub.training.objectives import SINGLE_LABEL
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
+from gatehub.training.start.head_inputs import gather_inputs
 from gatehub.training.start.linear_probe import (
+    fit_head,
     fit_probe,
     list_penalties,
-    probe_head,
     set_head,
     weigh_head,
 )
@@ -72,10 +73,8 @@ def test_any_kind_of_head_starts_as_a_probe(architecture: str) -> None:
     model = attach_gates(backbone, labels=LABELS, gates="scale")
     before = {name: t.clone() for name, t in model.task_tensors().items()}
     batches = list(evaluation_batches(colour_data(24).train, model.preprocessing.transform()))
-    best, restrained = probe_head(model, batches, restraint=5.0)
+    best = fit_head(model, gather_inputs(model, batches))
     assert best
-    assert best.keys() == restrained.keys()
-    assert all(restrained[name].strength == 5 * best[name].strength for name in best)
     set_head(model, best)
     assert evaluate(model, batches).accuracy >= 0.9
     for name in (*model.gate_parameters(), *model.norm_parameters()):
@@ -95,8 +94,11 @@ def test_the_start_is_where_loss_and_penalty_are_least(
     images, targets = images[chosen], targets[chosen]
     model = attach_gates(tiny_backbone, labels=labels)
     counted = None if weights is None else torch.tensor(weights[: len(labels)])
-    _, probes = probe_head(
-        model, [(images, targets)], restraint=3.0, weights=None if counted is None else weights
+    probes = fit_head(
+        model,
+        gather_inputs(model, [(images, targets)]),
+        strengths={"fc": 300.0},
+        weights=None if counted is None else weights,
     )
     set_head(model, probes)
     penalties = list_penalties(probes)
@@ -202,10 +204,10 @@ RATES = {"gates": "gate_rate", "norms": "norm_rate", "head": "head_rate"}
 def test_what_a_recipe_says_is_taken(tiny_backbone: Backbone) -> None:
     model, data = attach_gates(tiny_backbone, labels=LABELS), colour_data()
     watched = list(evaluation_batches(data.val, model.preprocessing.transform()))
-    recipe = Recipe(gate_rate=0.5, head_rate=0.25, epochs=7)
+    recipe = Recipe(gate_rate=0.5, head_rate=0.25, epochs=7, min_crop=0.4)
     choices = begin(model, data, recipe, watched=watched).choices
     assert (choices.gate_rate, choices.norm_rate, choices.head_rate) == (0.5, 0.5, 0.25)
-    assert choices.epochs == 7
+    assert (choices.epochs, choices.min_crop) == (7, 0.4)
     assert begin(model, data, Recipe(norm_rate=0.125), watched=watched).choices.norm_rate == 0.125
 
 

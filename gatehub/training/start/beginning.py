@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -13,7 +14,9 @@ from gatehub.training.evaluation import evaluate
 from gatehub.training.methods.learner import Learner
 from gatehub.training.objectives import Measured
 from gatehub.training.recipe import Recipe
-from gatehub.training.start.linear_probe import MAX_IMAGES, list_penalties, probe_head, set_head
+from gatehub.training.start.crops import choose_crop
+from gatehub.training.start.head_inputs import gather_inputs
+from gatehub.training.start.linear_probe import MAX_IMAGES, fit_head, list_penalties, set_head
 from gatehub.training.start.rates import IMAGES, Rates, find_rates
 
 # How many times stronger the penalty of the head that is trained is than the best probe's.
@@ -28,6 +31,7 @@ class Choices:
     gate_rate: float
     norm_rate: float
     head_rate: float
+    min_crop: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,20 +78,29 @@ def begin(
     """
     objective, transform = data.objective, model.preprocessing.transform()
     examples = data.train.sample(MAX_IMAGES, seed=recipe.seed)
-    batches = evaluation_batches(examples, transform, workers=workers)
+    inputs = gather_inputs(model, evaluation_batches(examples, transform, workers=workers))
     weights = objective.weigh(recipe, data.train, len(data.labels))
-    best, restrained = probe_head(
-        model,
-        batches,
-        restraint=RESTRAINT,
-        known=known,
-        weights=weights,
-        seed=recipe.seed,
-    )
+    fit = partial(fit_head, model, inputs, known=known, weights=weights, seed=recipe.seed)
+    best = fit()
+    strengths = {name: probe.strength for name, probe in best.items()}
+    restrained = fit(strengths={name: RESTRAINT * found for name, found in strengths.items()})
+    epochs = recipe.choose_epochs(count_batches(data.train, recipe.batch_size))
+    min_crop = recipe.min_crop or 1.0
+    if recipe.min_crop is None and epochs:
+        min_crop = choose_crop(
+            model,
+            data,
+            examples,
+            inputs,
+            recipe,
+            strengths=strengths,
+            known=known,
+            weights=weights,
+            workers=workers,
+        )
     set_head(model, best)
     measured = evaluate(model, watched, objective=objective)
     tensors = {name: tensor.clone() for name, tensor in model.task_tensors().items()}
-    epochs = recipe.choose_epochs(count_batches(data.train, recipe.batch_size))
     if epochs:
         few = data.train.sample(IMAGES, seed=recipe.seed)
         images, targets = next(evaluation_batches(few, transform, batch_size=len(few)))
@@ -100,6 +113,7 @@ def begin(
         gate_rate=_prefer(recipe.gate_rate, found.gates),
         norm_rate=_prefer(recipe.norm_rate, _prefer(recipe.gate_rate, found.norms)),
         head_rate=_prefer(recipe.head_rate, found.head),
+        min_crop=min_crop,
     )
     return Start(
         choices=choices, tensors=tensors, measured=measured, penalties=list_penalties(restrained)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import cast
 
 import numpy as np
@@ -16,10 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import Tensor, nn
 
-from gatehub.errors import TrainingError
-from gatehub.training.batches import Batch
 from gatehub.training.methods.learner import Learner
-from gatehub.training.start.head_inputs import find_logit_layers, watch_features
+from gatehub.training.start.head_inputs import HeadInputs, find_logit_layers
 from gatehub.training.start.new_rows import fit_new_rows
 from gatehub.training.start.one_vs_rest import choose_strength, fit_labels
 
@@ -148,65 +145,45 @@ def _fit_labels(
     )
 
 
-def probe_head(
+def fit_head(
     model: Learner,
-    batches: Iterable[Batch],
+    inputs: HeadInputs,
     *,
-    restraint: float,
+    strengths: Mapping[str, float] | None = None,
     known: int = 0,
     weights: Sequence[float] | None = None,
     seed: int = 0,
-) -> tuple[Probes, Probes]:
+) -> Probes:
     """Fit probes to what the head of a model is given.
 
     Each layer that gives logits, linear or a 1 x 1 convolution, has a probe of its own input;
     distilled networks have two such layers, and some have none.
 
     Args:
-        model: in evaluation mode; it stays as it is.
-        batches: the training images, as `evaluation_batches` yields them.
-        restraint: how many times stronger the penalty of the second probes is.
+        model: it stays as it is.
+        inputs: of training images.
+        strengths: of each layer's penalty; None for the best by cross-validation.
         known: so many of the labels, the first ones, keep their rows of the head; see `new_rows`.
         weights: see `fit_probe`.
         seed: see `fit_probe`.
-
-    Returns:
-        The best probes by cross-validation, and restrained ones.
-
-    Raises:
-        TrainingError: features that are not finite.
     """
     layers = find_logit_layers(model)
-    inputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
-    targets = []
-    device = next(model.parameters()).device
-    with torch.inference_mode(), watch_features(model) as features:
-        for images, classes in batches if layers else ():
-            model(images.to(device))
-            targets.append(classes.numpy())
-            for name, given in features.items():
-                inputs[name].append(given.float().cpu().numpy())
-    best: Probes = {}
-    restrained: Probes = {}
-    for name in layers:
-        points, classes_seen = np.concatenate(inputs[name]), np.concatenate(targets)
-        if not np.isfinite(points).all():
-            raise TrainingError(
-                f"What the backbone gives its layer '{name}' for the training images holds NaN or "
-                "infinity; expected finite features.",
-                hint="Try the backbone on a few of the images; it may be broken.",
-            )
-        fit = partial(
-            fit_probe, points, classes_seen, classes=len(model.labels), weights=weights, seed=seed
+    probes: Probes = {}
+    for name, features in inputs.features.items():
+        probe = fit_probe(
+            features,
+            inputs.targets,
+            classes=len(model.labels),
+            strength=None if strengths is None else strengths[name],
+            weights=weights,
+            seed=seed,
         )
-        best[name] = fit()
-        restrained[name] = fit(strength=restraint * best[name].strength)
         if known:
-            for probes in (best, restrained):
-                probes[name] = _keep_rows(
-                    probes[name], layers[name], known, points, classes_seen, weights=weights
-                )
-    return best, restrained
+            probe = _keep_rows(
+                probe, layers[name], known, features, inputs.targets, weights=weights
+            )
+        probes[name] = probe
+    return probes
 
 
 def _keep_rows(

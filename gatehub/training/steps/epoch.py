@@ -61,7 +61,7 @@ def train_epoch(
     steps = choices.epochs * per_epoch
     batches = training_batches(
         data.train,
-        recipe.augment(model.preprocessing),
+        recipe.augment(model.preprocessing, min_crop=choices.min_crop),
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         epoch=epoch,

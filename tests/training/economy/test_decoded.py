@@ -69,10 +69,10 @@ def test_what_is_drawn_from_held_images_is_the_same(
             targets=tuple(range(len(kept))),
             sources=tuple(files.sources[i] for i in kept),
         )
-    recipe = Recipe(min_crop=0.3, hflip=0.5, color_jitter=0.3)
+    recipe = Recipe(hflip=0.5, color_jitter=0.3)
 
     def draw(examples: Examples) -> torch.Tensor:
-        transform = recipe.augment(preprocessing)
+        transform = recipe.augment(preprocessing, min_crop=0.3)
         batches = training_batches(examples, transform, batch_size=2, seed=1, epoch=3)
         plain = [preprocessing.transform()(source) for source in examples.sources]
         return torch.cat([torch.stack(plain), *(images for images, _ in batches)])
