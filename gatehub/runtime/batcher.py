@@ -7,8 +7,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -61,6 +62,8 @@ class Batcher:
         engine: tasks may be loaded, replaced and unloaded meanwhile.
         settings: see `BatchSettings`; None for the defaults.
         threads: batches that run at the same time.
+        announced: whether every request is announced (`announce`) before it is submitted. Then no
+            batch waits for requests of which nobody has told.
 
     Raises:
         EngineError: fewer than one thread.
@@ -72,20 +75,41 @@ class Batcher:
         *,
         settings: BatchSettings | None = None,
         threads: int = 1,
+        announced: bool = False,
     ) -> None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise EngineError(f"threads is {threads!r}; expected a whole number of at least 1.")
         self._engine = engine
-        self._scheduler: Scheduler[_Job] = Scheduler(settings or BatchSettings())
+        self._scheduler: Scheduler[_Job] = Scheduler(
+            settings or BatchSettings(), announced=announced
+        )
         self._changed = threading.Condition()
         self._closed = False
         self._process = os.getpid()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"gatehub-batch-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads = [self._start(number) for number in range(threads)]
+
+    @contextmanager
+    def announce(self, task: str, size: Sequence[int]) -> Iterator[None]:
+        """Tell of a request while its image is being prepared, so that others wait for it.
+
+        Submit it within the block, or leave the block without.
+
+        Args:
+            task: name of the task.
+            size: (C, H, W) of the image, on the CPU.
+
+        Raises:
+            TaskNotFoundError: no task of that name is served.
+        """
+        stem = (self._engine.stem(task), torch.Size(size), torch.device("cpu"))
+        with self._changed:
+            self._scheduler.announce(stem)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._scheduler.arrive(stem)
+                self._changed.notify()
 
     def submit(self, task: str, image: Tensor, *, timeout_s: float | None = None) -> Future[Answer]:
         """Let an image wait for its answer.
@@ -131,6 +155,7 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise EngineError("The batcher is closed and takes no more requests.")
+            self._replace_dead_threads()
             self._scheduler.submit(request)
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._withdraw(future, request))
@@ -169,6 +194,18 @@ class Batcher:
         if future.cancelled():
             with self._changed:
                 self._scheduler.cancel(request)
+
+    def _start(self, number: int) -> threading.Thread:
+        thread = threading.Thread(target=self._work, name=f"gatehub-batch-{number}", daemon=True)
+        thread.start()
+        return thread
+
+    def _replace_dead_threads(self) -> None:
+        """Let others take the place of threads that ended, whatever ended them."""
+        self._threads = [
+            thread if thread.is_alive() else self._start(number)
+            for number, thread in enumerate(self._threads)
+        ]
 
     def _work(self) -> None:
         taken: list[Request[_Job]] | None = []

@@ -7,7 +7,7 @@ rule of it can be tested step by step. `gatehub.runtime.batcher` drives it.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -26,6 +26,7 @@ class BatchSettings:
     Args:
         max_batch: most images that run together.
         max_wait_ms: milliseconds that an image may wait for others to join it, at most a minute.
+            Where requests are announced, it waits for those on their way, and for no others.
         max_queue: most requests of one task that may wait.
         max_waiting: most requests of all tasks that may wait.
 
@@ -108,10 +109,13 @@ class Scheduler(Generic[P]):
 
     Args:
         settings: see `BatchSettings`.
+        announced: whether `announce` tells of every request while it is on its way.
     """
 
-    def __init__(self, settings: BatchSettings) -> None:
+    def __init__(self, settings: BatchSettings, *, announced: bool = False) -> None:
         self._settings = settings
+        self._announced = announced
+        self._coming: Counter[Hashable] = Counter()
         self._queues: dict[str, _Queue[P]] = {}
         self._now = 0.0
         self._waiting = 0
@@ -122,6 +126,16 @@ class Scheduler(Generic[P]):
     def depths(self) -> dict[str, int]:
         """Return how many requests of each task wait."""
         return {task: len(queue) for task, queue in self._queues.items()}
+
+    def announce(self, stem: Hashable) -> None:
+        """Say that a request of a stem is on its way."""
+        self._coming[stem] += 1
+
+    def arrive(self, stem: Hashable) -> None:
+        """Take an announcement back: the request waits here, or will not come."""
+        self._coming[stem] -= 1
+        if not self._coming[stem]:
+            del self._coming[stem]
 
     def submit(self, request: Request[P]) -> None:
         """Let a request wait.
@@ -162,8 +176,9 @@ class Scheduler(Generic[P]):
     def take(self, now: float) -> list[Request[P]]:
         """Take the next batch, or nothing if it is better to wait for more.
 
-        A batch is due when it is full, or its oldest request has waited `max_wait_ms`. All its
-        requests share a stem, and those of one task stand side by side.
+        A batch is due when it is full, when its oldest request has waited `max_wait_ms`, or when
+        nobody who could join it is on the way. All its requests share a stem, and those of one
+        task stand side by side.
 
         Args:
             now: seconds, on the clock of `Request.arrived`.
@@ -203,6 +218,8 @@ class Scheduler(Generic[P]):
     def _is_due(self, stem: Hashable, queues: list[_Queue[P]], now: float) -> bool:
         lines = [queue.waiting[stem] for queue in queues]
         if sum(map(len, lines)) >= self._settings.max_batch:
+            return True
+        if self._announced and stem not in self._coming:
             return True
         oldest = min(line[0].arrived for line in lines)
         return now >= oldest + self._settings.max_wait_ms / 1e3

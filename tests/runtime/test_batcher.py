@@ -91,6 +91,38 @@ def test_requests_of_one_stem_run_together(
     assert sorted(set(batches[0][0])) == ["task2", "task6"]  # type: ignore[call-overload]
 
 
+def test_who_is_announced_is_waited_for_and_nobody_else(
+    engine: Engine, known: KnownAnswers
+) -> None:
+    settings = BatchSettings(max_batch=8, max_wait_ms=60_000)
+    with Batcher(engine, settings=settings, announced=True) as batcher:
+        alone = batcher.submit("task0", known.images[0])
+        assert known.check(alone.result(20), 0, exact=False) is None
+        with batcher.announce("task0", known.images[0].shape):
+            first = batcher.submit("task0", known.images[1])
+            other = batcher.submit("task1", known.images[0])
+            assert known.check(other.result(20), 0, exact=False) is None
+            assert not first.done()
+            second = batcher.submit("task0", known.images[2])
+        assert known.check(first.result(20), 1, exact=False) is None
+        assert known.check(second.result(20), 2, exact=False) is None
+
+
+def test_a_thread_that_died_is_replaced(engine: Engine, known: KnownAnswers) -> None:
+    class Mortal(Batcher):
+        lives = 1
+
+        def _work(self) -> None:
+            if self.lives:
+                self.lives -= 1
+            else:
+                super()._work()
+
+    with Mortal(engine) as batcher:
+        future = batcher.submit("task0", known.images[0])
+        assert known.check(future.result(20), 0, exact=False) is None
+
+
 def test_a_deadline_is_told(engine: Engine, known: KnownAnswers, held: threading.Event) -> None:
     settings = BatchSettings(max_batch=1, max_wait_ms=0)
     with Batcher(engine, settings=settings) as batcher:

@@ -43,6 +43,25 @@ def test_a_batch_is_due_when_its_oldest_request_has_waited() -> None:
     assert scheduler.wake_at() == math.inf
 
 
+def test_where_requests_are_announced_a_batch_waits_for_those_alone() -> None:
+    scheduler: Scheduler[int] = Scheduler(BatchSettings(max_wait_ms=10), announced=True)
+    scheduler.submit(request("a", 1))
+    assert [r.payload for r in scheduler.take(0.0)] == [1]
+    scheduler.announce("a")
+    scheduler.announce("a")
+    scheduler.announce("b")
+    scheduler.submit(request("a", 2))
+    assert scheduler.take(0.009) == []
+    assert [r.payload for r in scheduler.take(0.010)] == [2]
+    scheduler.submit(request("a", 3, at=1.0))
+    scheduler.arrive("a")
+    assert scheduler.take(1.0) == []
+    scheduler.arrive("a")
+    assert [r.payload for r in scheduler.take(1.0)] == [3]
+    scheduler.submit(request("b", 4, at=1.0))
+    assert scheduler.take(1.0) == []
+
+
 def test_tasks_of_one_stem_share_a_batch_and_stand_side_by_side() -> None:
     scheduler = make(max_batch=5, max_wait_ms=0)
     for number, task in enumerate("abab"):
