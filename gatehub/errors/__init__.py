@@ -62,6 +62,7 @@ already catch it.
     │   ├── QueueFullError                  the queue is full
     │   ├── DeadlineError                   an answer that would come too late
     │   ├── TaskNotFoundError               no task of that name is loaded
+    │   ├── NonFiniteAnswerError            a task that answers an image with NaN or infinity
     │   └── InputError                      an input of the wrong shape, dtype or size
     │       └── ImageTooLargeError          an image of more pixels than the limit
     ├── ServerError                         the server cannot start, or refuses a request
@@ -151,6 +152,7 @@ from gatehub.errors._serving import (
     ImageTooLargeError,
     InputError,
     MemoryBudgetError,
+    NonFiniteAnswerError,
     ProgramError,
     QueueFullError,
     RequestError,
@@ -218,6 +220,7 @@ __all__ = [
     "MissingFileError",
     "MissingTensorError",
     "NegativeVarianceError",
+    "NonFiniteAnswerError",
     "NonFiniteTensorError",
     "ParityError",
     "PointerFileError",

@@ -45,6 +45,10 @@ class ImageTooLargeError(InputError):
     """An image has more pixels than the limit, by its header."""
 
 
+class NonFiniteAnswerError(EngineError):
+    """A task answered an image with NaN or infinity."""
+
+
 class ServerError(GatehubError, RuntimeError):
     """The server cannot start, or refuses a request."""
 

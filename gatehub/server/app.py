@@ -15,23 +15,27 @@ without a `top_k` it answers with every label that reaches its threshold, or `[]
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gatehub.server.classification import Score, classify, parse_request
-from gatehub.server.limits import WorkQueue, read_body
+from gatehub.server.answering import Answering
+from gatehub.server.classification import ClassificationRequest, parse_request
+from gatehub.server.limits import read_body
 from gatehub.server.refusals import exception_handlers
 from gatehub.server.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from gatehub.runtime.engine import Answer, Engine, TaskInfo
+    from gatehub.runtime.engine import Engine, TaskInfo
+
+T = TypeVar("T")
 
 
 def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Starlette:
@@ -41,14 +45,15 @@ def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Sta
         engine: tasks may be loaded, replaced and unloaded while the application runs.
         settings: limits; None for the defaults.
     """
-    endpoints = _Endpoints(engine, settings or ServerSettings())
+    settings = settings or ServerSettings()
+    endpoints = _Endpoints(engine, settings)
     app = Starlette(
         routes=[
             Route("/health", endpoints.get_health, methods=["GET"]),
             Route("/tasks", endpoints.get_tasks, methods=["GET"]),
             Route("/tasks/{task}", endpoints.post_image, methods=["POST"]),
         ],
-        exception_handlers=exception_handlers(),
+        exception_handlers=exception_handlers(settings),
         lifespan=endpoints.lifespan,
     )
     # A redirect would name the Host that the client claims, and lose the body on the way.
@@ -57,17 +62,26 @@ def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Sta
 
 
 class _Endpoints:
-    """One method for each route, over the same engine, settings and queue."""
+    """One method for each route, over the same engine, settings and threads."""
 
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self._engine = engine
         self._settings = settings
-        self._queue = WorkQueue(settings)
+        self._started: Answering | None = None
+
+    @property
+    def _answering(self) -> Answering:
+        # On first use: it has threads, and they belong to the process that serves.
+        if self._started is None:
+            self._started = Answering(self._engine, self._settings)
+        return self._started
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
-        self._queue.close()
+        if self._started is not None:
+            self._started.close()
+            self._started = None
 
     async def get_health(self, request: Request) -> Response:
         return JSONResponse(
@@ -84,18 +98,17 @@ class _Endpoints:
     async def post_image(self, request: Request) -> Response:
         task = request.path_params["task"]
         self._engine.task(task)  # an unknown task is refused before its image is read
-        with self._queue.place():
-            body = await read_body(request, self._settings)
+        self._answering.check_room(task)  # and so is one for which there is no place
+        body = await read_body(request, self._settings)
 
-            def job() -> tuple[list[Score], Answer]:
-                asked = parse_request(
-                    body,
-                    content_type=request.headers.get("content-type", ""),
-                    query=request.query_params,
-                )
-                return classify(self._engine, task, asked, max_pixels=self._settings.max_pixels)
+        def parse() -> ClassificationRequest:
+            return parse_request(
+                body,
+                content_type=request.headers.get("content-type", ""),
+                query=request.query_params,
+            )
 
-            scores, answer = await self._queue.run(request, job)
+        scores, answer = await _unless_gone(request, self._answering.answer(task, parse))
         return JSONResponse(
             scores,
             headers={
@@ -103,6 +116,33 @@ class _Endpoints:
                 "X-Gatehub-Generation": str(answer.task.generation),
             },
         )
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Work for a client, and stop once it has closed its connection.
+
+    Args:
+        request: whose body has been read.
+        work: is cancelled if nobody waits for it any more.
+
+    Raises:
+        ClientDisconnect: it has gone.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_leave(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _leave(request: Request) -> None:
+    """Return once the client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _describe(info: TaskInfo) -> dict[str, Any]:

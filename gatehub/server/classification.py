@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor
 
-from gatehub.errors import EngineError, RequestError
+from gatehub._text import quote
+from gatehub.errors import NonFiniteAnswerError, RequestError
 
 if TYPE_CHECKING:
-    from gatehub.runtime.engine import Answer, Engine
+    from gatehub.backbone.preprocessing import Preprocessing
+    from gatehub.runtime.engine import Answer
 
 # As in Hugging Face's image-classification pipeline.
 DEFAULT_TOP_K = 5
@@ -106,35 +108,38 @@ def parse_request(
     return ClassificationRequest(image=body, **options)  # type: ignore[arg-type]
 
 
-def classify(
-    engine: Engine, task: str, request: ClassificationRequest, *, max_pixels: int
-) -> tuple[list[Score], Answer]:
-    """Decode, run and rank: the part of a request that belongs in a worker thread.
+def prepare(
+    request: ClassificationRequest, preprocessing: Preprocessing, *, max_pixels: int
+) -> Tensor:
+    """Decode a request's image as a task wants it: (3, H, W) float32, normalised.
 
     Raises:
-        TaskNotFoundError: no such task is loaded.
         InputError: the image cannot be used.
-        EngineError: the answer is not finite.
     """
-    preprocessing = engine.task(task).preprocessing
-    while True:
-        image = preprocessing.transform(max_pixels=max_pixels)(request.image)
-        answer = engine.run(task, image[None])
-        if answer.task.preprocessing == preprocessing:
-            break
-        # The task was swapped in between, for an adapter that wants its images otherwise.
-        preprocessing = answer.task.preprocessing
-    logits = answer.logits[0]
+    return preprocessing.transform(max_pixels=max_pixels)(request.image)
+
+
+def rank(request: ClassificationRequest, answer: Answer) -> list[Score]:
+    """Put the classes of one image in order, as the request asks for them.
+
+    Args:
+        request: whose image it was.
+        answer: logits (classes,) float32, and the task that computed them.
+
+    Raises:
+        NonFiniteAnswerError: a logit is NaN or infinite.
+    """
+    logits, info = answer.logits, answer.task
     if not bool(torch.isfinite(logits).all()):
-        raise EngineError(
-            f"Task '{task}' (generation {answer.task.generation}) answered values that are "
-            "not finite."
+        raise NonFiniteAnswerError(
+            f"Task {quote(info.task)} (generation {info.generation}) answered this image with "
+            "values that are not finite.",
+            hint="Another image may do; the adapter's owner should know.",
         )
-    problem = answer.task.problem
+    problem = info.problem
     scores = _FUNCTIONS[request.function_to_apply or problem.function](logits)
     chosen = problem.choose(logits, scores, top_k=request.top_k, usual=DEFAULT_TOP_K)
-    labels = answer.task.labels
-    return [Score(label=labels[i], score=scores[i].item()) for i in chosen], answer
+    return [Score(label=info.labels[i], score=scores[i].item()) for i in chosen]
 
 
 def _parse_json(body: bytes) -> tuple[bytes, Mapping[str, object]]:

@@ -1,68 +1,73 @@
 """How errors reach a client: `{"error": sentence, "code": word}` with the status that fits.
 
-`error` is a string, since clients of Hugging Face's and of Triton's servers read it as one.
+`error` is a string, since clients of Hugging Face's and of Triton's servers read it as one. A 502
+or 503 for a task has one more field, `"task"`, and a 503 says in `Retry-After` when to try again.
+Statuses and codes: `gatehub.server.statuses`.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import logging
 
+import torch
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ExceptionHandler
 
-from gatehub.errors import (
-    BodyTimeoutError,
-    BodyTooLargeError,
-    GatehubError,
-    ImageTooLargeError,
-    InputError,
-    RequestError,
-    ServerBusyError,
-    TaskNotFoundError,
-)
+from gatehub._text import quote, shorten
+from gatehub.errors import BodyTimeoutError, GatehubError
+from gatehub.server.settings import ServerSettings
+from gatehub.server.statuses import find_status
 
-# What a client can mend. Any other error is the server's own, and a 500.
-_REFUSALS: dict[type[GatehubError], tuple[int, str]] = {
-    RequestError: (400, "invalid_request"),
-    TaskNotFoundError: (404, "task_not_found"),
-    BodyTimeoutError: (408, "body_timeout"),
-    BodyTooLargeError: (413, "body_too_large"),
-    ImageTooLargeError: (413, "image_too_large"),
-    InputError: (422, "invalid_image"),
-    ServerBusyError: (503, "server_busy"),
-}
+_LOG = logging.getLogger(__name__)
+
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
+_OUT_OF_MEMORY = "The server has too little memory to answer just now."
 
 
-def exception_handlers() -> dict[type[Exception], ExceptionHandler]:
+def exception_handlers(settings: ServerSettings) -> dict[type[Exception], ExceptionHandler]:
     """Return one handler for each class; Starlette looks them up along an exception's MRO."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        return _refuse(request, error, retry_after_s=settings.retry_after_s)
+
     return {
-        **{
-            kind: partial(_refuse, status=status, code=code)
-            for kind, (status, code) in _REFUSALS.items()
-        },
+        GatehubError: refuse,
+        MemoryError: refuse,
+        torch.OutOfMemoryError: refuse,
         HTTPException: _refuse_route,
         ClientDisconnect: _forget,
         Exception: _fail,
     }
 
 
-async def _refuse(request: Request, error: Exception, *, status: int, code: str) -> Response:
+def _refuse(request: Request, error: Exception, *, retry_after_s: int) -> Response:
+    status = find_status(error)
+    if status.is_fault:
+        _LOG.error("A request failed.", exc_info=error)
+        return _answer_fault()
+    sentence = str(error) if isinstance(error, GatehubError) else _OUT_OF_MEMORY
     headers = {}
-    if isinstance(error, ServerBusyError):
-        headers["Retry-After"] = str(error.retry_after_s)
+    told = {}
+    task = request.path_params.get("task")
+    if status.status >= 500 and task is not None:
+        told["task"] = task
+        if status.about_task and isinstance(error, GatehubError):
+            # Without the hint, which is for whoever runs the server.
+            sentence = f"Task {quote(task)} cannot be served just now: {error.message}"
+    if status.status == 503:
+        headers["Retry-After"] = str(getattr(error, "retry_after_s", None) or retry_after_s)
     if isinstance(error, BodyTimeoutError):
         headers["Connection"] = "close"  # the rest of the body would be read as a request
-    return _answer(str(error), code, status, headers)
+    return _answer(sentence, status.code, status.status, headers, **told)
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = request.url.path
+    path = shorten(request.url.path, 80)
     problem = (
-        f"{path} does not take {request.method}."
+        f"{path} does not take {shorten(request.method, 20)}."
         if error.status_code == 405
         else f"There is no {path} here."
     )
@@ -81,6 +86,10 @@ async def _forget(request: Request, error: Exception) -> Response:
 
 async def _fail(request: Request, error: Exception) -> Response:
     """Answer an error that nobody foresaw. Starlette raises it again, so uvicorn logs it."""
+    return _answer_fault()
+
+
+def _answer_fault() -> Response:
     return _answer(
         "The server failed to answer; the reason is in its log. Nothing is wrong with the request.",
         "internal_error",
@@ -90,6 +99,8 @@ async def _fail(request: Request, error: Exception) -> Response:
 
 
 def _answer(
-    sentence: str, code: str, status: int, headers: dict[str, str] | None = None
+    sentence: str, code: str, status: int, headers: dict[str, str] | None = None, **told: str
 ) -> Response:
-    return JSONResponse({"error": sentence, "code": code}, status_code=status, headers=headers)
+    return JSONResponse(
+        {"error": sentence, "code": code, **told}, status_code=status, headers=headers
+    )

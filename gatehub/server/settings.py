@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, fields
 from gatehub.backbone.images import DEFAULT_MAX_PIXELS
 from gatehub.errors import ServerError
 
+_MAY_BE_NONE = ("max_wait_ms",)
+
 
 def _default_threads() -> int:
-    """Decode one image while another is classified, without crowding the cores."""
+    """Decode some images while others are classified, without crowding the cores."""
     return max(2, min(4, os.cpu_count() or 1))
 
 
@@ -22,8 +24,12 @@ class ServerSettings:
         max_body_bytes: largest request body, as sent; base64 takes a third more than its image.
         max_pixels: largest image, width times height, checked before it is decoded; decoding
             takes about 8 bytes a pixel (WebP: 16).
-        threads: requests that are decoded and classified at the same time.
-        max_waiting: further requests that may wait for a thread, their bodies in memory.
+        max_requests: requests that are answered or wait at the same time, their bodies in memory.
+        deadline_s: seconds from a request's last byte until it is answered or refused.
+        threads: images that are decoded at the same time.
+        batch_threads: batches that are computed at the same time; each uses all of torch's threads.
+        max_batch: most images that are computed together.
+        max_wait_ms: milliseconds that an image may wait for those that are just being decoded.
         body_timeout_s: seconds that a client may take to send a body.
         retry_after_s: seconds that a client is told to wait when the server is full.
         drain_timeout_s: seconds that requests in flight have to finish once the server stops.
@@ -34,8 +40,12 @@ class ServerSettings:
 
     max_body_bytes: int = 20_000_000
     max_pixels: int = DEFAULT_MAX_PIXELS
+    max_requests: int = 128
+    deadline_s: int = 30
     threads: int = field(default_factory=_default_threads)
-    max_waiting: int = 64
+    batch_threads: int = 1
+    max_batch: int = 8
+    max_wait_ms: int = 5
     body_timeout_s: int = 60
     retry_after_s: int = 1
     drain_timeout_s: int = 30
@@ -43,7 +53,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for setting in fields(self):
             value = getattr(self, setting.name)
-            minimum = 0 if setting.name == "max_waiting" else 1
+            minimum = 0 if setting.name in _MAY_BE_NONE else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
                 raise ServerError(
                     f"ServerSettings.{setting.name} is {value!r}; "

@@ -32,7 +32,9 @@ class LinearEngine:
     """Answers like gatehub.Engine; `hold` keeps every run waiting until `release`."""
 
     def __init__(self, **labels: list[str]) -> None:
-        self.backbone = SimpleNamespace(identity=SimpleNamespace(name="linear"))
+        self.backbone = SimpleNamespace(
+            identity=SimpleNamespace(name="linear"), preprocessing=preprocessing()
+        )
         self.entered = threading.Semaphore(0)
         self.runs = 0
         self._gate = threading.Event()
@@ -89,6 +91,9 @@ class LinearEngine:
     def task(self, name: str) -> TaskInfo:
         return self._find(name)[0]
 
+    def stem(self, name: str) -> str:
+        return self._find(name)[0].task
+
     def run(self, name: str, images: torch.Tensor) -> Answer:
         info, weight = self._find(name)
         self.runs += 1
@@ -96,8 +101,9 @@ class LinearEngine:
         assert self._gate.wait(30)
         if images.shape[1:] != info.preprocessing.input_size:
             # Only a swap between transform and run can bring this about.
-            images = torch.zeros(1, *info.preprocessing.input_size)
-        return Answer(logits=images.flatten(1) @ weight, task=info)
+            images = torch.zeros(len(images), *info.preprocessing.input_size)
+        # One by one: in a batch, sums are rounded otherwise.
+        return Answer(logits=torch.stack([row.flatten() @ weight for row in images]), task=info)
 
     def predict(self, name: str, images: torch.Tensor) -> torch.Tensor:
         return self.run(name, images).logits

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -9,13 +10,15 @@ import torch
 from PIL import Image
 
 from gatehub.backbone.images import ImageRules
-from gatehub.errors import EngineError, RequestError
+from gatehub.errors import NonFiniteAnswerError, RequestError
 from gatehub.problem import Problem
 from gatehub.runtime.engine import Answer
+from gatehub.server import ServerSettings
+from gatehub.server.answering import Answering
 from gatehub.server.classification import (
     DEFAULT_TOP_K,
     ClassificationRequest,
-    classify,
+    Score,
     parse_request,
 )
 from tests.server.linear_engine import LinearEngine
@@ -26,6 +29,17 @@ def parse(
     body: bytes, content_type: str = "application/json", **query: str
 ) -> ClassificationRequest:
     return parse_request(body, content_type=content_type, query=query)
+
+
+def classify(engine: Any, task: str, request: ClassificationRequest) -> tuple[list[Score], Answer]:
+    async def ask() -> tuple[list[Score], Answer]:
+        answering = Answering(engine, ServerSettings())
+        try:
+            return await answering.answer(task, lambda: request)
+        finally:
+            answering.close()
+
+    return asyncio.run(ask())
 
 
 def as_json(**fields: Any) -> bytes:
@@ -123,7 +137,7 @@ def test_a_multipart_form_is_told_what_to_send_instead() -> None:
 def test_without_options_an_answer_has_the_usual_number_of_classes() -> None:
     engine: Any = LinearEngine(many=[str(index) for index in range(9)])
     request = ClassificationRequest(image=picture(1))
-    scores, _ = classify(engine, "many", request, max_pixels=10_000)
+    scores, _ = classify(engine, "many", request)
     assert len(scores) == DEFAULT_TOP_K
     assert pairs(scores) == offline(engine, "many", picture(1))[:DEFAULT_TOP_K]
 
@@ -135,7 +149,7 @@ def test_a_multi_label_task_answers_with_what_reaches_its_threshold() -> None:
 
     def ask(**options: Any) -> list[tuple[str, float]]:
         request = ClassificationRequest(image=picture(1), **options)
-        return pairs(classify(engine, "pets", request, max_pixels=10_000)[0])
+        return pairs(classify(engine, "pets", request)[0])
 
     best_first = sorted(own.items(), key=lambda pair: -pair[1])
     engine.decide("pets", Problem(thresholds=(0.0, 1.0, 0.0)))
@@ -153,8 +167,8 @@ def test_functions_are_applied_to_the_logits(function: str) -> None:
     engine: Any = LinearEngine(pets=["cat", "dog", "fish"])
     encoded = picture(1)
     request = ClassificationRequest(image=encoded, function_to_apply=function)
-    scores, answer = classify(engine, "pets", request, max_pixels=10_000)
-    logits = answer.logits[0]
+    scores, answer = classify(engine, "pets", request)
+    logits = answer.logits
     expected = {"softmax": logits.softmax(0), "sigmoid": logits.sigmoid(), "none": logits}
     assert sorted(score for _, score in pairs(scores)) == sorted(expected[function].tolist())
 
@@ -169,7 +183,7 @@ def test_a_task_swapped_on_the_way_gets_the_image_as_its_new_adapter_wants_it() 
     engine: Any = SwappedOnce(pets=["cat", "dog"])
     encoded = picture(1)
     request = ClassificationRequest(image=encoded)
-    scores, answer = classify(engine, "pets", request, max_pixels=10_000)
+    scores, answer = classify(engine, "pets", request)
     assert pairs(scores) == offline(engine, "pets", encoded)
     assert {label for label, _ in pairs(scores)} == {"hen", "goat"}
     assert answer.task.generation == 2
@@ -182,7 +196,7 @@ def test_an_image_is_read_by_the_rules_of_the_adapter_that_answers() -> None:
     request = ClassificationRequest(image=encode(layer), function_to_apply="none")
     for rules, seen in ((white, "white"), (black, "black"), (None, "red")):
         engine.load("pets", ["cat", "dog"], seed=0, rules=rules)
-        scores, _ = classify(engine, "pets", request, max_pixels=10_000)
+        scores, _ = classify(engine, "pets", request)
         expected = offline(engine, "pets", encode(Image.new("RGB", (40, 30), seen)))
         assert [label for label, _ in pairs(scores)] == [label for label, _ in expected]
         logits = torch.tensor([score for _, score in pairs(scores)])
@@ -197,7 +211,7 @@ def test_an_image_is_read_by_the_rules_of_the_adapter_that_answers() -> None:
     swapped: Any = SwappedOnce()
     swapped.load("pets", ["cat", "dog"], seed=0, rules=white)
     request = ClassificationRequest(image=encode(layer))
-    scores, _ = classify(swapped, "pets", request, max_pixels=10_000)
+    scores, _ = classify(swapped, "pets", request)
     assert pairs(scores) == offline(swapped, "pets", encode(Image.new("RGB", (40, 30), "black")))
 
 
@@ -210,7 +224,7 @@ def test_labels_are_of_the_generation_that_answered() -> None:
 
     engine: Any = SwappedAfterwards(pets=["cat", "dog"])
     request = ClassificationRequest(image=picture(1))
-    scores, answer = classify(engine, "pets", request, max_pixels=10_000)
+    scores, answer = classify(engine, "pets", request)
     assert {label for label, _ in pairs(scores)} == {"cat", "dog"}
     assert answer.task.generation == 1
 
@@ -222,5 +236,7 @@ def test_an_answer_that_is_not_finite_is_not_passed_on() -> None:
 
     engine: Any = Broken(pets=["cat", "dog"])
     request = ClassificationRequest(image=picture(1))
-    with pytest.raises(EngineError, match=r"'pets' \(generation 1\) answered values that"):
-        classify(engine, "pets", request, max_pixels=10_000)
+    with pytest.raises(
+        NonFiniteAnswerError, match=r"'pets' \(generation 1\) answered this image with values"
+    ):
+        classify(engine, "pets", request)

@@ -86,7 +86,7 @@ def test_a_body_that_does_not_arrive_is_given_up(engine: Any) -> None:
 
 
 def test_requests_over_the_bound_are_refused_at_once_and_the_others_answered(engine: Any) -> None:
-    settings = ServerSettings(threads=1, max_waiting=2, retry_after_s=7)
+    settings = ServerSettings(max_requests=3, retry_after_s=7)
     engine.hold()
     with running_server(engine, settings=settings) as url, ThreadPoolExecutor(6) as pool:
         pending = {pool.submit(post, url, content=picture(1)) for _ in range(6)}
@@ -104,7 +104,7 @@ def test_requests_over_the_bound_are_refused_at_once_and_the_others_answered(eng
 
 
 def test_places_are_given_back_after_errors(engine: Any) -> None:
-    settings = ServerSettings(threads=1, max_waiting=0, max_body_bytes=1000)
+    settings = ServerSettings(max_requests=1, max_body_bytes=1000)
     with running_server(engine, settings=settings) as url:
         for body in (b"", b"no image", bytes(2000)):
             assert post(url, content=body).status_code in (400, 413, 422)
@@ -116,7 +116,7 @@ def test_places_are_given_back_after_errors(engine: Any) -> None:
 def test_no_thread_is_spent_on_a_client_that_has_gone(
     engine: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = ServerSettings(threads=1, max_waiting=1)
+    settings = ServerSettings(max_requests=2)
     encoded = picture(1)
     head = f"POST /tasks/pets HTTP/1.1\r\nHost: x\r\nContent-Length: {len(encoded)}\r\n\r\n"
     engine.hold()
@@ -136,11 +136,12 @@ def test_no_thread_is_spent_on_a_client_that_has_gone(
     assert not caplog.records
 
 
-def test_as_many_threads_compute_as_are_set(engine: Any) -> None:
-    threads = 33  # one more than Python's own pool ever has
+def test_as_many_batches_are_computed_at_once_as_are_set(engine: Any) -> None:
+    threads = 5
+    settings = ServerSettings(batch_threads=threads, max_batch=1)
     engine.hold()
     with (
-        running_server(engine, settings=ServerSettings(threads=threads, max_waiting=0)) as url,
+        running_server(engine, settings=settings) as url,
         ThreadPoolExecutor(threads) as pool,
     ):
         answers = [pool.submit(post, url, content=picture(1)) for _ in range(threads)]
@@ -150,7 +151,7 @@ def test_as_many_threads_compute_as_are_set(engine: Any) -> None:
         assert {answer.result().status_code for answer in answers} == {200}
 
 
-def test_at_most_that_many_threads_compute(engine: Any) -> None:
+def test_at_most_that_many_batches_are_computed_at_once(engine: Any) -> None:
     running, most, lock = 0, 0, threading.Lock()
     run = engine.run
 
@@ -167,7 +168,7 @@ def test_at_most_that_many_threads_compute(engine: Any) -> None:
                 running -= 1
 
     engine.run = counted
-    settings = ServerSettings(threads=2)
+    settings = ServerSettings(batch_threads=2, max_batch=1)
     with running_server(engine, settings=settings) as url, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda seed: post(url, content=picture(seed)), range(24)))
     assert {answer.status_code for answer in answers} == {200}

@@ -19,7 +19,7 @@ def test_a_value_that_is_no_positive_whole_number_is_refused_by_name(value: obje
         ServerSettings(threads=value)  # type: ignore[arg-type]
 
 
-def test_nobody_has_to_wait_but_minus_one_cannot() -> None:
-    assert ServerSettings(max_waiting=0).max_waiting == 0
-    with pytest.raises(ServerError, match=r"max_waiting is -1.*at least 0"):
-        ServerSettings(max_waiting=-1)
+def test_an_image_need_not_wait_for_others_but_minus_one_is_no_time() -> None:
+    assert ServerSettings(max_wait_ms=0).max_wait_ms == 0
+    with pytest.raises(ServerError, match=r"max_wait_ms is -1.*at least 0"):
+        ServerSettings(max_wait_ms=-1)

@@ -1,0 +1,156 @@
+"""One request's way to its answer: a place, a worker that prepares the image, a batch, a rank."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from gatehub._text import quote
+from gatehub.errors import DeadlineError, ServerBusyError
+from gatehub.runtime.batcher import Batcher
+from gatehub.runtime.scheduler import BatchSettings
+from gatehub.server.classification import ClassificationRequest, Score, prepare, rank
+from gatehub.server.settings import ServerSettings
+from gatehub.server.workers import Workers
+
+if TYPE_CHECKING:
+    from gatehub.backbone.preprocessing import Preprocessing
+    from gatehub.runtime.engine import Answer, Engine
+
+T = TypeVar("T")
+
+
+class Answering:
+    """Answers requests in batches, and never computes on the event loop.
+
+    Every request that is given a place ends with an answer or an error, at its deadline if nothing
+    else ends it before. The counting happens on the event loop, hence without a lock.
+
+    Args:
+        engine: tasks may be loaded, replaced and unloaded meanwhile.
+        settings: see `ServerSettings`.
+    """
+
+    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._taken = 0
+        self._workers = Workers(settings.threads, name="gatehub-worker")
+        self._batcher = Batcher(
+            engine,
+            settings=BatchSettings(
+                max_batch=settings.max_batch,
+                max_wait_ms=settings.max_wait_ms,
+                max_queue=settings.max_requests,
+                max_waiting=settings.max_requests,
+            ),
+            threads=settings.batch_threads,
+            announced=True,
+        )
+
+    def check_room(self, task: str) -> None:
+        """Refuse a request for which there is no place now.
+
+        Raises:
+            ServerBusyError: all places are taken.
+        """
+        if self._taken >= self._settings.max_requests:
+            raise ServerBusyError(
+                f"The server is full: {self._taken} requests are being answered or wait, and "
+                f"one for task {quote(task)} found no place.",
+                hint=f"Try again in {self._settings.retry_after_s} s.",
+                retry_after_s=self._settings.retry_after_s,
+            )
+
+    async def answer(
+        self, task: str, parse: Callable[[], ClassificationRequest]
+    ) -> tuple[list[Score], Answer]:
+        """Answer one request by its deadline.
+
+        Cancel it where nobody waits for the answer any more; what has not begun then never does.
+
+        Args:
+            task: name of the task.
+            parse: reads the request; called in a worker thread.
+
+        Raises:
+            ServerBusyError: all places are taken.
+            DeadlineError: it would come too late.
+            GatehubError: the request, the image or the task cannot be used.
+        """
+        with self._place(task):
+            working = asyncio.ensure_future(self._answer(task, parse))
+            try:
+                await asyncio.wait({working}, timeout=self._settings.deadline_s)
+                if working.done():
+                    return working.result()
+            finally:
+                working.cancel()
+        raise DeadlineError(
+            f"A request for task {quote(task)} was not answered within "
+            f"{self._settings.deadline_s} s.",
+            hint="Try again later, or send fewer at once.",
+        )
+
+    @contextmanager
+    def _place(self, task: str) -> Iterator[None]:
+        """Hold a place for one request."""
+        self.check_room(task)
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+    async def _answer(
+        self, task: str, parse: Callable[[], ClassificationRequest]
+    ) -> tuple[list[Score], Answer]:
+        preprocessing = self._engine.task(task).preprocessing
+        while True:
+            with self._batcher.announce(task, preprocessing.input_size):
+                asked, future = await self._prepare(task, parse, preprocessing)
+            answer = await _wait(future)
+            if answer.task.preprocessing == preprocessing:
+                break
+            # The task was swapped in between, for an adapter that wants its images otherwise.
+            preprocessing = answer.task.preprocessing
+        return await _wait(self._workers.submit(lambda: rank(asked, answer))), answer
+
+    async def _prepare(
+        self,
+        task: str,
+        parse: Callable[[], ClassificationRequest],
+        preprocessing: Preprocessing,
+    ) -> tuple[ClassificationRequest, Future[Answer]]:
+        """Have a worker decode a request's image and hand it to the batcher."""
+
+        def prepare_and_submit() -> tuple[ClassificationRequest, Future[Answer]]:
+            asked = parse()
+            image = prepare(asked, preprocessing, max_pixels=self._settings.max_pixels)
+            return asked, self._batcher.submit(task, image)
+
+        job = self._workers.submit(prepare_and_submit)
+        try:
+            return await _wait(job)
+        except asyncio.CancelledError:
+            # The worker may be about to submit it; then it is taken out of the queue again.
+            job.add_done_callback(_withdraw)
+            raise
+
+    def close(self) -> None:
+        """Let the threads end, without waiting for what they have begun."""
+        self._workers.close()
+        threading.Thread(target=self._batcher.close, name="gatehub-close", daemon=True).start()
+
+
+def _withdraw(job: Future[tuple[ClassificationRequest, Future[Answer]]]) -> None:
+    if not job.cancelled() and job.exception() is None:
+        job.result()[1].cancel()
+
+
+async def _wait(future: Future[T]) -> T:
+    return await asyncio.wrap_future(future)
