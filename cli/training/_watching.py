@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gatehub.training.checkpoint import EpochRecord
     from gatehub.training.destination import Destination
     from gatehub.training.observers import Observer, Step
-    from gatehub.training.report import TrainReport
+    from gatehub.training.report import Report
     from gatehub.training.start import Choices
 
 
@@ -61,7 +61,7 @@ def saying_how_to_go_on(output: Output, place: Destination) -> Iterator[None]:
 
 
 def show_report(
-    output: Output, report: TrainReport, *, out: Path, validated: int, begun_as: str
+    output: Output, report: Report, *, out: Path, validated: int, begun_as: str
 ) -> None:
     """Print what a run made.
 
@@ -79,7 +79,7 @@ def show_report(
         )
     output.result(
         {
-            "task": report.adapter.task,
+            "task": report.task,
             "accuracy": report.accuracy,
             **report.more_figures,
             "trained_parameters": report.trained_parameters,
@@ -139,7 +139,7 @@ def _describe(record: EpochRecord) -> str:
     return f"accuracy {format_percent(record.val_accuracy)}"
 
 
-def _describe_result(report: TrainReport, images: int) -> str:
+def _describe_result(report: Report, images: int) -> str:
     """Say how good an adapter is on so many validation images."""
     if report.mean_average_precision is None:
         return f"{format_percent(report.accuracy)} of {images} validation images right"

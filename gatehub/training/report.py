@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,26 +19,28 @@ from gatehub.training.sources.tables.columns import write_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport:
-    """What a training run made.
+class Report:
+    """How a training run went.
 
     Args:
-        adapter: the adapter, as it was saved.
-        folder: where it was saved.
-        accuracy: of the saved adapter, folded, on the validation images; a fraction.
+        task: its name.
+        folder: where what it made was saved.
+        metrics: the figures that are kept with it.
+        accuracy: of what was saved, on the validation images; a fraction.
         start_accuracy: of the start on the same images, a fraction: of the linear probe, or of the
             adapter that the run went on from.
         mean_average_precision: the same; None where an image has one label.
         start_mean_average_precision: of the start.
         trained_parameters: how many numbers were learned.
-        adapter_bytes: size of its tensor file.
+        adapter_bytes: size of the file of tensors that was saved.
         epochs: passes over the training images, fewer than planned where patience ended.
-        kept_epoch: which of them the adapter is from; 0 is the start.
+        kept_epoch: which of them is kept; 0 is the start.
         seconds: wall-clock time of this run.
     """
 
-    adapter: Adapter
+    task: str
     folder: Path
+    metrics: Mapping[str, float]
     accuracy: float
     start_accuracy: float
     mean_average_precision: float | None
@@ -63,9 +65,19 @@ class TrainReport:
 
     @property
     def more_figures(self) -> dict[str, float]:
-        """Figures that the adapter keeps beside accuracy and loss, by name."""
-        kept = self.adapter.config.metrics
-        return {name: kept[name] for name in kept if name not in ("accuracy", "loss")}
+        """Figures that are kept beside accuracy and loss, by name."""
+        return {n: value for n, value in self.metrics.items() if n not in ("accuracy", "loss")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport(Report):
+    """How the training of an adapter went.
+
+    Args:
+        adapter: the adapter, as it was saved.
+    """
+
+    adapter: Adapter
 
 
 def recorded_settings(data: ImageData, digests: Digests) -> dict[str, str | int | float | None]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
-from operator import attrgetter
+from dataclasses import asdict
 from pathlib import Path
 
 from gatehub.adapter import Adapter
-from gatehub.adapter.trained_on import read_sources
 from gatehub.backbone import Backbone
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.fold import check_backbone, fold
@@ -18,17 +16,17 @@ from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.checkpoint import remove_checkpoint
 from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
-from gatehub.training.economy.decoded import hold_decoded
 from gatehub.training.economy.precision import check_precision
 from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.evaluation import evaluate
-from gatehub.training.loop import fit
+from gatehub.training.methods.run import identify_run, run_training
 from gatehub.training.objectives import Measured
 from gatehub.training.observers import Observer
 from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
 from gatehub.training.report import TrainReport, illustrate, recorded_settings
+from gatehub.training.start import Choices
 from gatehub.training.start.origin import (
     Origin,
     attach_model,
@@ -36,11 +34,6 @@ from gatehub.training.start.origin import (
     count_known,
     open_origin,
 )
-from gatehub.training.steps.average import put_tensors
-
-# What may be another when a run is continued; the images are compared by `Digests.order`, and the
-# adapter that it goes on from by its digest.
-_CHANGING = ("train_digest", "val_digest", "epochs", "init_from", "columns")
 
 
 def train_adapter(
@@ -141,78 +134,59 @@ def train_adapter(
             **({} if origin is None else origin.recorded()),
             **({"multi_label": True} if data.multi_label else {}),
         }
-        changing = {*_CHANGING, *read_sources(settings)}
-        lasting = {k: v for k, v in settings.items() if k not in changing}
         untrained = Adapter.from_model(model, task=task, training=settings)
         check_storable(untrained)
         check_backbone(backbone, untrained)  # its images may be too large
-        held = hold_decoded(
-            data.train, model.preprocessing, limit_bytes=decoded_bytes, workers=workers
-        )
-        fitted = fit(
-            model,
-            replace(data, train=held),
-            recipe,
-            folder=place.work,
-            settings={
-                "init_digest": settings.get("init_digest"),  # it decides much of what follows
-                **lasting,
-                "images": digests.order,
-                "task": task,
-                "labels": list(data.labels),
-                "start": form.start,
-                "input_size": list(model.preprocessing.input_size),
-                "image_rules": model.preprocessing.to_json().get("image_rules"),
-                "backbone_digest": backbone.digest,
-            },
-            known=count_known(origin),
-            resume=resume,
-            workers=workers,
-            observer=observer,
-            team=team,
-        )
-        settings |= asdict(fitted.choices)
 
-        def measure() -> tuple[Adapter, Measured]:
-            made = Adapter.from_model(model, task=task, training=settings).as_stored(dtype)
+        def make(choices: Choices) -> tuple[Adapter, Measured]:
+            recorded = settings | asdict(choices)
+            made = Adapter.from_model(model, task=task, training=recorded).as_stored(dtype)
             images = evaluation_batches(data.val, made.preprocessing.transform(), workers=workers)
             folded = fold(backbone, made)
             arrange_kernels(folded)
             return made, evaluate(folded, images, objective=data.objective).decide()
 
-        adapter, measured = measure()
-        kept, begun = fitted.kept, fitted.history[0]
-        by = data.objective.compared_by(recipe)
-        score = attrgetter(by)
-        at_start: float = getattr(begun, f"val_{by}")
-        start_accuracy, start_map = begun.val_accuracy, begun.val_mean_average_precision
-        if len(data.val) > recipe.val_images or score(measured) < at_start:
-            # The epoch was chosen on a sample, and before its values were rounded.
-            put_tensors(model, fitted.start)
-            first, first_measured = measure()
-            start_accuracy = first_measured.accuracy
-            start_map = first_measured.mean_average_precision
-            if recipe.keep != "last" and score(measured) < score(first_measured):
-                adapter, measured, kept = first, first_measured, 0
-        adapter = adapter.with_probe(backbone, dtype=dtype)
+        outcome = run_training(
+            model,
+            data,
+            recipe,
+            place=place,
+            settings={
+                **identify_run(settings, model, task=task, digests=digests, backbone=backbone),
+                "start": form.start,
+            },
+            make=make,
+            known=count_known(origin),
+            resume=resume,
+            workers=workers,
+            decoded_bytes=decoded_bytes,
+            observer=observer,
+            team=team,
+        )
+        measured = outcome.measured
+        adapter = outcome.made.with_probe(backbone, dtype=dtype)
         adapter = adapter.with_metrics(measured.to_metrics())
         if (thresholds := measured.to_thresholds()) is not None:
             adapter = adapter.with_thresholds(thresholds)
         check_replaceable(place.folder, task=task, force=force)  # hours later
         adapter.save(
-            place.folder, dtype=dtype, attachments=illustrate(adapter, fitted.history, kept=kept)
+            place.folder,
+            dtype=dtype,
+            attachments=illustrate(adapter, outcome.history, kept=outcome.kept),
         )
         remove_checkpoint(place.work)
     return TrainReport(
         adapter=adapter,
+        task=task,
         folder=place.folder,
+        metrics=adapter.config.metrics,
         accuracy=measured.accuracy,
-        start_accuracy=start_accuracy,
+        start_accuracy=outcome.start_accuracy,
         mean_average_precision=measured.mean_average_precision,
-        start_mean_average_precision=start_map,
+        start_mean_average_precision=outcome.start_mean_average_precision,
         trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         adapter_bytes=(place.folder / "gates.safetensors").stat().st_size,
-        epochs=fitted.history[-1].epoch,
-        kept_epoch=kept,
+        epochs=outcome.history[-1].epoch,
+        kept_epoch=outcome.kept,
         seconds=time.monotonic() - began,
     )
