@@ -34,24 +34,6 @@ class LogTo(str, Enum):
     tensorboard = "tensorboard"
 
 
-class Method(str, Enum):
-    """What is trained on the backbone."""
-
-    gates = "gates"
-    scale = "scale"
-    norm = "norm"
-    linear = "linear"
-
-
-MethodOption = Annotated[
-    Method,
-    typer.Option(
-        "--method",
-        help="gates: model projection, arXiv 2602.06245. scale: the same with --gates scale. norm: "
-        "normalisation values and head (--gates none). linear: the linear probe, where every run "
-        "starts.",
-    ),
-]
 EpochsOption = Annotated[
     int | None,
     _option(
@@ -66,7 +48,8 @@ GateRateOption = Annotated[
     float | None,
     _option(
         "--gate-rate",
-        help="Peak learning rate of gates and norm values; found on the images if not given.",
+        help="Peak learning rate of gates, or of what the method trains in their place, and of "
+        "norm values; found on the images if not given.",
     ),
 ]
 HeadRateOption = Annotated[

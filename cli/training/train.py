@@ -7,6 +7,7 @@ gatehub train --backbone resnet18.a1_in1k --data more/ --task birds --out birds 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,13 @@ from gatehub.cli.training import _recipe_options as recipes
 from gatehub.cli.training import _speed_options as speed
 from gatehub.cli.training._devices import DevicesOption, gather_team
 from gatehub.cli.training._lr_find import find_place, find_rate
+from gatehub.cli.training._methods import (
+    Method,
+    MethodOption,
+    RankOption,
+    choose_method,
+    show_folder,
+)
 from gatehub.cli.training._origin import (
     BackgroundOption,
     GatesOption,
@@ -65,7 +73,8 @@ def train(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the adapter.")],
     columns: ColumnsOption = None,
     multi_label: recipes.MultiLabelOption = False,
-    method: recipes.MethodOption = recipes.Method.gates,
+    method: MethodOption = Method.gates,
+    rank: RankOption = None,
     init_from: InitFromOption = None,
     hub: HubOption = None,
     gates: GatesOption = None,
@@ -114,21 +123,31 @@ def train(
     from gatehub.training.data import list_data
     from gatehub.training.destination import Destination, claim_destination
     from gatehub.training.economy.precision import check_precision
-    from gatehub.training.methods.presets import Asked, apply_method
+    from gatehub.training.methods.train_network import train_network
     from gatehub.training.observers.tensorboard import check_tensorboard
     from gatehub.training.parallel.leading import choose_devices
     from gatehub.training.preflight import check_settings, check_structure
     from gatehub.training.recipe import Recipe
     from gatehub.training.split import SplitSettings, check_split
-    from gatehub.training.start.origin import choose_form
+    from gatehub.training.start.origin import Form, choose_form
     from gatehub.training.train import train_adapter
 
     output = Output(format)
     if log_to is not None:
         check_tensorboard()
     # What costs least is checked first: whoever mistyped an option need not wait for the images.
-    asked = apply_method(method.value, Asked(gates=gates, norm=norm, epochs=epochs))
-    gates, norm, epochs = asked.gates, asked.norm, asked.epochs
+    chosen = choose_method(
+        method,
+        gates=gates,
+        norm=norm,
+        start=start,
+        epochs=epochs,
+        rank=rank,
+        begun=init_from is not None,
+        devices=devices,
+        lr_find=lr_find,
+    )
+    gates, norm, epochs = chosen.gates, chosen.norm, chosen.epochs
     check_settings(
         task=task,
         gates=gates,
@@ -170,14 +189,20 @@ def train(
         raise typer.BadParameter("--init-from goes on with one label an image, not with several.")
     origin = find_origin(output, init_from, hub, input_size=input_size, rules=rules)
     begun_as = "linear probe" if origin is None else f"adapter {shorten(origin.name)}"
-    form = choose_form(origin, gates=gates, norm=norm, start=start)
+    if chosen.makes_adapter:
+        form = choose_form(origin, gates=gates, norm=norm, start=start)
+    else:
+        choose_form(origin, gates=None, norm=None, start=None)  # what it refuses of the origin
+        form = Form(gates="none", norm="frozen", start=None)
     with ExitStack() as held:
         place: Path | Destination
         if lr_find:
             logs = log_to is not None
             place = find_place(out, data, resume=resume, log=logs, devices=devices)
         else:
-            claim = claim_destination(out, task=task, data=data, resume=resume, force=force)
+            claim = claim_destination(
+                out, task=task, data=data, resume=resume, force=force, check=chosen.check
+            )
             place = held.enter_context(claim)
         listing = list_data(data, columns=columns, multi_label=multi_label, **split)
         if resume and isinstance(place, Destination) and not has_checkpoint(place.work):
@@ -243,16 +268,17 @@ def train(
             watch_training(output, task, start=begun_as) as shown,
             saying_how_to_go_on(output, place),
         ):
-            report = train_adapter(
+            run = (
+                partial(train_adapter, gates=gates, norm=norm, start=start, dtype=dtype, team=team)
+                if chosen.makes_adapter
+                else partial(train_network, method=chosen.method, norm=norm, rank=chosen.rank)
+            )
+            report = run(
                 loaded,
                 images,
                 place,
                 task=task,
                 recipe=recipe,
-                gates=gates,
-                norm=norm,
-                start=start,
-                dtype=dtype,
                 preprocessing=preprocessing,
                 init_from=origin,
                 resume=resume,
@@ -260,6 +286,7 @@ def train(
                 workers=workers,
                 decoded_bytes=decoded_bytes,
                 observer=log_training(output, shown, place, log_to),
-                team=team,
             )
     show_report(output, report, out=out, validated=len(images.val), begun_as=begun_as)
+    if (how := show_folder(out, chosen.method)) is not None:
+        output.note(how)

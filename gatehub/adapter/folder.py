@@ -26,6 +26,7 @@ from gatehub.errors import (
 CONFIG_FILE = "config.json"
 TENSORS_FILE = "gates.safetensors"
 CARD_FILE = "README.md"
+INFO_FILE = "gatehub.json"  # in a folder that a training wrote and that is no adapter's
 REQUIRED_FILES = (CONFIG_FILE, TENSORS_FILE, CARD_FILE)
 OPTIONAL_FILES = ("training.jsonl", "training.png", "gates.png")
 ADAPTER_FILES = REQUIRED_FILES + OPTIONAL_FILES
@@ -50,6 +51,13 @@ def list_files(folder: Path) -> set[str]:
     """
     if not os.path.isdir(folder):
         raise _no_folder(folder)
+    if (folder / INFO_FILE).is_file() and not (folder / TENSORS_FILE).is_file():
+        raise MissingFileError(
+            f"'{folder}' holds a network that was trained by another method than gates, and no "
+            "adapter.",
+            hint=f"timm reads one with {CONFIG_FILE} (--backbone local-dir:{folder} for gatehub), "
+            "PEFT one with adapter_config.json.",
+        )
     for name in REQUIRED_FILES:
         if not (folder / name).is_file():
             raise MissingFileError(

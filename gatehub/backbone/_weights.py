@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from gatehub._text import first_line, quote
 from gatehub.backbone._download import fetch_file, find_pickle
 from gatehub.errors import BackboneError, BackboneNotFoundError, UnsafeWeightsError
 
-SAFETENSORS_NAME = "model.safetensors"
+SAFETENSORS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,12 @@ def _fetch_weights(repository: str, filename: str, revision: str | None) -> Path
     if file is None:
         raise _no_safetensors(repository, find_pickle(repository, revision))
     return file
+
+
+def read_arguments(resolved: Resolved) -> dict[str, Any]:
+    """Read what a folder's network is built with beside its name."""
+    config = json.loads((resolved.folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    return dict(config.get("model_args") or {})
 
 
 def build(resolved: Resolved) -> nn.Module:

@@ -35,11 +35,13 @@ class Backbone(nn.Module):
         source: where it came from; see `BackboneIdentity`.
         tag: timm's name of the weights, or "" where they have none.
         revision: commit of a hub repository, or None.
+        arguments: what timm built it with beside its name; None for nothing.
 
     Attributes:
         model: the timm model.
         identity: architecture, tag, source, revision and digest.
         preprocessing: from timm's own configuration.
+        arguments: as given.
         heads: names of the modules that `reset_classifier` makes anew or leaves out, such as
             ("fc",); two in networks that were distilled, such as ("head", "head_dist").
 
@@ -58,9 +60,11 @@ class Backbone(nn.Module):
         source: str = "memory",
         tag: str = "",
         revision: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         refuse_unusable(model)
+        self.arguments = dict(arguments or {})
         self.model = model.eval().requires_grad_(False)
         self.preprocessing = Preprocessing.from_model(model)
         self.heads, kept = split_classifier(model)
@@ -89,6 +93,10 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Answer with the pretrained classifier: (B, 3, H, W) float32 → (B, classes) float32."""
         return cast(Tensor, self.model(images))
+
+    def keeps(self, name: str) -> bool:
+        """Whether a tensor of the model is the backbone's own, and no classifier's."""
+        return name in self._names
 
     def check_unchanged(self) -> None:
         """Refuse to go on with other weights, layers, settings or hooks than were loaded.
@@ -167,13 +175,19 @@ def load_backbone(
     check_backbone(name, weights=weights, pretrained=pretrained)
     if name == "demo":
         folder = _weights.resolve_folder(f"local-dir:{DEMO_FOLDER}")
-        return Backbone(_weights.build(folder), source="demo")
+        return Backbone(
+            _weights.build(folder), source="demo", arguments=_weights.read_arguments(folder)
+        )
     if name.startswith(("hf-hub:", "local-dir:")):
         resolved = _weights.resolve_folder(name)
         source = name.partition("@")[0] if resolved.revision else f"local-dir:{resolved.folder}"
         model = _weights.build(resolved)
         return Backbone(
-            model, source=source, tag=_read_config(model, "tag"), revision=resolved.revision
+            model,
+            source=source,
+            tag=_read_config(model, "tag"),
+            revision=resolved.revision,
+            arguments=_weights.read_arguments(resolved),
         )
     tag = name.partition(".")[2]
     if weights is not None:

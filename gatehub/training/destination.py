@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -55,6 +56,7 @@ def claim_destination(
     data: Given | None = None,
     resume: bool = False,
     force: bool = False,
+    check: Callable[..., None] | None = None,
 ) -> Iterator[Destination]:
     """Check a place and hold it for one run: nobody else trains into it meanwhile.
 
@@ -67,6 +69,7 @@ def claim_destination(
         data: what it is trained on, in a form that `gatehub.training.sources` reads.
         resume: an interrupted run may be there; it will be continued.
         force: an adapter of another task may be there; it will be replaced.
+        check: refuses what may not be replaced; None for `check_replaceable`, for an adapter.
 
     Raises:
         AdapterExistsError: something else is there: a file, a link, another task's adapter, or
@@ -77,7 +80,8 @@ def claim_destination(
     if isinstance(out, Destination):
         yield out
         return
-    place = _check(Path(out), task, data, resume=resume, force=force)
+    check = partial(check or check_replaceable, task=task, force=force)
+    place = _check(Path(out), data, check, resume=resume)
     made = [path for path in place.work.parents if not os.path.lexists(path)]
     try:
         lock = _enter(place)
@@ -154,13 +158,13 @@ def check_apart(folder: Path, source: str | Path) -> None:
 
 
 def _check(
-    folder: Path, task: str, data: Given | None, *, resume: bool, force: bool
+    folder: Path, data: Given | None, check: Callable[[Path], None], *, resume: bool
 ) -> Destination:
     try:
         _check_path(folder)
         for source in () if data is None else list_given(data):
             check_apart(folder, source)
-        check_replaceable(folder, task=task, force=force)
+        check(folder)
         place = Destination(folder=folder, work=work_folder(folder))
         if (place.work / LOCK_FILE).is_file():
             _take(place).release()

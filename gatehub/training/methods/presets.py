@@ -1,4 +1,4 @@
-"""The methods whose result is an adapter: which gates, which normalisation values, which steps."""
+"""The methods: which gates, which normalisation values, which steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,15 @@ _PRESETS: Mapping[str, Asked] = {
     "norm": Asked(gates=NONE, norm=None, epochs=None),
     "linear": Asked(gates=NONE, norm="frozen", epochs=0),
 }
+# What others do with normalisation: the first is the default. Random weights come with statistics
+# that are nobody's, so from scratch they have to follow the batches.
+_NETWORK_NORMS: Mapping[str, tuple[str, ...]] = {
+    "finetune": ("affine", "stats"),
+    "scratch": ("stats", "affine"),
+    "lora": ("frozen",),
+}
 ADAPTER_METHODS = tuple(_PRESETS)
+NETWORK_METHODS = tuple(_NETWORK_NORMS)
 T = TypeVar("T")
 
 
@@ -70,6 +78,35 @@ def apply_method(method: str, asked: Asked) -> Asked:
         norm=_prefer(preset.norm, asked.norm),
         epochs=_prefer(preset.epochs, asked.epochs),
     )
+
+
+def choose_network_norm(method: str, norm: str | None, *, begun: bool = False) -> str:
+    """Return what becomes of normalisation by a method whose result is no adapter.
+
+    Args:
+        method: "finetune", "scratch" or "lora".
+        norm: what is asked for; None leaves it to the method.
+        begun: whether an adapter is to be gone on from.
+
+    Raises:
+        TrainingError: no such method, or one that does not do what is asked for.
+    """
+    modes = _NETWORK_NORMS.get(method)
+    if modes is None:
+        known = ", ".join((*ADAPTER_METHODS, *NETWORK_METHODS))
+        raise TrainingError(f"method is {quote(method, 80)}; expected one of {known}.")
+    if begun and method != "finetune":
+        raise TrainingError(
+            f"Method '{method}' begins anew, and an adapter to go on from is named.",
+            hint="Leave init_from out, or take method 'finetune'.",
+        )
+    if norm is not None and norm not in modes:
+        raise TrainingError(
+            f"Method '{method}' takes norm {' or '.join(modes)}, and norm {quote(norm, 80)} is "
+            "asked for.",
+            hint="Leave norm out, or take method 'gates'.",
+        )
+    return norm or modes[0]
 
 
 def _prefer(own: T | None, given: T | None) -> T | None:

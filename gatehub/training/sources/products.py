@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from gatehub.adapter.folder import CONFIG_FILE, TENSORS_FILE
+from gatehub.adapter.folder import CONFIG_FILE, INFO_FILE, TENSORS_FILE
 from gatehub.training.checkpoint import CHECKPOINT_FILE
 
 LOCK_FILE, HOLDER_FILE = "lock", "holder"
@@ -13,13 +13,13 @@ LOG_PREFIX = "events.out.tfevents."  # TensorBoard reads what is called so, in o
 
 
 def is_product(files: Collection[str]) -> bool:
-    """Whether a folder is an adapter's, or holds the state of a run or logs of TensorBoard's.
+    """Whether a folder is what a run left, or holds the state of one or logs of TensorBoard's.
 
     Args:
         files: the names of the files in it that are not hidden.
     """
     names = set(files)
-    if {CONFIG_FILE, TENSORS_FILE} <= names:
+    if {CONFIG_FILE, TENSORS_FILE} <= names or INFO_FILE in names:
         return True
     is_log = all(name.startswith(LOG_PREFIX) for name in names)
     return names != set() and (names <= STATE_FILES or is_log)

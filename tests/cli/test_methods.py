@@ -1,0 +1,75 @@
+"""`gatehub train --method`: what each leaves, and what other commands make of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Gatehub
+
+FEW = ("--data", "sklearn:digits", "--train-images", "40", "--task", "digits", "--epochs")
+USAGE = 2
+
+
+def test_a_fine_tuned_network_is_a_backbone_and_no_adapter(
+    gatehub: Gatehub, tmp_path: Path
+) -> None:
+    out = tmp_path / "tuned"
+    ran = gatehub(
+        *("train", "--backbone", "demo", *FEW, 1, "--method", "finetune"),
+        *("--out", out, "--format", "json"),
+    )
+    assert ran.status == 0, ran.err
+    assert ran.json.keys() == {
+        *("task", "accuracy", "trained_parameters"),
+        *("adapter_bytes", "epochs", "seconds"),
+    }
+    assert ran.json["trained_parameters"] > 400_000
+    assert f"timm.create_model('local-dir:{out}', pretrained=True) reads it." in ran.err
+
+    for command in (("eval", out, "--data", "sklearn:digits"), ("verify", out), ("inspect", out)):
+        refused = gatehub(*command)
+        assert refused.status == 1
+        assert "holds a network that was trained by another method than gates" in refused.err
+
+    probe = gatehub(
+        *("train", "--backbone", f"local-dir:{out}", *FEW, 0, "--method", "linear"),
+        *("--out", tmp_path / "probe", "--format", "json"),
+    )
+    assert probe.status == 0, probe.err
+    assert probe.json["epochs"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("finetune", "--gates", "full"), "--gates is of the methods that train adapters"),
+        (("scratch", "--start", "layer3"), "--start is of the methods that train adapters"),
+        (("finetune", "--devices", "2"), "--devices is of the methods that train adapters"),
+        (("scratch", "--lr-find"), "--lr-find is of the methods that train adapters"),
+        (("finetune", "--rank", "2"), "--rank is of --method lora"),
+    ],
+)
+def test_options_of_other_methods_are_refused(
+    options: tuple[str, ...], sentence: str, gatehub: Gatehub, tmp_path: Path
+) -> None:
+    ran = gatehub(
+        *("train", "--backbone", "demo", *FEW, 1, "--out", tmp_path / "out", "--method", *options)
+    )
+    assert ran.status == USAGE
+    assert sentence in " ".join(ran.err.replace("│", " ").split())
+
+
+def test_a_missing_package_is_named_before_anything_is_read(
+    gatehub: Gatehub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    ran = gatehub(
+        *("train", "--backbone", "demo", "--data", tmp_path / "nowhere", "--task", "digits"),
+        *("--out", tmp_path / "out", "--method", "lora"),
+    )
+    assert ran.status == 1
+    assert "Method 'lora' needs the package peft, which is not installed." in ran.err
+    assert "pip install 'gatehub[lora]'" in ran.err
