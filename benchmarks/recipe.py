@@ -80,6 +80,7 @@ def measure(backbone: Backbone, folder: Path, part: Part, *, size: int, seed: in
         "epochs": fitted.choices.epochs,
         "gate_rate": fitted.choices.gate_rate,
         "min_crop": fitted.choices.min_crop,
+        "validation": [round(record.val_accuracy, 4) for record in fitted.history],
     }
 
 

@@ -133,7 +133,12 @@ def fit(
         observer.on_start(choices, list(history), steps_per_epoch=per_epoch)
     average = Average(model, mean, steps=recipe.averaging * choices.epochs * per_epoch)
 
-    choose = partial(choose_epoch, keep=recipe.keep, by=data.objective.compared_by(recipe))
+    choose = partial(
+        choose_epoch,
+        images=len(sample),
+        keep=recipe.keep,
+        by=data.objective.compared_by(recipe),
+    )
     watched_for = "auto" if recipe.keep == "last" else recipe.keep
 
     def after_step(step: Step) -> None:
