@@ -75,7 +75,7 @@ def test_no_adapter_is_below_its_start_on_all_validation_images(
     kept = set()
     for seed in (6, 7, 10):
         data = shuffle(colour_data(24, 40, seed=seed), seed)
-        recipe = Recipe(epochs=3, batch_size=8, gate_rate=0.3, val_images=4, seed=seed)
+        recipe = Recipe(epochs=3, batch_size=8, gate_rate=0.3, val_images=4, keep="best", seed=seed)
         report = train_adapter(tiny_backbone, data, tmp_path / f"{seed}", task="t", recipe=recipe)
         transform = report.adapter.preprocessing.transform()
         saved = Adapter.load(report.folder)
