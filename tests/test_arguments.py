@@ -85,7 +85,7 @@ def calls(
         **{"register": {"task": "later", "adapter": folder}, "prefetch": {"tasks": "birds"}},
         **{"run_mixed": mixed, "predict_mixed": mixed, "run_all": many, "predict_all": many},
     }
-    for method in ("unload", "task", "is_loaded", "stem", "pin", "unpin", "evict"):
+    for method in ("unload", "task", "loaded", "stem", "pin", "unpin", "evict"):
         on_engine[method] = {"task": "birds"}
     on_adapter = {
         "save": {"folder": place / "copy"},

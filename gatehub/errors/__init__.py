@@ -69,7 +69,8 @@ already catch it.
     │   ├── RequestError                    a request that cannot be understood
     │   │   ├── BodyTooLargeError           more bytes than the limit
     │   │   └── BodyTimeoutError            bytes that do not arrive in time
-    │   └── ServerBusyError                 the queue is full
+    │   ├── ServerBusyError                 the queue is full
+    │   └── ServerNotReadyError             the server is stopping
     └── ExportError
         ├── ExportFormatError               a file that is not a sound export
         ├── ExportIntegrityError            an exported file that was edited
@@ -158,6 +159,7 @@ from gatehub.errors._serving import (
     RequestError,
     ServerBusyError,
     ServerError,
+    ServerNotReadyError,
     TaskNotFoundError,
     TaskUnavailableError,
 )
@@ -233,6 +235,7 @@ __all__ = [
     "SelfCheckError",
     "ServerBusyError",
     "ServerError",
+    "ServerNotReadyError",
     "SiteError",
     "TaskNotFoundError",
     "TaskUnavailableError",

@@ -65,6 +65,10 @@ class BodyTimeoutError(RequestError, TimeoutError):
     """A request body that does not arrive in time."""
 
 
+class ServerNotReadyError(ServerError):
+    """The server is to get no more requests: it is stopping."""
+
+
 class ServerBusyError(ServerError):
     """The server's queue is full.
 

@@ -137,6 +137,10 @@ class Engine:
         served = self._catalogue.served
         return tuple(served[name].info for name in sorted(served))
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all tasks, also of those that are only registered."""
+        return self._catalogue.names
+
     def task(self, task: str) -> TaskInfo:
         """Return one task; one that is only registered is loaded.
 
@@ -206,8 +210,7 @@ class Engine:
 
     def predict_all(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         """Return logits (B, classes) of each task, by its name; see `run_all`."""
-        answers = self.run_all(images, tasks)
-        return {task: answer.logits for task, answer in answers.items()}
+        return {task: answer.logits for task, answer in self.run_all(images, tasks).items()}
 
     def run_all(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Answer]:
         """Answer for many tasks with the same images; layers that they share run once.
@@ -232,15 +235,14 @@ class Engine:
 
         return self._current.answer(tasks, answer)
 
-    def is_loaded(self, task: str) -> bool:
-        """Whether a task can answer at once; one that is only registered is loaded first.
-
-        It looks and loads nothing, so it costs next to no time.
+    def loaded(self, task: str) -> TaskInfo | None:
+        """Return a task that can answer at once, None for one that is to be loaded first.
 
         Raises:
             TaskNotFoundError: no task of that name is known.
         """
-        return self._catalogue.find(task) is not None
+        served = self._catalogue.find(task)
+        return None if served is None else served.info
 
     def stem(self, task: str) -> object:
         """Return what a task's first layers are known by: equal ones can share a pass over them.
@@ -256,8 +258,7 @@ class Engine:
     def pin(self, task: str) -> None:
         """Fold a task now, and keep it and what replaces it so until it is unpinned or unloaded.
 
-        It answers images of every size in that memory, though more slowly where there is no room
-        for its kernels in the order that a size wants.
+        It answers images of every size in that memory, more slowly where its kernels find no room.
         """
         pinned = False
         while not pinned:
@@ -273,14 +274,13 @@ class Engine:
         Raises:
             TaskNotFoundError: no task of that name is known.
         """
-        served = self._catalogue.present(task)
-        if served is not None:
+        if (served := self._catalogue.present(task)) is not None:
             self._tiers.unpin(served)
 
     def evict(self, task: str) -> bool:
         """Let a task's folded weights go now, and say whether they went.
 
-        What is pinned, in use or not there stays as it is. The next request folds the task again.
+        What is pinned, in use or not there stays as it is; the next request folds the task again.
 
         Raises:
             TaskNotFoundError: no task of that name is known.

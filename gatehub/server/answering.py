@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from gatehub._text import quote
-from gatehub.errors import DeadlineError, ServerBusyError
+from gatehub.errors import DeadlineError, GatehubError, ServerBusyError
 from gatehub.runtime.batcher import Batcher
 from gatehub.runtime.scheduler import BatchSettings
 from gatehub.server.classification import ClassificationRequest, Score, prepare, rank
+from gatehub.server.loads import Loads
 from gatehub.server.settings import ServerSettings
 from gatehub.server.workers import Workers
 
@@ -33,10 +34,13 @@ class Answering:
     Args:
         engine: tasks may be loaded, replaced and unloaded meanwhile.
         settings: see `ServerSettings`.
+
+    Attributes:
+        loads: the tasks' states.
     """
 
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
-        self._engine = engine
+        self.loads = Loads(engine, settings)
         self._settings = settings
         self._taken = 0
         self._workers = Workers(settings.threads, name="gatehub-worker")
@@ -109,16 +113,26 @@ class Answering:
     async def _answer(
         self, task: str, parse: Callable[[], ClassificationRequest]
     ) -> tuple[list[Score], Answer]:
-        preprocessing = self._engine.task(task).preprocessing
+        info = await self.loads.find(task)
         while True:
+            preprocessing = info.preprocessing
             with self._batcher.announce(task, preprocessing.input_size):
                 asked, future = await self._prepare(task, parse, preprocessing)
-            answer = await _wait(future)
-            if answer.task.preprocessing == preprocessing:
+            try:
+                answer = await _wait(future)
+            except GatehubError as error:
+                self.loads.note(info, error)
+                raise
+            self.loads.note(info, None)
+            info = answer.task
+            # Else the task was swapped in between, for one that wants its images otherwise.
+            if info.preprocessing == preprocessing:
                 break
-            # The task was swapped in between, for an adapter that wants its images otherwise.
-            preprocessing = answer.task.preprocessing
         return await _wait(self._workers.submit(lambda: rank(asked, answer))), answer
+
+    async def render(self, make: Callable[[], T]) -> T:
+        """Have a worker make something that may be large."""
+        return await _wait(self._workers.submit(make))
 
     async def _prepare(
         self,
@@ -143,6 +157,7 @@ class Answering:
 
     def close(self) -> None:
         """Let the threads end, without waiting for what they have begun."""
+        self.loads.close()
         self._workers.close()
         threading.Thread(target=self._batcher.close, name="gatehub-close", daemon=True).start()
 

@@ -1,8 +1,13 @@
 """The server's routes, over an engine that somebody else owns.
 
     GET  /health         {"status": "ok", "tasks": how many, "backbone": name}
-    GET  /tasks          [{"task", "labels", "digest", "generation", "backbone", "preprocessing"}]
+    GET  /health/live    {"status": "live"} as long as the process answers
+    GET  /health/ready   {"status": "ready"}, or a 503 once it is to get no more requests
+    GET  /tasks          [{"task", "state", "labels", "digest", "generation", "backbone", …}]
     POST /tasks/{task}   an encoded image → [{"label", "score"}], best first
+
+A task's state is "ready", "registered" (its first request loads it, and it has no other fields
+before), "loading" or "unavailable: " and why.
 
 `POST /tasks/{task}` takes the image as the raw body, of any content type, or as JSON
 `{"inputs": base64, "parameters": {…}}`. Options: `top_k` (default 5) and `function_to_apply`
@@ -16,9 +21,9 @@ without a `top_k` it answers with every label that reaches its threshold, or `[]
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
@@ -29,6 +34,7 @@ from starlette.routing import Route
 from gatehub.server.answering import Answering
 from gatehub.server.classification import ClassificationRequest, parse_request
 from gatehub.server.limits import read_body
+from gatehub.server.readiness import Readiness
 from gatehub.server.refusals import exception_handlers
 from gatehub.server.settings import ServerSettings
 
@@ -46,16 +52,20 @@ def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Sta
         settings: limits; None for the defaults.
     """
     settings = settings or ServerSettings()
-    endpoints = _Endpoints(engine, settings)
+    readiness = Readiness()
+    endpoints = _Endpoints(engine, settings, readiness)
     app = Starlette(
         routes=[
             Route("/health", endpoints.get_health, methods=["GET"]),
+            Route("/health/live", endpoints.get_live, methods=["GET"]),
+            Route("/health/ready", endpoints.get_ready, methods=["GET"]),
             Route("/tasks", endpoints.get_tasks, methods=["GET"]),
             Route("/tasks/{task}", endpoints.post_image, methods=["POST"]),
         ],
         exception_handlers=exception_handlers(settings),
         lifespan=endpoints.lifespan,
     )
+    app.state.readiness = readiness
     # A redirect would name the Host that the client claims, and lose the body on the way.
     app.router.redirect_slashes = False
     return app
@@ -64,8 +74,9 @@ def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Sta
 class _Endpoints:
     """One method for each route, over the same engine, settings and threads."""
 
-    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
+    def __init__(self, engine: Engine, settings: ServerSettings, readiness: Readiness) -> None:
         self._engine = engine
+        self._readiness = readiness
         self._settings = settings
         self._started: Answering | None = None
 
@@ -92,12 +103,21 @@ class _Endpoints:
             }
         )
 
+    async def get_live(self, request: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
+    async def get_ready(self, request: Request) -> Response:
+        self._readiness.check()
+        return JSONResponse({"status": "ready"})
+
     async def get_tasks(self, request: Request) -> Response:
-        return JSONResponse([_describe(info) for info in self._engine.tasks()])
+        states = self._answering.loads.states()
+        # Thousands of tasks have millions of labels.
+        return await self._answering.render(lambda: _list(states, self._engine.tasks()))
 
     async def post_image(self, request: Request) -> Response:
         task = request.path_params["task"]
-        self._engine.task(task)  # an unknown task is refused before its image is read
+        self._engine.loaded(task)  # an unknown task is refused before its image is read
         self._answering.check_room(task)  # and so is one for which there is no place
         body = await read_body(request, self._settings)
 
@@ -145,6 +165,17 @@ async def _leave(request: Request) -> None:
         pass
 
 
+def _list(states: Mapping[str, str], served: Sequence[TaskInfo]) -> Response:
+    infos = {info.task: info for info in served}
+    return JSONResponse(
+        [
+            {"task": task, "state": state, **(_describe(infos[task]) if task in infos else {})}
+            for task, state in states.items()
+        ]
+    )
+
+
 def _describe(info: TaskInfo) -> dict[str, Any]:
-    told = {name: value for name, value in asdict(info).items() if name != "problem"}
-    return told | info.problem.to_json()
+    told: dict[str, Any] = {f.name: getattr(info, f.name) for f in fields(info)}
+    del told["problem"]
+    return told | {"preprocessing": asdict(info.preprocessing), **info.problem.to_json()}

@@ -54,7 +54,7 @@ def _refuse(request: Request, error: Exception, *, retry_after_s: int) -> Respon
     if status.status >= 500 and task is not None:
         told["task"] = task
         if status.about_task and isinstance(error, GatehubError):
-            # Without the hint, which is for whoever runs the server.
+            # It may speak of files alone. The hint is for whoever runs the server.
             sentence = f"Task {quote(task)} cannot be served just now: {error.message}"
     if status.status == 503:
         headers["Retry-After"] = str(getattr(error, "retry_after_s", None) or retry_after_s)

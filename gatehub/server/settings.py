@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from gatehub.backbone.images import DEFAULT_MAX_PIXELS
 from gatehub.errors import ServerError
 
-_MAY_BE_NONE = ("max_wait_ms",)
+_MAY_BE_NONE = ("max_wait_ms", "failed_load_s")
 
 
 def _default_threads() -> int:
@@ -28,6 +28,8 @@ class ServerSettings:
         deadline_s: seconds from a request's last byte until it is answered or refused.
         threads: images that are decoded at the same time.
         batch_threads: batches that are computed at the same time; each uses all of torch's threads.
+        load_threads: tasks that are loaded at the same time.
+        failed_load_s: seconds after a load that failed in which it is not tried again.
         max_batch: most images that are computed together.
         max_wait_ms: milliseconds that an image may wait for those that are just being decoded.
         body_timeout_s: seconds that a client may take to send a body.
@@ -44,6 +46,8 @@ class ServerSettings:
     deadline_s: int = 30
     threads: int = field(default_factory=_default_threads)
     batch_threads: int = 1
+    load_threads: int = 2
+    failed_load_s: int = 5
     max_batch: int = 8
     max_wait_ms: int = 5
     body_timeout_s: int = 60

@@ -23,8 +23,8 @@ class Status:
     Args:
         status: of HTTP.
         code: a word for programs, stable from version to version.
-        about_task: whether the error speaks of an adapter's files or of a hub, so that the answer
-            has to say first which task is meant.
+        about_task: whether the task itself cannot be had: another one may, and to try again at once
+            is of no use.
     """
 
     status: int
@@ -40,7 +40,7 @@ class Status:
 FAULT = Status(500, "internal_error")
 _REQUEST = Status(400, "invalid_request")
 _BUSY = Status(503, "server_busy")
-_UNAVAILABLE = Status(503, "task_unavailable")
+_UNAVAILABLE = Status(503, "task_unavailable", about_task=True)
 _ADAPTER = Status(503, "adapter_unusable", about_task=True)
 _BACKBONE = Status(503, "backbone_unusable", about_task=True)
 _HUB_AWAY = Status(503, "hub_unreachable", about_task=True)
@@ -59,6 +59,7 @@ STATUSES: Mapping[type[GatehubError], Status] = {
     # What the server has no room or no time for.
     errors.ServerBusyError: _BUSY,
     errors.QueueFullError: _BUSY,
+    errors.ServerNotReadyError: Status(503, "not_ready"),
     errors.DeadlineError: Status(503, "deadline_exceeded"),
     errors.MemoryBudgetError: Status(503, "memory_budget"),
     errors.TaskUnavailableError: _UNAVAILABLE,
@@ -116,6 +117,7 @@ STATUSES: Mapping[type[GatehubError], Status] = {
     errors.UnreadableImageError: FAULT,
     errors.TrainingError: FAULT,
     errors.DivergenceError: FAULT,
+    errors.GuidanceError: FAULT,
     errors.ResumeError: FAULT,
     errors.ExportError: FAULT,
     errors.ExportFormatError: FAULT,

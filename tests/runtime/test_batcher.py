@@ -219,7 +219,7 @@ def test_a_task_that_is_only_registered_is_loaded_with_its_batch(
     engine.unload("task0")
     engine.register("task0", known.adapters[0].save(tmp_path / "task0", dtype="float32"))
     with Batcher(engine) as batcher:
-        assert not engine.is_loaded("task0")
+        assert not engine.loaded("task0")
         assert (
             known.check(batcher.submit("task0", known.images[1]).result(20), 1, exact=False) is None
         )

@@ -96,7 +96,7 @@ def test_what_is_no_name_is_refused(tiny_engine: Engine, name: Any) -> None:
         for ask in (
             lambda: tiny_engine.predict(name, images),
             lambda: tiny_engine.task(name),
-            lambda: tiny_engine.is_loaded(name),
+            lambda: tiny_engine.loaded(name),
             lambda: tiny_engine.unload(name),
             lambda: tiny_engine.pin(name),
             lambda: tiny_engine.evict(name),

@@ -85,9 +85,9 @@ def test_a_task_is_registered_anew(
     places = [a.save(tmp_path / f"{n}", dtype="float32") for n, a in enumerate(adapters)]
     for place, adapter in zip(places, adapters, strict=True):
         engine.register("birds", place)
-        assert not engine.is_loaded("birds")
+        assert not engine.loaded("birds")
         assert engine.run("birds", random_images()).task.digest == adapter.digest
-        assert engine.is_loaded("birds")
+        assert engine.loaded("birds") == engine.task("birds")
     engine.load("birds", places[0])  # newer than what was registered
     assert engine.run("birds", random_images()).task.digest == adapters[0].digest
     engine.register("birds", tmp_path / "nowhere")
@@ -130,13 +130,13 @@ def test_what_only_looks_loads_nothing(
 ) -> None:
     engine = Engine(tiny_backbone)
     engine.register("birds", adapters[0].save(tmp_path / "birds", dtype="float32"))
-    assert not engine.is_loaded("birds")
+    assert not engine.loaded("birds")
     assert engine.evict("birds") is False
     engine.unpin("birds")
     engine.stem("birds")
     assert engine.tasks() == ()
     assert slow.began == 0
-    for look in (engine.is_loaded, engine.evict, engine.unpin, engine.stem):
+    for look in (engine.loaded, engine.evict, engine.unpin, engine.stem):
         with pytest.raises(TaskNotFoundError, match="No task 'cars'"):
             look("cars")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -40,6 +41,7 @@ class LinearEngine:
         self._gate = threading.Event()
         self._gate.set()
         self._loaded: dict[str, tuple[TaskInfo, torch.Tensor]] = {}
+        self._registered: dict[str, Callable[[], object]] = {}
         self._generation = 0
         for seed, (task, names) in enumerate(labels.items()):
             self.load(task, names, seed=seed)
@@ -66,7 +68,12 @@ class LinearEngine:
             dtype="float32",
         )
         self._loaded[task] = (info, weight)
+        self._registered.pop(task, None)
         return info
+
+    def register(self, task: str, load: Callable[[], object]) -> None:
+        """Have `load` load it, or raise, when it is asked for the next time."""
+        self._registered[task] = load
 
     def prepare(self, task: str, preprocessing: Preprocessing) -> None:
         info, weight = self._loaded[task]
@@ -88,8 +95,16 @@ class LinearEngine:
     def tasks(self) -> tuple[TaskInfo, ...]:
         return tuple(info for info, _ in self._loaded.values())
 
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted({*self._loaded, *self._registered}))
+
     def task(self, name: str) -> TaskInfo:
+        if name in self._registered:
+            self._registered[name]()
         return self._find(name)[0]
+
+    def loaded(self, name: str) -> TaskInfo | None:
+        return None if name in self._registered else self._find(name)[0]
 
     def stem(self, name: str) -> str:
         return self._find(name)[0].task

@@ -57,12 +57,34 @@ def test_health_counts_tasks_and_names_the_backbone(client: httpx.Client, engine
     assert client.get("/health").json()["tasks"] == 1
 
 
+def test_a_server_is_live_and_ready(client: httpx.Client) -> None:
+    assert client.get("/health/live").json() == {"status": "live"}
+    assert client.get("/health/ready").json() == {"status": "ready"}
+
+
+def test_a_server_that_stops_is_live_and_not_ready(engine: Any) -> None:
+    app = create_app(engine)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            routes = ("/health/live", "/health", "/health/ready")
+            return [await client.get(route) for route in routes]
+
+    app.state.readiness.stop()
+    live, health, ready = asyncio.run(ask())
+    assert (live.status_code, health.status_code) == (200, 200)
+    assert "stopping" in refused(ready, 503, "not_ready")
+    assert "Retry-After" in ready.headers
+
+
 def test_tasks_describe_what_is_loaded(client: httpx.Client, engine: Any) -> None:
     digits, pets = client.get("/tasks").json()
     assert (digits["task"], digits["labels"]) == ("digits", DIGITS)
     assert pets["labels"] == ["cat", "dog", "Größe"]
     assert pets["digest"] == engine.task("pets").digest
     assert pets["generation"] == 2
+    assert pets["state"] == "ready"
     assert pets["preprocessing"]["input_size"] == [3, 16, 16]
 
 

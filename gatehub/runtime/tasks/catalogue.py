@@ -32,6 +32,11 @@ class Catalogue:
         """Each task's current generation, by name."""
         return self._served
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all tasks that are known, in order."""
+        return tuple(sorted({*self._served, *self._places}))
+
     def present(self, task: str) -> Served | None:
         """Return the generation of a task that is in memory, be it to be replaced or not.
 
@@ -114,7 +119,7 @@ class Catalogue:
 
     def not_found(self, task: object) -> TaskNotFoundError:
         """Say that a task is not served, and which are."""
-        names = sorted({*self._served, *self._places})
+        names = self.names
         more = f" and {len(names) - 20} more" if len(names) > 20 else ""
         return TaskNotFoundError(
             f"No task {quote(task)} is served.",
