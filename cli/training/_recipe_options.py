@@ -167,7 +167,12 @@ TrainImagesOption = Annotated[
     int | None, _option("--train-images", min=1, help="Train on only this many images.")
 ]
 DtypeOption = Annotated[
-    str, typer.Option("--dtype", help="Gates are stored as float16, bfloat16 or float32.")
+    str,
+    typer.Option(
+        "--dtype",
+        help="Gates are stored as float16, bfloat16, float32, int8, int4 or sign; see gatehub "
+        "compress.",
+    ),
 ]
 ResumeOption = Annotated[
     bool,

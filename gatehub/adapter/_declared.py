@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from gatehub._text import quote
-from gatehub.adapter._sections import TensorSpec
-from gatehub.adapter._tensors import DTYPES, count_bytes
+from gatehub.adapter.coding.packed import STORED_AS, TensorSpec
 from gatehub.adapter.config import AdapterConfig
 from gatehub.errors import (
     ConfigError,
@@ -36,10 +35,11 @@ def check_declared(config: AdapterConfig, where: str) -> None:
             another dtype than the probe was computed with.
         TensorShapeError: another shape than the gate, the layer or the labels need.
     """
-    if count_bytes(config.tensors) > MAX_TENSOR_BYTES:
+    # Packed gates count as float16: in memory they take more than in the file.
+    size = sum(max(spec.bytes, 2 * spec.count) for spec in config.tensors.values())
+    if size > MAX_TENSOR_BYTES:
         raise ConfigError(
-            f"{where} declares {count_bytes(config.tensors):,} bytes of tensors; at most "
-            f"{MAX_TENSOR_BYTES:,} are read."
+            f"{where} declares {size:,} bytes of tensors; at most {MAX_TENSOR_BYTES:,} are read."
         )
     left = dict(config.tensors)
     probed = None if config.probe is None else config.probe.dtype
@@ -47,7 +47,7 @@ def check_declared(config: AdapterConfig, where: str) -> None:
         spec = left.pop(name, None)
         if spec is None:
             raise MissingTensorError(f"{where} declares a gate but no tensor {quote(name)}.")
-        if probed is not None and str(DTYPES[spec.dtype]) != f"torch.{probed}":
+        if probed is not None and spec.dtype != STORED_AS[probed]:
             raise TensorDtypeError(
                 f"{where} declares {quote(name)} as {spec.dtype}; its probe was computed with "
                 f"{probed}."
@@ -66,8 +66,9 @@ def check_declared(config: AdapterConfig, where: str) -> None:
                 f"{where} declares {quote(name)}, which is neither a gate, a head tensor nor a "
                 f"normalisation value of mode '{config.layout.norm}'."
             )
-        if spec.dtype != "F32":
-            raise TensorDtypeError(f"{where} declares {quote(name)} as {spec.dtype}; expected F32.")
+        if spec.dtype != "F32" or spec.is_packed:
+            found = f"packed {spec.dtype}" if spec.is_packed else spec.dtype
+            raise TensorDtypeError(f"{where} declares {quote(name)} as {found}; expected F32.")
         if not is_head and not is_vector(spec.shape):
             raise TensorShapeError(
                 f"{where} declares {quote(name)} as {list(spec.shape)}; a normalisation value has "

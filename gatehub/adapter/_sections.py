@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from gatehub.adapter._fields import Fields, describe, is_text
+from gatehub.adapter.coding.packed import BITS, SIZES, TensorSpec
 from gatehub.adapter.names import check_file_name, check_tensor_name
 from gatehub.backbone import BackboneIdentity
 from gatehub.backbone.images import IMAGE_RULES_VERSION, ImageRules
@@ -20,20 +20,6 @@ from gatehub.problem import MULTI_LABEL, Problem
 MAX_DIMENSION = 2**24
 
 _DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_DTYPES = ("F16", "BF16", "F32")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSpec:
-    """How one tensor is stored.
-
-    Args:
-        dtype: "F16", "BF16" or "F32", as safetensors writes it.
-        shape: its dimensions.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def read_backbone(fields: Fields) -> BackboneIdentity:
@@ -131,12 +117,18 @@ def read_tensors(fields: Fields, where: str) -> dict[str, TensorSpec]:
         entry = fields.take_fields(name)
         dtype = entry.take("dtype", str)
         shape = _read_shape(entry)
+        kept = entry.take("kept", int) if "kept" in entry.names() else None
         entry.done()
-        if dtype not in _DTYPES:
+        if dtype not in (*SIZES, *BITS):
             raise ConfigError(
-                f"{entry.where}.dtype is {describe(dtype)}; expected one of {', '.join(_DTYPES)}."
+                f"{entry.where}.dtype is {describe(dtype)}; expected one of "
+                f"{', '.join((*SIZES, *BITS))}."
             )
-        tensors[name] = TensorSpec(dtype=dtype, shape=shape)
+        tensors[name] = TensorSpec(dtype=dtype, shape=shape, kept=kept)
+        if kept is not None and not 0 <= kept <= tensors[name].count:
+            raise ConfigError(
+                f"{entry.where}.kept is {describe(kept)}; expected 0 to {tensors[name].count}."
+            )
     return tensors
 
 

@@ -2,13 +2,13 @@
 
 The format is safetensors': 8 bytes of header length, a JSON header, then the tensors' bytes.
 safetensors itself refuses truncation, overlaps and holes; NaN, duplicate keys, names that are
-paths, huge headers, and tensors other than the declared ones are refused here.
+paths, huge headers, and tensors other than the declared ones are refused here. Packed gates lie in
+it as bytes; see `gatehub.adapter.coding.packed`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,15 +19,15 @@ from torch import Tensor
 
 from gatehub._text import first_line, quote
 from gatehub.adapter._fields import Fields, describe, parse_json
-from gatehub.adapter._sections import TensorSpec
-from gatehub.adapter.config import FORMAT_VERSION
+from gatehub.adapter.coding.packed import FLOATS, TensorSpec, pack, unpack
+from gatehub.adapter.coding.values import DIVERGED, check_values, is_finite
+from gatehub.adapter.config import AdapterConfig
 from gatehub.adapter.names import check_tensor_name
 from gatehub.errors import (
     ConfigError,
     CorruptTensorsError,
     HeaderTooLargeError,
     MissingTensorError,
-    NegativeVarianceError,
     NonFiniteTensorError,
     TensorDtypeError,
     TensorShapeError,
@@ -37,79 +37,48 @@ from gatehub.errors import (
 MAX_HEADER_BYTES = 1_000_000
 _METADATA = "__metadata__"
 PREFIX_BYTES = 8
-DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-_COMPUTED = (*DTYPES.values(), torch.float64)
-_SIZES = {"F16": 2, "BF16": 2, "F32": 4}
-_FLOAT32_MAX = torch.finfo(torch.float32).max
-_DIVERGED = "The training diverged; lower its learning rate."
 
 
-def dump_tensors(
-    tensors: Mapping[str, Tensor], specs: Mapping[str, TensorSpec], *, backbone_digest: str
-) -> bytes:
+def dump_tensors(tensors: Mapping[str, Tensor], config: AdapterConfig) -> bytes:
     """Return the bytes of gates.safetensors.
+
+    Args:
+        tensors: by name.
+        config: declares how each is stored.
 
     Raises:
         NonFiniteTensorError: a value is NaN, infinite, or beyond the range of its stored dtype.
     """
-    stored = {name: round_tensor(tensors[name].cpu(), spec, name) for name, spec in specs.items()}
-    return _serialise(stored, specs, _metadata(backbone_digest))
+    rests = config.layout.gate_rests()
+    stored = {
+        name: _encode(tensors[name].cpu(), spec, name, rest=rests.get(name, 0.0))
+        for name, spec in config.tensors.items()
+    }
+    return _serialise(stored, config.tensors, _metadata(config))
 
 
-def round_tensor(tensor: Tensor, spec: TensorSpec, name: str) -> Tensor:
-    """Return a tensor in the dtype in which it is stored.
-
-    Raises:
-        NonFiniteTensorError: a value is NaN, infinite, or beyond the range of that dtype.
-    """
-    stored = tensor.detach().to(DTYPES[spec.dtype]).contiguous()
-    if not all(map(math.isfinite, _find_extremes(stored))):
-        beyond = all(map(math.isfinite, _find_extremes(tensor)))
-        reason = f"values beyond the range of {spec.dtype}" if beyond else "NaN or infinity"
-        raise NonFiniteTensorError(
-            f"Tensor {quote(name)} holds {reason}, so it cannot be stored.",
-            hint="Save with dtype='float32'." if beyond else _DIVERGED,
-        )
-    return stored
-
-
-def check_values(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse tensors with which nothing can be computed.
-
-    Args:
-        tensors: by name, on any device.
-        where: what holds them, for the errors.
+def round_tensor(tensor: Tensor, spec: TensorSpec, name: str, *, rest: float) -> Tensor:
+    """Return a tensor as float32, with the values that storing it leaves.
 
     Raises:
-        TensorDtypeError: not a dense tensor of floating-point numbers.
-        TensorShapeError: no values at all.
-        NonFiniteTensorError: a value is NaN, infinite, or beyond the range of float32.
-        NegativeVarianceError: a running variance is below 0.
+        NonFiniteTensorError: a value is NaN, infinite, or beyond the range of its stored dtype.
     """
-    for name, tensor in tensors.items():
-        found = _describe_kind(tensor)
-        if found is not None:
-            raise TensorDtypeError(
-                f"Tensor {quote(name)} in {where} is {found}; expected a dense tensor of float32.",
-                hint="Adapter.from_model(model, task=…) takes a trained model's own.",
-            )
-        if tensor.numel() == 0:
-            raise TensorShapeError(
-                f"Tensor {quote(name)} in {where} is {list(tensor.shape)}: no value."
-            )
-        smallest, largest = _find_extremes(tensor)
-        if not max(-smallest, largest) <= _FLOAT32_MAX:
-            beyond = math.isfinite(smallest) and math.isfinite(largest)
-            reason = "values beyond the range of float32" if beyond else "NaN or infinity"
-            raise NonFiniteTensorError(
-                f"Tensor {quote(name)} in {where} holds {reason}.", hint=_DIVERGED
-            )
-        if name.endswith(".running_var") and smallest < 0:
-            raise NegativeVarianceError(
-                f"Tensor {quote(name)} in {where} holds {smallest:.3g}; a variance is never below "
-                "0.",
-                hint="Measure the statistics again, or keep the backbone's.",
-            )
+    stored = _encode(tensor, spec, name, rest=rest)
+    return unpack(stored, spec, rest=rest).to(tensor.device) if spec.is_packed else stored.float()
+
+
+def _encode(tensor: Tensor, spec: TensorSpec, name: str, *, rest: float) -> Tensor:
+    """Return a tensor as it lies in the file."""
+    floats = FLOATS.get(spec.dtype, torch.float32)
+    stored = tensor.detach().to(floats).contiguous()
+    if is_finite(stored):
+        return pack(tensor, spec, rest=rest) if spec.is_packed else stored
+    beyond = is_finite(tensor)
+    reason = f"values beyond the range of {spec.dtype}" if beyond else "NaN or infinity"
+    raise NonFiniteTensorError(
+        f"Tensor {quote(name)} holds {reason}, so it cannot be stored.",
+        hint="Save with dtype='float32'." if beyond else DIVERGED,
+    )
 
 
 def read_header_length(prefix: bytes, where: str) -> int:
@@ -132,15 +101,12 @@ def read_header_length(prefix: bytes, where: str) -> int:
     return length
 
 
-def check_header(
-    data: bytes, specs: Mapping[str, TensorSpec], *, backbone_digest: str, where: str
-) -> None:
+def check_header(data: bytes, config: AdapterConfig, *, where: str) -> None:
     """Refuse a file by its header, before the tensors are read.
 
     Args:
         data: the header, without its length.
-        specs: what must be in the file, from config.json.
-        backbone_digest: what the header must name.
+        config: what must be in the file, and which backbone the header must name.
         where: the file's path, for the errors.
 
     Raises:
@@ -149,27 +115,28 @@ def check_header(
     try:
         header = f"The header of '{where}'"
         fields = Fields(parse_json(data, where=header), where=header)
-        _check_metadata(fields.take_fields(_METADATA), backbone_digest)
+        _check_metadata(fields.take_fields(_METADATA), config)
         names = fields.names()
         for name in names:
             check_tensor_name(name, where)
-        _check_names(set(names), specs, where)
-        for name, spec in specs.items():
+        _check_names(set(names), config.tensors, where)
+        for name, spec in config.tensors.items():
             _check_entry(fields.take_fields(name), name, spec, where)
     except ConfigError as error:
         raise CorruptTensorsError(error.message, hint="Fetch or save it again.") from error
 
 
-def load_tensors(data: bytes, specs: Mapping[str, TensorSpec], *, where: str) -> dict[str, Tensor]:
+def load_tensors(data: bytes, config: AdapterConfig, *, where: str) -> dict[str, Tensor]:
     """Read the tensors of a file whose header was checked, as float32.
 
     Args:
         data: the whole file.
-        specs: what is in it.
+        config: what is in it.
         where: the file's path, for the errors.
 
     Raises:
-        CorruptTensorsError: the tensors overlap, leave holes, or do not fill the file.
+        CorruptTensorsError: the tensors overlap, leave holes, or do not fill the file; or packed
+            gates are not as they are written.
         NonFiniteTensorError: a value is NaN or infinite.
         NegativeVarianceError: a running variance is below 0.
     """
@@ -180,29 +147,19 @@ def load_tensors(data: bytes, specs: Mapping[str, TensorSpec], *, where: str) ->
             f"'{where}' is not a valid safetensors file: {first_line(error)}.",
             hint="Fetch or save it again.",
         ) from error
+    rests = config.layout.gate_rests()
+    for name, spec in config.tensors.items():
+        if spec.is_packed:
+            try:
+                tensors[name] = unpack(tensors[name], spec, rest=rests[name])
+            except ValueError as error:
+                raise CorruptTensorsError(
+                    f"Tensor {quote(name)} in '{where}' is not of its dtype {spec.dtype}: it has "
+                    f"{error}.",
+                    hint="Fetch or save it again.",
+                ) from error
     check_values(tensors, f"'{where}'")
-    return {name: tensors[name].float() for name in specs}
-
-
-def count_bytes(specs: Mapping[str, TensorSpec]) -> int:
-    """Return how many bytes follow the header of a file that holds these tensors."""
-    return sum(math.prod(spec.shape) * _SIZES[spec.dtype] for spec in specs.values())
-
-
-def _describe_kind(value: object) -> str | None:
-    """Say what is wrong with a value as a tensor of numbers, None if nothing is."""
-    if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
-    if value.is_meta or value.layout != torch.strided:
-        return "without memory (meta)" if value.is_meta else f"of layout {value.layout}"
-    return None if value.dtype in _COMPUTED else f"of {value.dtype}"
-
-
-def _find_extremes(tensor: Tensor) -> tuple[float, float]:
-    """Return the smallest and the largest value, both NaN if one is."""
-    # One pass, where isfinite needs several and a tensor beside it.
-    smallest, largest = torch.aminmax(tensor.detach())
-    return float(smallest), float(largest)
+    return {name: tensors[name].float() for name in config.tensors}
 
 
 def _serialise(
@@ -215,11 +172,12 @@ def _serialise(
     header: dict[str, Any] = {_METADATA: dict(metadata)}
     body = bytearray()
     # Wider numbers first keeps every tensor aligned, as the format recommends.
-    for name in sorted(tensors, key=lambda name: (-_SIZES[specs[name].dtype], name)):
+    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
         data = tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes()
+        dtype, shape = specs[name].entry
         header[name] = {
-            "dtype": specs[name].dtype,
-            "shape": list(specs[name].shape),
+            "dtype": dtype,
+            "shape": list(shape),
             "data_offsets": [len(body), len(body) + len(data)],
         }
         body += data
@@ -230,12 +188,15 @@ def _serialise(
     return prefix + text + bytes(body)
 
 
-def _metadata(backbone_digest: str) -> dict[str, str]:
-    return {"format_version": str(FORMAT_VERSION), "backbone_digest": backbone_digest}
+def _metadata(config: AdapterConfig) -> dict[str, str]:
+    return {
+        "format_version": str(config.format_version),
+        "backbone_digest": config.backbone.digest,
+    }
 
 
-def _check_metadata(fields: Fields, backbone_digest: str) -> None:
-    for key, expected in _metadata(backbone_digest).items():
+def _check_metadata(fields: Fields, config: AdapterConfig) -> None:
+    for key, expected in _metadata(config).items():
         found = fields.take(key, str)
         if found != expected:
             raise CorruptTensorsError(
@@ -264,13 +225,14 @@ def _check_entry(fields: Fields, name: str, spec: TensorSpec, where: str) -> Non
     dtype, shape = fields.take("dtype", str), fields.take_list("shape", int)
     fields.take_list("data_offsets", int)
     fields.done()
-    if dtype != spec.dtype:
+    declared, size = spec.entry
+    if dtype != declared:
         raise TensorDtypeError(
             f"Tensor {quote(name)} in '{where}' is {describe(dtype)}; its config declares "
-            f"{spec.dtype}."
+            f"{declared}."
         )
-    if shape != spec.shape:
+    if shape != size:
         raise TensorShapeError(
             f"Tensor {quote(name)} in '{where}' is [{', '.join(map(describe, shape[:5]))}]; its "
-            f"config declares {list(spec.shape)}."
+            f"config declares {list(size)}."
         )

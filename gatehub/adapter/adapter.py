@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gatehub._arguments import check_argument, checked
 from gatehub._places import find_folder
-from gatehub.adapter._tensors import check_values
+from gatehub.adapter.coding.values import check_values
 from gatehub.adapter.config import AdapterConfig
 from gatehub.adapter.files import read_adapter, round_tensors, write_adapter
 from gatehub.adapter.probe import PROBE_SEED, Probe, draw_images
@@ -134,8 +134,9 @@ class Adapter:
 
         Args:
             folder: where to.
-            dtype: "float16", "bfloat16" or "float32", for the gates; normalisation values and
-                head stay float32.
+            dtype: for the gates "float16", "bfloat16" or "float32"; "sparse", which is float16 and
+                leaves out what has not moved; "int8", "int4" or "sign", which round how far each
+                has moved. Normalisation values and head stay float32.
             attachments: "training.jsonl", "training.png" and "gates.png", if there are any.
 
         Returns:

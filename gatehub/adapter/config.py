@@ -10,7 +10,6 @@ from typing import Any
 from gatehub._text import quote, shorten
 from gatehub.adapter._fields import Fields, describe, is_number, is_text, parse_json
 from gatehub.adapter._sections import (
-    TensorSpec,
     check_setting_names,
     read_backbone,
     read_files,
@@ -21,6 +20,7 @@ from gatehub.adapter._sections import (
     read_tensors,
     read_training,
 )
+from gatehub.adapter.coding.packed import TensorSpec
 from gatehub.adapter.names import check_line, check_task_name
 from gatehub.adapter.probe import Probe, read_probe
 from gatehub.backbone import BackboneIdentity
@@ -29,7 +29,8 @@ from gatehub.errors import AdapterFormatError, ConfigError, FormatVersionError, 
 from gatehub.gates.layout import GateLayout
 from gatehub.problem import ONE_LABEL, Problem
 
-FORMAT_VERSION = 1
+# Version 2 has packed gates. What needs none of them is written as version 1.
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,11 @@ class AdapterConfig:
                     "None."
                 )
 
+    @property
+    def format_version(self) -> int:
+        """The least version of the format that has what it declares."""
+        return 2 if any(spec.is_packed for spec in self.tensors.values()) else 1
+
     def to_json(self) -> bytes:
         """Return config.json: UTF-8, indented, one line for each site and tensor.
 
@@ -113,7 +119,7 @@ class AdapterConfig:
         """
         gates = self.layout
         value: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "task": self.task,
             "labels": list(self.labels),
             **self.problem.to_json(),
@@ -131,7 +137,11 @@ class AdapterConfig:
             "metrics": {name: float(value) for name, value in self.metrics.items()},
             "training": dict(self.training),
             "tensors": {
-                name: {"dtype": spec.dtype, "shape": list(spec.shape)}
+                name: {
+                    "dtype": spec.dtype,
+                    "shape": list(spec.shape),
+                    **({} if spec.kept is None else {"kept": spec.kept}),
+                }
                 for name, spec in self.tensors.items()
             },
             "files": dict(self.files),
@@ -196,6 +206,11 @@ class AdapterConfig:
         except GatehubError as error:
             raise ConfigError(f"{where}: {error.message}") from error
         fields.done()
+        if version != config.format_version:
+            raise ConfigError(
+                f"{where} is of format version {version}, but its tensors are of version "
+                f"{config.format_version}."
+            )
         return config
 
     def with_files(

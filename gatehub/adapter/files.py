@@ -13,18 +13,16 @@ from torch import Tensor
 from gatehub._disk import publish_folder
 from gatehub._text import quote, shorten
 from gatehub.adapter._declared import check_declared
-from gatehub.adapter._sections import TensorSpec
 from gatehub.adapter._tensors import (
-    DTYPES,
     PREFIX_BYTES,
     check_header,
-    count_bytes,
     dump_tensors,
     load_tensors,
     read_header_length,
     round_tensor,
 )
 from gatehub.adapter.card import render_card
+from gatehub.adapter.coding.packed import FLOATS, STORED_AS, TensorSpec, choose_spec
 from gatehub.adapter.config import AdapterConfig
 from gatehub.adapter.folder import (
     ADAPTER_FILES,
@@ -48,9 +46,6 @@ from gatehub.errors import (
 
 MAX_CONFIG_BYTES = 4_000_000
 MAX_ATTACHMENT_BYTES = 2**26
-
-# How the format writes each dtype that a user may ask for.
-_CODES = {str(value).removeprefix("torch."): code for code, value in DTYPES.items()}
 
 
 def verify_adapter(folder: Path, *, proven: Mapping[str, str] | None = None) -> AdapterConfig:
@@ -83,7 +78,7 @@ def read_adapter(
         data = _read_tensor_file(tensors_path, config)
         # First of all: what the config promises is what is judged.
         _check_digest(tensors_path, data, config, proven or {})
-        tensors = load_tensors(data, config.tensors, where=str(tensors_path))
+        tensors = load_tensors(data, config, where=str(tensors_path))
         for name in sorted(config.files.keys() - {TENSORS_FILE}):
             content = _read_file(folder / name, MAX_ATTACHMENT_BYTES, UnexpectedFileError)
             _check_digest(folder / name, content, config, proven or {})
@@ -118,7 +113,7 @@ def write_adapter(
     for name, content in attachments.items():
         _check_attachment(name, content)
     specs = _declare(config, tensors, dtype)
-    data = dump_tensors(tensors, specs, backbone_digest=config.backbone.digest)
+    data = dump_tensors(tensors, config.with_files(specs, {}))
     contents = {TENSORS_FILE: data} | dict(sorted(attachments.items()))
     stored = config.with_files(
         specs, {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -157,9 +152,9 @@ def check_dtype(dtype: str) -> None:
     Raises:
         TensorDtypeError: no such dtype.
     """
-    if dtype not in _CODES:
+    if dtype not in STORED_AS:
         raise TensorDtypeError(
-            f"Gates are stored as {', '.join(sorted(_CODES))}, not as {shorten(repr(dtype))}."
+            f"Gates are stored as {', '.join(sorted(STORED_AS))}, not as {shorten(repr(dtype))}."
         )
 
 
@@ -172,13 +167,27 @@ def round_tensors(
         TensorDtypeError: no such dtype.
         NonFiniteTensorError: a value is beyond the range of `dtype`.
     """
+    specs, rests = _declare(config, tensors, dtype), config.layout.gate_rests()
+    return {
+        name: round_tensor(tensor, specs[name], name, rest=rests.get(name, 0.0))
+        for name, tensor in tensors.items()
+    }
+
+
+def count_tensor_bytes(config: AdapterConfig, tensors: Mapping[str, Tensor], dtype: str) -> int:
+    """Return how many bytes gates.safetensors has once it is saved.
+
+    Raises:
+        TensorDtypeError: no such dtype.
+        NonFiniteTensorError: a value is beyond the range of `dtype`.
+    """
     specs = _declare(config, tensors, dtype)
-    return {name: round_tensor(t, specs[name], name).float() for name, t in tensors.items()}
+    return len(dump_tensors(tensors, config.with_files(specs, {})))
 
 
 def stored_dtypes(config: AdapterConfig) -> dict[str, torch.dtype]:
-    """Return the dtype in which each tensor lies in its file."""
-    return {name: DTYPES[spec.dtype] for name, spec in config.tensors.items()}
+    """Return the smallest dtype that holds each tensor as its file does."""
+    return {name: FLOATS.get(spec.dtype, torch.float32) for name, spec in config.tensors.items()}
 
 
 def _check_attachment(name: str, content: bytes) -> None:
@@ -232,11 +241,9 @@ def _read_tensor_file(path: Path, config: AdapterConfig) -> bytes:
                 f"'{path}' is truncated: its header needs {length:,} bytes, and {len(header):,} "
                 "follow."
             )
-        check_header(
-            header, config.tensors, backbone_digest=config.backbone.digest, where=str(path)
-        )
+        check_header(header, config, where=str(path))
         size = os.fstat(file.fileno()).st_size
-        expected = len(prefix) + len(header) + count_bytes(config.tensors)
+        expected = len(prefix) + len(header) + sum(spec.bytes for spec in config.tensors.values())
         if size != expected:
             kind = "truncated" if size < expected else "overlong"
             raise CorruptTensorsError(
@@ -262,10 +269,10 @@ def _declare(
     config: AdapterConfig, tensors: Mapping[str, Tensor], dtype: str
 ) -> dict[str, TensorSpec]:
     check_dtype(dtype)
-    gates = config.layout.gate_shapes()
+    rests = config.layout.gate_rests()
     return {
-        name: TensorSpec(
-            dtype=_CODES[dtype if name in gates else "float32"], shape=tuple(tensor.shape)
-        )
+        name: choose_spec(tensor, dtype, rest=rests[name])
+        if name in rests
+        else TensorSpec(dtype="F32", shape=tuple(tensor.shape))
         for name, tensor in tensors.items()
     }

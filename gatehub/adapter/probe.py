@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gatehub._text import quote
 from gatehub.adapter._fields import Fields, describe
+from gatehub.adapter.coding.packed import STORED_AS
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ConfigError, SelfCheckError
 
@@ -21,8 +22,6 @@ PROBE_TOLERANCE = 0.01
 # is eight units in the last place.
 _RESOLUTION = 1e-4
 
-_DTYPES = ("float16", "bfloat16", "float32")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
@@ -30,7 +29,7 @@ class Probe:
 
     Args:
         seed: of the images; see `draw_images`.
-        dtype: "float16", "bfloat16" or "float32", in which the gates were stored.
+        dtype: in which the gates were stored, see `Adapter.save`.
         logits: (3, classes).
 
     Raises:
@@ -47,9 +46,9 @@ class Probe:
             raise ConfigError(
                 f"A probe has the seed {describe(self.seed)}; expected 0 to {2**32 - 1}."
             )
-        if self.dtype not in _DTYPES:
+        if self.dtype not in STORED_AS:
             raise ConfigError(
-                f"A probe has the dtype {quote(self.dtype, 40)}; expected {', '.join(_DTYPES)}."
+                f"A probe has the dtype {quote(self.dtype, 40)}; expected {', '.join(STORED_AS)}."
             )
         if len(self.logits) != PROBE_IMAGES or len({len(row) for row in self.logits}) != 1:
             raise ConfigError(

@@ -62,6 +62,14 @@ class GateLayout:
             for part, shape in gate.parts.items()
         }
 
+    def gate_rests(self) -> dict[str, float]:
+        """The value of each gate tensor at which M = 1, by its name in an adapter file."""
+        return {
+            f"{site}.{part}": gate.kind.rest
+            for site, gate in self.sites.items()
+            for part in gate.parts
+        }
+
 
 def plan_gates(
     model: nn.Module,

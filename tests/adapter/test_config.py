@@ -24,6 +24,7 @@ from gatehub.errors import (
     ConfigError,
     DuplicateKeyError,
     FormatVersionError,
+    TensorDtypeError,
     UnsafeNameError,
 )
 from gatehub.problem import ONE_LABEL, Problem
@@ -250,7 +251,7 @@ OUT_OF_RANGE: list[tuple[tuple[str | int, ...], object, str]] = [
     ),
     (("preprocessing", "image_rules"), rules(background=[0, 0.5, 0]), "0.5; expected an integer"),
     (("tensors", "head.bias", "dtype"), "F64", '"F64"; expected one of F16, BF16, F32'),
-    (("tensors", "head.bias", "dtype"), "I8", '"I8"; expected one of'),
+    (("tensors", "head.bias", "dtype"), "I2", '"I2"; expected one of'),
     (("tensors", "head.bias", "dtype"), "f32", '"f32"; expected one of'),
     (("tensors", "head.bias", "shape"), [-2], "shape is -2; expected up to 4 sizes from 1"),
     (("tensors", "head.bias", "shape"), [0], "shape is 0; expected"),
@@ -280,9 +281,48 @@ UNSAFE_FILES = [
 BROKEN_FIELDS = [
     Broken(
         "a newer format",
-        in_turn(assign("format_version", value=2), assign("of the future", value=1)),
+        in_turn(assign("format_version", value=3), assign("of the future", value=1)),
         FormatVersionError,
-        "of format version 2; this gatehub reads up to 1. Upgrade gatehub",
+        "of format version 3; this gatehub reads up to 2. Upgrade gatehub",
+    ),
+    Broken(
+        "a version with packed gates, without any",
+        assign("format_version", value=2),
+        ConfigError,
+        "of format version 2, but its tensors are of version 1",
+    ),
+    Broken(
+        "a packed gate in a version without them",
+        assign("tensors", "conv1.gate", "dtype", value="I8"),
+        ConfigError,
+        "of format version 1, but its tensors are of version 2",
+    ),
+    *(
+        Broken(
+            f"{kept} values kept",
+            in_turn(
+                assign("format_version", value=2),
+                assign("tensors", "conv1.gate", "kept", value=kept),
+            ),
+            ConfigError,
+            f"tensors.conv1.gate.kept is {kept}; expected {expected}",
+        )
+        for kept, expected in ((-1, "0 to 6"), (7, "0 to 6"), (0.5, "an integer"))
+    ),
+    Broken(
+        "a packed head",
+        in_turn(assign("format_version", value=2), assign("tensors", "head.bias", "kept", value=1)),
+        TensorDtypeError,
+        r"declares 'head\.bias' as packed F32; expected F32",
+    ),
+    Broken(
+        "bits that would become gigabytes",
+        in_turn(
+            assign("format_version", value=2),
+            assign("tensors", "conv1.gate", value={"dtype": "I1", "shape": [2**16, 2**16]}),
+        ),
+        ConfigError,
+        "declares 8,589,9.* bytes of tensors; at most 2,147,483,648 are read",
     ),
     Broken(
         "newer image rules",

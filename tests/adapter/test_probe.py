@@ -281,8 +281,8 @@ def test_a_probe_needs_the_backbone_and_a_dtype(
 ) -> None:
     with pytest.raises(BackboneMismatchError):
         tiny_adapter.with_probe(make_backbone(seed=1))
-    with pytest.raises(TensorDtypeError, match="int8"):
-        tiny_adapter.with_probe(tiny_backbone, dtype="int8")
+    with pytest.raises(TensorDtypeError, match="int2"):
+        tiny_adapter.with_probe(tiny_backbone, dtype="int2")
 
 
 def test_a_probe_of_another_dtype_than_its_gates_is_refused(tmp_path: Path) -> None:

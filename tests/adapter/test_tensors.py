@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gatehub.adapter import Adapter
-from gatehub.adapter._sections import TensorSpec
 from gatehub.adapter._tensors import MAX_HEADER_BYTES, dump_tensors
+from gatehub.adapter.coding.packed import FLOATS, STORED_AS, TensorSpec
+from gatehub.adapter.coding.quantised import quantise, restore
 from gatehub.errors import (
     AdapterFormatError,
     CorruptTensorsError,
@@ -398,9 +399,9 @@ def test_gates_are_rounded_to_their_dtype_and_nothing_else_is(
         assert spec.dtype == (stored if name in gates else "F32")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int8", "half", "F16", "torch.float16", ""])
+@pytest.mark.parametrize("dtype", ["float64", "I8", "int2", "half", "F16", "torch.float16", ""])
 def test_other_dtypes_are_refused(dtype: str, tmp_path: Path) -> None:
-    with pytest.raises(TensorDtypeError, match="stored as bfloat16, float16, float32, not as"):
+    with pytest.raises(TensorDtypeError, match=r"stored as bfloat16, float16, .*sparse, not as"):
         make_sample().save(tmp_path / "fruit", dtype=dtype)
     assert not list(tmp_path.iterdir())
 
@@ -447,13 +448,14 @@ def test_header_that_could_not_be_read_again_is_not_written() -> None:
     specs = {f"{'x' * 200}.{i}": TensorSpec(dtype="F32", shape=(1,)) for i in range(4_000)}
     tensors = dict.fromkeys(specs, torch.ones(1))
     with pytest.raises(HeaderTooLargeError, match="at most 1,000,000"):
-        dump_tensors(tensors, specs, backbone_digest="0" * 64)
+        dump_tensors(tensors, make_sample().config.with_files(specs, {}))
 
 
 NAMES = st.sampled_from(["conv1", "stem.conv", "layer1.0.conv1", "layer4.2.downsample.0", "a_b.c"])
 KINDS = st.sampled_from(["full", "scale", "lowrank:1", "lowrank:3"])
 SIZES = st.integers(min_value=1, max_value=7)
 GATES = st.dictionaries(NAMES, st.tuples(KINDS, SIZES, SIZES), max_size=4)
+BITS_OF = {"int8": 8, "int4": 4, "sign": 1}
 NORM_PARTS = {"frozen": 0, "affine": 2, "stats": 4}
 
 
@@ -462,7 +464,7 @@ NORM_PARTS = {"frozen": 0, "affine": 2, "stats": 4}
     gates=GATES,
     norm=st.sampled_from(sorted(NORM_PARTS)),
     classes=SIZES,
-    dtype=st.sampled_from(["float16", "bfloat16", "float32"]),
+    dtype=st.sampled_from(sorted(STORED_AS)),
     scale=st.sampled_from([1e-6, 1.0, 1e3]),
     seed=st.integers(min_value=0, max_value=99),
 )
@@ -506,7 +508,14 @@ def test_any_adapter_comes_back_rounded_and_is_saved_the_same_again(
 
     assert list(loaded.tensors) == list(tensors)
     for name, tensor in tensors.items():
-        rounded = tensor.to(getattr(torch, dtype)).float() if ".gate" in name else tensor
+        rounded = tensor
+        if ".gate" in name:
+            spec, rest = loaded.config.tensors[name], layout.gate_rests()[name]
+            if dtype in BITS_OF:
+                codes, scales = quantise(tensor, bits=BITS_OF[dtype], rest=rest)
+                rounded = restore(codes, scales, rest=rest)
+            else:
+                rounded = tensor.to(FLOATS[spec.dtype]).float()
         assert torch.equal(loaded.tensors[name], rounded)
     assert loaded.layout == layout
     assert loaded.digest == adapter.as_stored(dtype).digest
