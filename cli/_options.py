@@ -71,6 +71,10 @@ WorkersOption = Annotated[
     ),
 ]
 DataOption = Annotated[list[str], typer.Option("--data", metavar="SRC", help=_SOURCE_HELP)]
+MeasureOption = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="SRC", help=f"Measure and choose. {_SOURCE_HELP}"),
+]
 ColumnsOption = Annotated[
     dict[str, str] | None,
     typer.Option(

@@ -9,6 +9,7 @@ import typer
 import gatehub
 from gatehub.cli import adapters, demo, export, hub, serve, upkeep
 from gatehub.cli.answers import evaluate, predict
+from gatehub.cli.arithmetic import compress, merge
 from gatehub.cli.training import train
 
 app = typer.Typer(
@@ -19,7 +20,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _group in (train, evaluate, predict, adapters, hub, upkeep, serve, export, demo):
+_GROUPS = (
+    *(train, evaluate, predict, adapters, compress, merge),
+    *(hub, upkeep, serve, export, demo),
+)
+for _group in _GROUPS:
     _group.register(app)
 
 

@@ -46,7 +46,10 @@ _WHITE = (255, 255, 255)
 
 
 def write_command(config: AdapterConfig) -> str | None:
-    """Return the command that trains such an adapter, None where it was made in another way."""
+    """Return the command that trains such an adapter, None where it was made in another way.
+
+    Of one that was compressed it is two lines: what trained it, and what compressed that.
+    """
     data = name_data(config)
     columns = _write_columns(config.training.get("columns"))
     if not data or columns is None:
@@ -62,8 +65,20 @@ def write_command(config: AdapterConfig) -> str | None:
         words += ["--start", config.layout.start]
     if (origin := name_origin(config)) is not None:
         words += ["--init-from", origin]
-    command = shlex.join(words)
-    return command if command.isprintable() and "`" not in command else None
+    lines = [words]
+    if "compressed_from" in config.training:
+        lines.append(["gatehub", "compress", config.task, *_list_compression(config)])
+    command = "\n".join(map(shlex.join, lines))
+    told = all(map(str.isprintable, command.split("\n"))) and "`" not in command
+    return command if told else None
+
+
+def _list_compression(config: AdapterConfig) -> Iterator[str]:
+    for option in ("rank", "sparsity", "dtype"):
+        value = config.training.get(f"compressed_{option}")
+        if value is not None:
+            yield from (f"--{option}", str(value))
+    yield from ("--out", f"{config.task}-small")
 
 
 def _list_settings(config: AdapterConfig) -> Iterator[str]:
