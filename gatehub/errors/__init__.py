@@ -13,6 +13,7 @@ already catch it.
     ├── GateError                           gates cannot be attached or folded
     │   ├── GateKindError                   no such gate kind
     │   ├── AlreadyGatedError               the model already carries gates
+    │   ├── EmbeddingError                  a network that has no equal convolutional one
     │   └── SiteError                       a layer or stage that is not there, or does not fit
     ├── AdapterError
     │   ├── AdapterFormatError              a folder that is not a sound adapter
@@ -135,6 +136,7 @@ from gatehub.errors._model import (
     BackboneError,
     BackboneNotFoundError,
     DeviceError,
+    EmbeddingError,
     GateError,
     GateKindError,
     SiteError,
@@ -192,6 +194,7 @@ __all__ = [
     "DigestMismatchError",
     "DivergenceError",
     "DuplicateKeyError",
+    "EmbeddingError",
     "EngineError",
     "ExecutionError",
     "ExportError",

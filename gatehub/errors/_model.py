@@ -37,6 +37,10 @@ class AlreadyGatedError(GateError):
     """The model already carries gates; a second set would multiply with the first."""
 
 
+class EmbeddingError(GateError):
+    """A network that is no stack of feed-forward layers."""
+
+
 class SiteError(GateError):
     """A layer or stage that the backbone lacks, or a gate that does not fit it."""
 
