@@ -92,11 +92,19 @@ def describe_origin(output: Output, origin: Origin, images: ImageData) -> None:
     known = origin.adapter.labels
     taken = {labels[place] for place in images.with_labels(labels).train.count_labels()}
     new, absent = labels[len(known) :], [label for label in known if label not in taken]
+    kind = "labels" if images.multi_label else "classes"
     output.paragraph(
         f"Going on from {origin.name}, the adapter '{origin.adapter.task}' of {len(known):,} "
-        f"classes; new classes: {_name(new)}."
+        f"{kind}; new {kind}: {_name(new)}."
     )
-    if absent:
+    if absent and images.multi_label:
+        output.paragraph(
+            f"No images to train on have: {_name(absent)}. Whether these images have them is taken "
+            "as not known: their rows of the head and their thresholds stay, and the figures below "
+            "are of the others. Gates that change may still change how well they are found; to "
+            "hold them, add images of each."
+        )
+    elif absent:
         output.paragraph(
             f"No images to train on of: {_name(absent)}. These classes stay in the adapter, but "
             "what it knows of them is not held, and images of others may overwrite it wholly, "

@@ -88,8 +88,8 @@ MultiLabelOption = Annotated[
         "--multi-label",
         help="An image may have any number of the labels, or none. SRC is a table then: several in "
         "a cell (cat|dog, separated by |, ;, a comma or blanks), a line for each label of an "
-        "image, or columns of 0 and 1 (all that are, or --columns 'label=cat|dog'). Not with "
-        "--init-from.",
+        "image, or columns of 0 and 1 (all that are, or --columns 'label=cat|dog'); or "
+        "hf:NAME, with a list of labels in each row.",
     ),
 ]
 KeepOption = Annotated[

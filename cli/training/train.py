@@ -185,9 +185,9 @@ def train(
     places = choose_devices(device, devices)
     check_precision(precision.value, places[0])
     check_backbone(backbone, weights=weights)
-    if init_from is not None and multi_label:
-        raise typer.BadParameter("--init-from goes on with one label an image, not with several.")
     origin = find_origin(output, init_from, hub, input_size=input_size, rules=rules)
+    if origin is not None:
+        origin.check_problem(multi_label=multi_label)
     begun_as = "linear probe" if origin is None else f"adapter {shorten(origin.name)}"
     if chosen.makes_adapter:
         form = choose_form(origin, gates=gates, norm=norm, start=start)

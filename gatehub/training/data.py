@@ -82,6 +82,8 @@ class ImageData:
     def with_labels(self, labels: Sequence[str]) -> ImageData:
         """Return the same images with their classes as places in other labels, which have them all.
 
+        Where an image may have any number of labels, nothing is known of those that are new here.
+
         Args:
             labels: in any order, and spelled in any of the ways that Unicode allows.
         """
@@ -94,8 +96,11 @@ class ImageData:
             return tuple(sorted(moved[label] for label in target))
 
         def move(side: Examples) -> Examples:
-            count = None if side.label_count is None else len(labels)
-            return replace(side, targets=tuple(map(move_target, side.targets)), label_count=count)
+            targets = tuple(map(move_target, side.targets))
+            if side.label_count is None:
+                return replace(side, targets=targets)
+            others = frozenset(range(len(labels))).difference(moved)
+            return replace(side, targets=targets, label_count=len(labels), unknown=others)
 
         return replace(
             self,

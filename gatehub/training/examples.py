@@ -35,12 +35,14 @@ class Examples:
         sources: for each image, `Picture.image`.
         label_count: how many labels there are, where an image may have any number of them; None
             where it has one.
+        unknown: of those, the labels of which nobody says whether an image has them.
     """
 
     names: tuple[str, ...]
     targets: tuple[Target, ...]
     sources: tuple[PictureImage, ...]
     label_count: int | None = None
+    unknown: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,13 +56,17 @@ class Examples:
         return fetch_image(self.sources[index])
 
     def target(self, index: int) -> int | Tensor:
-        """Return an image's class; or (label_count,) float32, 1 for each label that it has."""
+        """Return an image's class; or (label_count,) float32, 1 for each label that it has.
+
+        Where it is not known whether it has a label, that is NaN.
+        """
         own = self.targets[index]
         if self.label_count is None or isinstance(own, int):
             assert isinstance(own, int)
             return own
         row = torch.zeros(self.label_count)
         row[list(own)] = 1.0
+        row[list(self.unknown)] = torch.nan
         return row
 
     def count_labels(self) -> Counter[int]:

@@ -32,6 +32,7 @@ from gatehub.training.start.origin import (
     attach_model,
     choose_form,
     count_known,
+    hold_rows,
     open_origin,
 )
 
@@ -101,6 +102,7 @@ def train_adapter(
     origin = None if init_from is None else open_origin(init_from)
     form = choose_form(origin, gates=gates, norm=norm, start=start)
     if origin is not None:
+        origin.check_problem(multi_label=data.multi_label)
         origin.check_preprocessing(preprocessing)
     check_settings(
         task=task,
@@ -121,6 +123,7 @@ def train_adapter(
         if origin is not None:
             data = origin.take_up(data)
         model = attach_model(backbone, data.labels, form, origin)
+        hold_rows(model, data.train.unknown)
         arrange_kernels(model)
         if recipe.gradient_checkpointing:
             recompute_blocks(model.net)
@@ -167,6 +170,8 @@ def train_adapter(
         adapter = outcome.made.with_probe(backbone, dtype=dtype)
         adapter = adapter.with_metrics(measured.to_metrics())
         if (thresholds := measured.to_thresholds()) is not None:
+            if origin is not None:
+                thresholds = origin.keep_thresholds(thresholds, data.val.unknown)
             adapter = adapter.with_thresholds(thresholds)
         check_replaceable(place.folder, task=task, force=force)  # hours later
         adapter.save(

@@ -201,14 +201,6 @@ def test_an_adapter_of_another_layout_is_refused(tiny_backbone: Backbone) -> Non
         open_origin(other).attach(tiny_backbone, other.labels)
 
 
-def test_a_task_of_several_labels_is_no_start(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    several = Adapter.from_model(
-        make_trained(tiny_backbone), task="colours", thresholds=[0.5, 0.5, 0.5]
-    )
-    with pytest.raises(TrainingError, match="may have any number of labels"):
-        run(tiny_backbone, colour_data(), tmp_path / "a", init_from=several)
-
-
 class Stop:
     """Interrupts a run after its first epoch."""
 

@@ -29,12 +29,15 @@ class MultiLabelEvaluation:
         targets: (N, labels) bool, whether an image has a label.
         logits: (N, labels) float32.
         thresholds: (labels,) float64, the score from which on an image is said to have a label.
+        known: (labels,) bool, whether it is known which images have a label; figures are of those
+            labels alone.
     """
 
     loss: float
     targets: NDArray[np.bool_]
     logits: NDArray[np.float32]
     thresholds: NDArray[np.float64]
+    known: NDArray[np.bool_]
 
     @property
     def images(self) -> int:
@@ -48,8 +51,8 @@ class MultiLabelEvaluation:
 
     @property
     def predicted(self) -> NDArray[np.bool_]:
-        """(N, labels) whether a score reaches its threshold."""
-        return self.scores >= self.thresholds
+        """(N, labels) whether a score reaches its threshold, and the label is known."""
+        return (self.scores >= self.thresholds) & self.known
 
     def count(self) -> Decisions:
         """Count what was said of each label, and what is so."""
@@ -90,9 +93,11 @@ class MultiLabelEvaluation:
         Args:
             balanced: changes nothing; all labels count alike.
         """
-        logits, targets = torch.from_numpy(self.logits), torch.from_numpy(self.targets).float()
+        logits, targets = (
+            torch.from_numpy(each[:, self.known]) for each in (self.logits, self.targets)
+        )
         losses = [
-            F.binary_cross_entropy_with_logits(logits / temperature, targets)
+            F.binary_cross_entropy_with_logits(logits / temperature, targets.float())
             for temperature in TEMPERATURES
         ]
         return min(float(loss) for loss in losses)
@@ -169,11 +174,16 @@ class MultiLabel:
 
         Args:
             logits: (B, labels).
-            targets: (B, labels) float32, of 0 and 1.
+            targets: (B, labels) float32, of 0 and 1; what is NaN is not known, and does not count.
             weights: (labels,), what an image with a label counts, against 1 of one without it.
             label_smoothing: see `Recipe`; half of it goes to the other answer.
         """
         smooth = targets * (1 - label_smoothing) + label_smoothing / 2
+        if (known := ~targets.isnan()).any() and not known.all():
+            losses = F.binary_cross_entropy_with_logits(
+                logits, smooth.nan_to_num(), reduction="none", pos_weight=weights
+            )
+            return losses[known].mean()
         return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
 
     def weigh(self, recipe: Recipe, examples: Examples, labels: int) -> list[float] | None:
@@ -205,6 +215,7 @@ class MultiLabel:
         return MultiLabelEvaluation(
             loss=loss,
             targets=answers["targets"].numpy() > 0,
+            known=~answers["targets"].isnan().any(0).numpy(),
             logits=answers["logits"].numpy(),
             thresholds=np.full(answers["logits"].shape[1], _MIDDLE),
         )

@@ -70,6 +70,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
         "names": plan.train.names,
         "targets": plan.train.targets,
         "label_count": plan.train.label_count,
+        "unknown": sorted(plan.train.unknown),
         "files": list(map(_name_source, sources)),
     }
     (folder / _PIXELS).write_bytes(safetensors.torch.save(pixels))
@@ -85,6 +86,7 @@ def read_plan(folder: Path) -> Plan:
         names=tuple(train["names"]),
         targets=tuple(tuple(t) if isinstance(t, list) else t for t in train["targets"]),
         label_count=train["label_count"],
+        unknown=frozenset(train["unknown"]),
         sources=tuple(_find_sources(train["files"], pixels)),
     )
     fields["recipe"] = Recipe(**fields["recipe"])

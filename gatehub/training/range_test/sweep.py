@@ -108,6 +108,7 @@ def sweep_rates(
     seed_everything(recipe.seed)
     form = choose_form(init_from, gates=gates, norm=norm, start=start)
     if init_from is not None:
+        init_from.check_problem(multi_label=data.multi_label)
         data = init_from.take_up(data)
     model = attach_model(backbone, data.labels, form, init_from)
     arrange_kernels(model)

@@ -80,7 +80,8 @@ def fit_probe(
 
     Args:
         features: (N, features).
-        targets: (N,) int64 in [0, classes); or (N, classes) of 0 and 1.
+        targets: (N,) int64 in [0, classes); or (N, classes) of 0 and 1, and NaN of what is not
+            known.
         classes: how many there are; one without an image is never predicted.
         strength: of the penalty, scikit-learn's 1 / C; None for the one with the best
             cross-validated likelihood on these images.
@@ -90,7 +91,14 @@ def fit_probe(
     standardised, mean, spread = standardise(features)
     if targets.ndim == 2:
         return _fit_labels(
-            standardised, targets > 0, mean, spread, strength=strength, weights=weights, seed=seed
+            standardised,
+            targets > 0,
+            mean,
+            spread,
+            known=int(np.isfinite(targets).sum()),
+            strength=strength,
+            weights=weights,
+            seed=seed,
         )
     counted = None if weights is None else dict(enumerate(weights))
     if strength is None:
@@ -123,6 +131,7 @@ def _fit_labels(
     mean: NDArray[np.float64],
     spread: NDArray[np.float64],
     *,
+    known: int,
     strength: float | None,
     weights: Sequence[float] | None,
     seed: int,
@@ -138,8 +147,7 @@ def _fit_labels(
         )
     slopes, offsets = fit_labels(standardised, targets, strength=strength, weights=weights)
     weight = slopes / spread
-    # The loss is a mean over the labels, too.
-    scale = strength / (2 * targets.size)
+    scale = strength / (2 * known)  # the loss is a mean over all that is known of labels
     return LinearProbe(
         weight=weight, bias=offsets - weight @ mean, strength=strength, penalty=scale * spread**2
     )
@@ -200,7 +208,10 @@ def _keep_rows(
         np.zeros(known) if values is None else values[:known].detach().cpu().double().numpy()
         for values in (layer.weight.flatten(1), layer.bias)
     )
-    if known < len(layer.weight):
+    if targets.ndim == 2:  # each label has a probe of its own
+        weight = np.concatenate([weight, probe.weight[known:]])
+        bias = np.concatenate([bias, probe.bias[known:]])
+    elif known < len(layer.weight):
         standardised, mean, spread = standardise(features)
         slopes, offsets = fit_new_rows(
             standardised,

@@ -6,7 +6,7 @@ and the form of it all (kind of gates, norm mode, first stage, how images are pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from gatehub.gates.fold import check_backbone
 from gatehub.gates.policy import read_policy
 from gatehub.training.data import ImageData
 from gatehub.training.sources.pictures import spell_label
+from gatehub.training.start.head_inputs import find_logit_layers
 
 # What fields of a preprocessing are to who asks for them.
 _OPTIONS = {"image_rules": "background"}
@@ -71,6 +72,39 @@ class Origin:
     def recorded(self) -> dict[str, str]:
         """Return what a new adapter remembers of this one."""
         return {"init_from": self.name, "init_digest": self.adapter.digest}
+
+    def check_problem(self, *, multi_label: bool) -> None:
+        """Refuse to train for several labels an image where the adapter has one, and the reverse.
+
+        Raises:
+            TrainingError: it is so.
+        """
+        if self.adapter.problem.is_multi_label == multi_label:
+            return
+        has, asked, hint = (
+            ("one label", "any number of them is", "Leave --multi-label (multi_label) out")
+            if multi_label
+            else ("any number of labels", "one is", "Add --multi-label (multi_label=True)")
+        )
+        raise TrainingError(
+            f"'{self.name}' gives an image {has}, and {asked} asked for; a run that goes on from "
+            "an adapter keeps its form.",
+            hint=f"{hint}, or train a new adapter without init_from.",
+        )
+
+    def keep_thresholds(
+        self, thresholds: Sequence[float], unknown: Collection[int]
+    ) -> tuple[float, ...]:
+        """Return thresholds with the adapter's own for the labels of which nothing was known.
+
+        Args:
+            thresholds: one for each label.
+            unknown: see `Examples`.
+        """
+        own = self.adapter.problem.thresholds or ()
+        return tuple(
+            own[place] if place in unknown else found for place, found in enumerate(thresholds)
+        )
 
     def check_backbone(self, backbone: Backbone) -> None:
         """Refuse a backbone that the adapter was not trained on.
@@ -169,12 +203,6 @@ def choose_form(
     if origin is None:
         return Form(gates=gates or "auto", norm=norm or "affine", start=start)
     layout = origin.adapter.layout
-    if origin.adapter.problem.is_multi_label:
-        raise TrainingError(
-            f"In '{origin.name}' an image may have any number of labels; a run trains one for each "
-            "image, and cannot go on from it.",
-            hint="Train a new adapter.",
-        )
     if gates is not None and read_policy(gates) != read_policy(layout.policy):
         raise _contradict(origin, "gates", layout.policy, gates)
     if norm is not None and norm != layout.norm:
@@ -194,6 +222,23 @@ def attach_model(
     if origin is not None:
         return origin.attach(backbone, labels)
     return attach_gates(backbone, labels=labels, gates=form.gates, norm=form.norm, start=form.start)
+
+
+def hold_rows(model: GatedModel, places: Collection[int]) -> None:
+    """Keep the rows of labels as they are: no gradient reaches them, of the penalty either.
+
+    Args:
+        model: that is about to be trained.
+        places: of labels of which the images to train on say nothing.
+    """
+
+    def silence(gradient: Tensor) -> Tensor:
+        return gradient.index_fill(0, torch.tensor(sorted(places), device=gradient.device), 0)
+
+    for layer in find_logit_layers(model).values() if places else ():
+        layer.weight.register_hook(silence)
+        if layer.bias is not None:
+            layer.bias.register_hook(silence)
 
 
 def count_known(origin: Origin | None) -> int:
