@@ -71,7 +71,8 @@ def write_card(
 ) -> None:
     """Rewrite an adapter's card, edits made by hand included, and draw its gates.
 
-    A folder with other files gets no picture: they would be lost when it is replaced.
+    A folder with other files gets no picture: they would be lost when it is replaced. Nor does the
+    current folder, which is not replaced.
 
     Args:
         folder: a sound adapter.

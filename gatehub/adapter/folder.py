@@ -89,12 +89,46 @@ def list_files(folder: Path) -> set[str]:
     return present
 
 
-def check_place(folder: Path) -> None:
-    """Refuse a place where writing an adapter would lose something else.
+def check_movable(folder: Path) -> None:
+    """Refuse a place that another folder cannot take: an adapter is made beside it, and put there.
+
+    Who works in a folder that was replaced works in one that is gone: commands find nothing, and
+    `os.getcwd` fails. So the current folder and the home folder are refused, and those above them.
 
     Raises:
-        AdapterExistsError: a file, or a folder that holds anything but an adapter.
+        AdapterExistsError: it is such a folder, or one where a file system is mounted.
     """
+    place = Path(os.path.realpath(folder))
+    for name, path in (("the current folder", os.curdir), ("your home folder", "~")):
+        try:
+            taken = Path(os.path.realpath(os.path.expanduser(path)))
+        except FileNotFoundError:  # the current one is gone already
+            continue
+        if place in (taken, *taken.parents):
+            what = name if place == taken else f"a folder above {name}"
+            raise AdapterExistsError(
+                f"{quote(str(folder))} is {what}; an adapter needs a folder of its own, which is "
+                "replaced as a whole.",
+                hint="Change to another folder first, and name this one from there."
+                if is_adapter(place)
+                else "Name a new folder.",
+            )
+    if os.path.ismount(folder):
+        raise AdapterExistsError(
+            f"{quote(str(folder))} is where a file system is mounted, so nothing can be put in its "
+            "place.",
+            hint="Name a folder inside it.",
+        )
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a place where writing an adapter would lose something else, or is not possible.
+
+    Raises:
+        AdapterExistsError: a file, a folder that holds anything but an adapter, or one that
+            another cannot replace; see `check_movable`.
+    """
+    check_movable(folder)
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -23,7 +23,7 @@ from gatehub._disk import write_whole
 from gatehub._text import first_line, quote
 from gatehub.adapter import AdapterConfig
 from gatehub.adapter.files import MAX_CONFIG_BYTES
-from gatehub.adapter.folder import CONFIG_FILE, check_place
+from gatehub.adapter.folder import CONFIG_FILE, check_movable, check_place
 from gatehub.errors import AdapterExistsError, GatehubError, ResumeError, TrainingError
 from gatehub.training.checkpoint import has_checkpoint, work_folder
 from gatehub.training.sources import Given, folders_of_images, list_given
@@ -189,26 +189,13 @@ def _check_path(folder: Path) -> None:
             "nothing.",
             hint="Name the folder itself.",
         )
-    place = Path(os.path.realpath(folder))
-    for name, path in (("the current folder", os.curdir), ("your home folder", "~")):
-        taken = Path(os.path.realpath(os.path.expanduser(path)))
-        if place in (taken, *taken.parents):
-            what = name if place == taken else f"a folder above {name}"
-            raise AdapterExistsError(
-                f"{_show(folder)} is {what}; an adapter needs a folder of its own.",
-                hint="Name a new folder.",
-            )
-    if os.path.ismount(folder):
-        raise AdapterExistsError(
-            f"{_show(folder)} is where a file system is mounted, so nothing can be put in its "
-            "place.",
-            hint="Name a folder inside it.",
-        )
+    check_movable(folder)
     if len(os.fsencode(folder.name)) > _MAX_NAME_BYTES:
         raise TrainingError(
             f"The folder's name, {quote(folder.name, 40)}, is longer than {_MAX_NAME_BYTES} bytes.",
             hint="Choose a shorter one.",
         )
+    place = Path(os.path.realpath(folder))
     above = next(path for path in place.parents if os.path.lexists(path))
     if not above.is_dir():
         raise AdapterExistsError(

@@ -168,6 +168,50 @@ def test_a_foreign_folder_is_left_as_it_is(names: list[str], tmp_path: Path) -> 
     assert os.listdir(tmp_path) == ["mine"]
 
 
+def test_a_folder_in_which_somebody_works_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stood in it would stand in one that is gone."""
+    here, home = tmp_path / "here", tmp_path / "home"
+    for folder in (here, home):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    for place, told in (
+        (".", r"'\.' is the current folder; .* replaced as a whole\. Name a new folder"),
+        ("", "is the current folder"),
+        (here, "is the current folder"),
+        ("../here", "is the current folder"),
+        ("..", "is a folder above the current folder"),
+        (home, "is your home folder"),
+        ("/proc", "is where a file system is mounted"),
+    ):
+        with pytest.raises(AdapterExistsError, match=told):
+            make_sample().save(place)
+    assert Path.cwd() == here
+    assert sorted(os.listdir(tmp_path)) == ["here", "home"]
+    assert os.listdir(here) == []
+    monkeypatch.chdir(make_sample().save("fruit"))
+    for write in (
+        lambda: make_sample().save("."),
+        lambda: files.attach_file(Path(), "gates.png", b"picture"),
+    ):
+        with pytest.raises(AdapterExistsError, match="Change to another folder first"):
+            write()
+    write_card(".", license="mit")  # in place
+    assert Adapter.load(".").task == "fruit"
+
+
+def test_a_current_folder_that_is_gone_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert Adapter.load(make_sample().save(tmp_path / "fruit")).task == "fruit"
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(GOLDEN / CARD)])
 def test_what_bears_the_name_of_a_file_is_not_lost_either(
     make: Callable[[Path], None], tmp_path: Path
