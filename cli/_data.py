@@ -106,7 +106,7 @@ def _describe_left_out(left_out: Sequence[LeftOut]) -> Iterator[str]:
         first = [shorten(name, _MAX_NAME_CHARACTERS) for name in part.names[:_MAX_NAMES]]
         rest = len(part.names) - len(first)
         more = f" and {rest:,} more" if rest else ""
-        count = f"{len(part.names):,}{_count_suffixes(part.names)}"
+        count = f"{len(part.names):,}{'' if part.rows else _count_suffixes(part.names)}"
         yield f"Left out ({count}), {part.why}: {', '.join(first)}{more}."
 
 

@@ -60,10 +60,12 @@ class LeftOut:
     Attributes:
         why: what they are, such as "not an image".
         names: as `Picture.name`; a folder's ends with a slash.
+        rows: they are rows of a data set, which have numbers and no names.
     """
 
     why: str
     names: tuple[str, ...]
+    rows: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

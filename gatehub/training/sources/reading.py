@@ -56,8 +56,8 @@ def read_source(
             does not list every class; what is only measured need not have them all.
         columns: names of a table's columns by what is in them: "path", "label" or "split", an
             empty one for a table that has no split. What is not named is found by usual names.
-        multi_label: whether an image may have any number of labels, or none; a table says which,
-            see `tables.label_sets`.
+        multi_label: whether an image may have any number of labels, or none; a table or a data set
+            says which, see `tables.label_sets` and `huggingface.features`.
 
     Raises:
         DataError: the source is of no known form, or its layout is not sound.
@@ -75,11 +75,11 @@ def read_source(
             f"({', '.join(_TABLE_SUFFIXES)}), or a data set (hf:NAME).",
             hint="Leave --columns out.",
         )
-    if multi_label and form != "table":
+    if multi_label and form not in ("table", "dataset"):
         each = "a folder puts each image into one class" if form == "folder" else "it has one label"
         raise DataError(
             f"{str(source)!r} cannot have several labels for an image: {each}; expected a table "
-            f"({', '.join(_TABLE_SUFFIXES)}).",
+            f"({', '.join(_TABLE_SUFFIXES)}), or a data set (hf:NAME).",
             hint="Write a table with the columns path and labels, or leave --multi-label out."
             if to_train
             else "The adapter gives an image any number of labels; measure it on a table with the "
@@ -91,7 +91,9 @@ def read_source(
         script = str(source).removeprefix(_GLYPHS)
         return Source(pictures=tuple(rendered_glyphs(script, seed, train_images)))
     if form == "dataset":
-        return read_dataset(str(source), columns=columns)
+        return read_dataset(
+            str(source), columns=columns, to_train=to_train, multi_label=multi_label
+        )
     if form == "folder":
         return read_folder(Path(source), to_train=to_train)
     return read_tables(
@@ -111,7 +113,7 @@ def takes_columns(source: Given, columns: Mapping[str, str], *, multi_label: boo
 def _takes_columns(source: str | Path, columns: Mapping[str, str], multi_label: bool) -> bool:
     form = _find_form(source)
     if form == "dataset":
-        return has_features(str(source), columns)
+        return has_features(str(source), columns, multi_label=multi_label)
     return form == "table" and has_named_columns(Path(source), columns, multi_label=multi_label)
 
 

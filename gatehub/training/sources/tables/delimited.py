@@ -77,12 +77,17 @@ def find_stranger(rows: Sequence[Row], place: int) -> Row | None:
     return next((row for row in rows if read_flag(row.cells[place]) is None), None)
 
 
+def begins_as_list(cell: str) -> bool:
+    """Whether a cell may be a list, see `read_list`."""
+    return cell.startswith(_LITERALS)
+
+
 def read_list(cell: str) -> list[str] | None:
     """Return the texts of a list, as JSON or Python writes it or in plain brackets: [cat, dog].
 
     None if it is none.
     """
-    if not cell.startswith(_LITERALS):
+    if not begins_as_list(cell):
         return None
     for read in (json.loads, _read_literal):
         try:

@@ -22,14 +22,8 @@ from gatehub.training.sources.tables.columns import (
     has_columns,
 )
 from gatehub.training.sources.tables.delimited import Row, find_stranger, read_flag, read_rows
-from gatehub.training.sources.tables.label_sets import (
-    find_flags,
-    read_flags,
-    refuse_flags,
-    refuse_sets,
-    say_way,
-    split_cells,
-)
+from gatehub.training.sources.tables.flags import find_flags, read_flags, refuse_flags
+from gatehub.training.sources.tables.label_sets import refuse_sets, say_way, split_cells
 from gatehub.training.sources.tables.marks import check_marks, find_marked_side
 
 
@@ -77,7 +71,7 @@ def read_table(
         notes += found
     else:
         flags = find_flags(
-            table,
+            str(table),
             header,
             below,
             taken=places.values(),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from gatehub.errors import DataError, InputError, UnreadableImageError
 from gatehub.training.data import load_data
@@ -21,16 +19,9 @@ from gatehub.training.sources import read_source, takes_columns
 from gatehub.training.sources.huggingface.loading import divide_name
 from gatehub.training.sources.huggingface.rows import find_rows
 from tests.training.images import numbered, write_images
-
-datasets = pytest.importorskip("datasets")
+from tests.training.sources.huggingface.splits import datasets, encode, save
 
 NAMES = ["dog", "cat", "emu"]  # in an order of their own, and one without images
-
-
-def encode(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), (number % 256, 0, 90)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def make_split(labels: Sequence[int | None], **columns: tuple[Any, list[Any]]) -> Any:
@@ -43,21 +34,6 @@ def make_split(labels: Sequence[int | None], **columns: tuple[Any, list[Any]]) -
     kinds = {name: kind for name, (kind, _) in columns.items()}
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES), **kinds}
     return datasets.Dataset.from_dict(rows, features=datasets.Features(features))
-
-
-def save(folder: Path, **splits: Any) -> str:
-    """Write splits as files of Parquet, as the Hub has them."""
-    for name, split in splits.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        split.to_parquet(str(folder / f"{name}-00000-of-00001.parquet"))
-    return f"hf:{folder}"
-
-
-@pytest.fixture(autouse=True)
-def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what is loaded from the cache of whoever runs the tests, and ask no Hub."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
 def test_splits_are_sides_and_classes_keep_their_order(tmp_path: Path) -> None:
@@ -183,6 +159,10 @@ def test_rows_without_a_class_are_left_out_and_named(tmp_path: Path) -> None:
         "without a class": ("train/2", "train/5"),
         "without labels": ("test/",),
     }
+    assert {part.why: part.rows for part in found.left_out} == {
+        "without a class": True,
+        "without labels": False,
+    }
 
 
 def test_splits_that_can_be_read_in_two_ways_are_refused(tmp_path: Path) -> None:
@@ -247,3 +227,31 @@ def test_what_cannot_be_loaded_is_a_sentence(
     with pytest.raises(DataError, match="read by their package 'datasets'") as caught:
         read_source("hf:acme/birds")
     assert caught.value.hint == "pip install 'gatehub[datasets]'"
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrap"),
+    [
+        (datasets.Value("binary"), bytes),
+        (datasets.Value("large_binary"), bytes),
+        (
+            {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+            lambda data: {"bytes": data, "path": None},
+        ),
+    ],
+)
+def test_files_in_a_column_of_bytes_are_images_where_they_are_named(
+    tmp_path: Path, kind: Any, wrap: Callable[[bytes], Any]
+) -> None:
+    files = [wrap(encode(100 + i)) for i in range(4)]
+    train = make_split([0, 1, 0, 1], photo=(kind, files)).remove_columns(["image"])
+    source = save(tmp_path / "pets", train=train)
+    with pytest.raises(DataError, match="no column of type Image") as caught:
+        read_source(source)
+    assert caught.value.hint is not None
+    assert "If 'photo' holds encoded images" in caught.value.hint
+    assert caught.value.hint.endswith("--columns path=photo.")
+    data = load_data(source, columns={"path": "photo"}, val_fraction=0.5)
+    assert sorted(int(np.asarray(data.train.image(i))[0, 0, 0]) % 2 for i in range(2)) == [0, 1]
+    row = read_source(source, columns={"path": "photo"}).pictures[3].image
+    assert row.read() == encode(103)  # type: ignore[union-attr]

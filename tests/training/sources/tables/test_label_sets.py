@@ -71,7 +71,7 @@ def test_columns_of_0_and_1_keep_their_order_and_others_are_named(tmp_path: Path
     assert source.labels == ("zebra", "ape")
     assert sets(source) == [("zebra",), ("ape",), (), ("ape", "zebra")]
     assert [picture.side for picture in source.pictures] == ["train", "val", "train", "val"]
-    assert "Not 0 or 1 on every line, so no labels: age." in source.notes
+    assert "Not 0 or 1 throughout, so no labels: age." in source.notes
     assert any("by name, so no labels: is_valid." in note for note in source.notes)
     named = read(tmp_path, text, label="ape|is_valid")
     assert named.labels == ("ape", "is_valid")
@@ -114,7 +114,7 @@ def test_columns_of_0_and_1_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_columns_that_are_1_throughout_are_told_from_labels(tmp_path: Path) -> None:
     text = "path,width,circle,red\nx/1.png,1,1,0\nx/2.png,1,0,1\n"
-    with pytest.raises(DataError, match="1 on every line of: width;") as told:
+    with pytest.raises(DataError, match="has 1 throughout in: width;") as told:
         read(tmp_path, text)
     assert "--columns 'label=circle|red'" in (told.value.hint or "")
     assert read(tmp_path, text, label="circle|red").labels == ("circle", "red")
