@@ -10,9 +10,6 @@ from typing import BinaryIO
 
 import typer
 
-# Between several labels of an image, as in the tables that `gatehub train` reads.
-SEPARATOR = "|"
-
 # What no encoding has, such as half a character in a broken file name, is written as \udc80.
 ESCAPED = "backslashreplace"
 

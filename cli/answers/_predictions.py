@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatehub._disk import replacing
-from gatehub.cli.answers._files import SEPARATOR, open_csv
+from gatehub.cli.answers._files import open_csv
+from gatehub.training.sources.tables.label_sets import join_labels
 
 if TYPE_CHECKING:
     from gatehub.training.objectives import Evaluation, MultiLabelEvaluation
@@ -30,10 +31,14 @@ def write_classes(
 def write_label_sets(
     file: Path, names: Sequence[str], labels: Sequence[str], measured: MultiLabelEvaluation
 ) -> None:
-    """Write the labels of each image, those that were predicted, and the probability of each."""
+    """Write the labels of each image, those that were predicted, and the probability of each.
+
+    Several labels are in one cell as `train --multi-label` reads them; see `join_labels`.
+    """
+    write_cell = join_labels(labels)
 
     def join(row: NDArray[np.bool_]) -> str:
-        return SEPARATOR.join(labels[place] for place in np.flatnonzero(row).tolist())
+        return write_cell(labels[place] for place in np.flatnonzero(row).tolist())
 
     rows = zip(names, measured.targets, measured.predicted, measured.scores, strict=True)
     with replacing(file) as stream:

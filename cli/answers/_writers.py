@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from rich.cells import cell_len
 
 from gatehub.cli._output import Format, Output, format_json, make_table
-from gatehub.cli.answers._files import ESCAPED, SEPARATOR, open_csv
+from gatehub.cli.answers._files import ESCAPED, open_csv
 from gatehub.cli.answers._prediction import Answer
+from gatehub.training.sources.tables.label_sets import join_labels
 
 if TYPE_CHECKING:
     from gatehub.runtime.engine import TaskInfo
@@ -68,7 +69,11 @@ def open_writer(
     if output.format is Format.human:
         writer = _Rows(output, {task: info.labels for task, info in tasks.items()})
     else:
-        several = [task for task, info in tasks.items() if info.problem.is_multi_label]
+        several = {
+            task: join_labels(info.labels)
+            for task, info in tasks.items()
+            if info.problem.is_multi_label
+        }
         writer = (
             _Json(output, list(tasks)) if output.format is Format.json else _Labels(output, several)
         )
@@ -110,12 +115,14 @@ class _Json:
 class _Labels:
     """The best label alone, of several tasks with tabs between; a line for each image.
 
-    Several labels of one task have | between them.
+    Several labels of one task are written as in a table's cell.
     """
 
-    def __init__(self, output: Output, several: Sequence[str]) -> None:
+    def __init__(
+        self, output: Output, several: Mapping[str, Callable[[Iterable[str]], str]]
+    ) -> None:
         self._output = output
-        self._several = several  # tasks with any number of labels for an image
+        self._several = several  # what writes them, of tasks with any number of labels
 
     def write(self, answers: Sequence[Answer]) -> None:
         for answer in answers:
@@ -123,8 +130,9 @@ class _Labels:
             self._output.write("\t".join(labels) + "\n")
 
     def _join(self, task: str, found: Sequence[tuple[str, float]]) -> str:
-        shown = found if task in self._several else found[:1]
-        return SEPARATOR.join(label for label, _ in shown)
+        if task in self._several:
+            return self._several[task](label for label, _ in found)
+        return found[0][0]
 
     def close(self) -> None:
         pass

@@ -63,7 +63,8 @@ def evaluate(
             "--predictions",
             metavar="FILE.csv",
             help="Write a row for each image: path, label, predicted, score; of an adapter with "
-            "several labels an image: path, labels, predicted, and each label's score.",
+            "several labels an image: path, labels, predicted (cat|red; JSON lists, if a label "
+            "holds a separator or a blank), and each label's score.",
         ),
     ] = None,
     confusion: Annotated[

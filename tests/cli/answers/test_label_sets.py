@@ -8,10 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from rich.cells import cell_len
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
+from gatehub.adapter._fields import is_text
+from gatehub.cli.answers._predictions import write_label_sets
+from gatehub.training.objectives import MultiLabelEvaluation
+from gatehub.training.sources import read_source
+from gatehub.training.sources.pictures import spell_label
+from gatehub.training.sources.tables.label_sets import join_labels
 from tests.cli.answers.conftest import save_adapter
 from tests.cli.conftest import Gatehub
 
@@ -153,3 +161,71 @@ def test_an_image_without_a_label_is_an_answer(
     told = json.loads(lines.read_text())
     assert told["predictions"]["nothing"] == []
     assert len(told["predictions"]["marks"]) == 1
+
+
+# What an adapter may have for a label, spelled as a training spells it.
+NAMES = (
+    st.one_of(
+        st.text("ab|;, [('\"", min_size=1, max_size=4),
+        st.sampled_from(
+            ["a|b", "a", "b", "[a]", "['a', 'b']", "traffic light", "1", "true", "set("]
+        ),
+        st.text(min_size=1, max_size=6).filter(is_text),
+    )
+    .map(spell_label)
+    .map(str.strip)
+    .filter(bool)
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), labels=st.lists(NAMES, min_size=1, max_size=4, unique=True))
+def test_what_eval_wrote_is_read_as_a_table_again(
+    tmp_path: Path, data: st.DataObject, labels: list[str]
+) -> None:
+    """Whatever signs the labels hold, and whichever of them an image has."""
+    flags = st.lists(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels)))
+    targets = data.draw(flags.filter(lambda rows: 0 < len(rows) < 5))
+    names = [f"{number}.png" for number in range(len(targets))]
+    for name in names:
+        (tmp_path / name).touch()
+    measured = MultiLabelEvaluation(
+        loss=0.0,
+        targets=np.array(targets),
+        logits=np.where(targets, -1.0, 1.0).astype(np.float32),  # the reverse is predicted
+        thresholds=np.full(len(labels), 0.5),
+        known=np.full(len(labels), True),
+    )
+    table = tmp_path / "answers.csv"
+    write_label_sets(table, names, labels, measured)
+    for column, said in (("labels", True), ("predicted", False)):
+        found = read_source(table, columns={"path": "path", "label": column}, multi_label=True)
+        assert [set(picture.labels) for picture in found.pictures] == [
+            {label for label, has in zip(labels, row, strict=True) if has is said}
+            for row in targets
+        ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "cell"),
+    [
+        (["cat", "red"], "cat|red"),
+        (["cat", "red|dark"], '["cat", "red|dark"]'),
+        (["cat", "dark red"], '["cat", "dark red"]'),
+        (["cat", "梨;"], '["cat", "梨;"]'),
+        (["[cat", "red"], '["[cat", "red"]'),
+    ],
+)
+def test_a_task_has_one_way_of_writing_its_labels(
+    gatehub: Gatehub, tmp_path: Path, photos: Path, labels: list[str], cell: str
+) -> None:
+    write = join_labels(labels)
+    assert write(labels) == cell
+    assert write([]) == ("[]" if cell[0] == "[" else "")
+    assert json.loads(write(["cat"])) == ["cat"] if cell[0] == "[" else write(["cat"]) == "cat"
+    if labels[1] == "red|dark":
+        every = save_adapter(tmp_path / "every", labels, thresholds=[0.0, 0.0])
+        ran = gatehub("predict", every, photos.with_name("0.png"), "--format", "quiet")
+        assert sorted(json.loads(ran.out)) == labels
