@@ -329,7 +329,7 @@ def test_the_help_of_train_says_what_several_labels_change(gatehub: Gatehub) -> 
     shown = gatehub("train", "--help", env={"COLUMNS": "100"}).out
     words = " ".join(shown.replace("\u2502", " ").split())
     assert "With --multi-label, auto and best: the highest mean average precision." in words
-    assert "Not with --init-from." in words
+    assert "or hf:NAME, with a list of labels in each row." in words
 
 
 def test_every_help_shows_an_example(gatehub: Gatehub) -> None:
