@@ -192,7 +192,6 @@ def train(
     if chosen.makes_adapter:
         form = choose_form(origin, gates=gates, norm=norm, start=start)
     else:
-        choose_form(origin, gates=None, norm=None, start=None)  # what it refuses of the origin
         form = Form(gates="none", norm="frozen", start=None)
     with ExitStack() as held:
         place: Path | Destination

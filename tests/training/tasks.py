@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from gatehub.training.data import ImageData
@@ -32,6 +34,17 @@ def light_data(train: int = 48, val: int = 30, *, seed: int = 0) -> ImageData:
         skipped=(),
         split={"seed": seed, "val_fraction": 0.2, "train_images": None},
     )
+
+
+def take_labels(data: ImageData, *labels: str) -> ImageData:
+    """The same images, with only some of their labels."""
+
+    def cut(side: Examples) -> Examples:
+        names = ([data.labels[place] for place in own] for own in side.targets)  # type: ignore[union-attr]
+        targets = (sorted(labels.index(name) for name in own if name in labels) for own in names)
+        return replace(side, targets=tuple(map(tuple, targets)), label_count=len(labels))
+
+    return replace(data, train=cut(data.train), val=cut(data.val), labels=labels)
 
 
 def _lit(count: int, *, seed: int, side: str) -> Examples:

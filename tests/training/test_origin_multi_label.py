@@ -17,7 +17,6 @@ from gatehub.gates.fold import fold
 from gatehub.training.batches import evaluation_batches
 from gatehub.training.data import ImageData
 from gatehub.training.evaluation import evaluate
-from gatehub.training.examples import Examples
 from gatehub.training.objectives import MULTI_LABEL, MultiLabelEvaluation
 from gatehub.training.parallel.plan import Plan, read_plan, write_plan
 from gatehub.training.range_test import sweep_rates
@@ -26,20 +25,9 @@ from gatehub.training.start.linear_probe import fit_probe
 from gatehub.training.start.origin import open_origin
 from gatehub.training.train import TrainReport, train_adapter
 from tests.tiny import make_trained
-from tests.training.tasks import colour_data, light_data
+from tests.training.tasks import colour_data, light_data, take_labels
 
 RECIPE = Recipe(epochs=3, batch_size=16, seed=5)
-
-
-def take_labels(data: ImageData, *labels: str) -> ImageData:
-    """The same images, with only some of their labels."""
-
-    def cut(side: Examples) -> Examples:
-        names = ([data.labels[place] for place in own] for own in side.targets)  # type: ignore[union-attr]
-        targets = (sorted(labels.index(name) for name in own if name in labels) for own in names)
-        return replace(side, targets=tuple(map(tuple, targets)), label_count=len(labels))
-
-    return replace(data, train=cut(data.train), val=cut(data.val), labels=labels)
 
 
 def run(backbone: Backbone, data: ImageData, out: Path, **options: object) -> TrainReport:

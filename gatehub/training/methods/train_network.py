@@ -36,7 +36,7 @@ from gatehub.training.preflight import check_settings
 from gatehub.training.recipe import Recipe
 from gatehub.training.report import Report, recorded_settings
 from gatehub.training.start import Choices
-from gatehub.training.start.origin import Origin, choose_form, count_known, open_origin
+from gatehub.training.start.origin import Origin, count_known, hold_rows, open_origin
 
 
 class _Stored(Learner, Protocol):
@@ -98,7 +98,7 @@ def train_network(
     origin = None if init_from is None else open_origin(init_from)
     norm = choose_network_norm(method, norm, begun=origin is not None)
     if origin is not None:
-        choose_form(origin, gates=None, norm=None, start=None)  # several labels an image
+        origin.check_problem(multi_label=data.multi_label)
         origin.check_preprocessing(preprocessing)
         origin.check_backbone(backbone)
         preprocessing = origin.adapter.preprocessing
@@ -133,6 +133,7 @@ def train_network(
             origin=origin,
             seed=recipe.seed,
         )
+        hold_rows(model, data.train.unknown)
         if recipe.gradient_checkpointing:
             recompute_blocks(model.net)
         settings: dict[str, str | int | float | bool | None] = {
@@ -166,6 +167,8 @@ def train_network(
         (files, choices), measured = outcome.made, outcome.measured
         metrics = measured.to_metrics()
         thresholds = measured.to_thresholds()
+        if thresholds is not None and origin is not None:
+            thresholds = origin.keep_thresholds(thresholds, data.val.unknown)
         check(place.folder, task=task, force=force)  # hours later
         log = "".join(json.dumps(record.to_json()) + "\n" for record in outcome.history)
         title = f"{task} on {backbone.identity.name}, {method}"

@@ -26,6 +26,7 @@ from gatehub.gates.attach import GatedModel, attach_gates
 from gatehub.gates.fold import check_backbone
 from gatehub.gates.policy import read_policy
 from gatehub.training.data import ImageData
+from gatehub.training.methods.learner import Learner
 from gatehub.training.sources.pictures import spell_label
 from gatehub.training.start.head_inputs import find_logit_layers
 
@@ -224,7 +225,7 @@ def attach_model(
     return attach_gates(backbone, labels=labels, gates=form.gates, norm=form.norm, start=form.start)
 
 
-def hold_rows(model: GatedModel, places: Collection[int]) -> None:
+def hold_rows(model: Learner, places: Collection[int]) -> None:
     """Keep the rows of labels as they are: no gradient reaches them, of the penalty either.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,18 @@ from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone, load_backbone
 from gatehub.errors import AdapterExistsError, MissingFileError, ResumeError, TrainingError
 from gatehub.gates.fold import fold
+from gatehub.problem import ONE_LABEL
 from gatehub.training.batches import evaluation_batches
 from gatehub.training.evaluation import evaluate
 from gatehub.training.methods.network import copy_weights, describe_network, draw_network
+from gatehub.training.methods.products import INFO_FILE
 from gatehub.training.methods.train_network import train_network
 from gatehub.training.methods.whole import WholeModel
 from gatehub.training.recipe import Recipe
 from gatehub.training.report import Report
 from gatehub.training.sources.products import is_product
 from tests.tiny import OneLayer, make_backbone, make_trained, random_images, snapshot
-from tests.training.tasks import LABELS, colour_data
+from tests.training.tasks import LABELS, colour_data, light_data, take_labels
 from tests.training.watching import CutOff
 
 RECIPE = Recipe(epochs=2, batch_size=16)
@@ -159,6 +162,26 @@ def test_fine_tuning_goes_on_from_an_adapter_as_it_answers(
     loaded = timm.create_model(f"local-dir:{tmp_path / 'net'}", pretrained=True).eval()
     torch.testing.assert_close(loaded(images), fold(backbone, adapter)(images))
     assert report.epochs == report.kept_epoch == 0
+
+
+def test_labels_of_which_nothing_is_said_keep_row_and_threshold(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    model = make_trained(backbone, labels=("red", "blue"))
+    adapter = Adapter.from_model(model, task="lights", thresholds=[0.25, 0.75])
+    data = take_labels(light_data(), "green")
+    options = {"task": "lights", "method": "finetune", "recipe": Recipe(epochs=1)}
+    out = tmp_path / "net"
+    train_network(backbone, data, out, init_from=adapter, **options)  # type: ignore[arg-type]
+    told = json.loads((out / INFO_FILE).read_text())
+    assert told["labels"] == ["red", "blue", "green"]
+    assert told["thresholds"][:2] == [0.25, 0.75]
+    loaded = timm.create_model(f"local-dir:{out}", pretrained=True)
+    assert torch.equal(loaded.fc.weight[:2], adapter.tensors["head.weight"])
+    assert not torch.equal(loaded.conv1.weight, backbone.model.conv1.weight)
+    one = replace(adapter, config=replace(adapter.config, problem=ONE_LABEL))
+    with pytest.raises(TrainingError, match="gives an image one label, and any number of them is"):
+        train_network(backbone, data, tmp_path / "b", init_from=one, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
