@@ -21,6 +21,19 @@ from gatehub.cli._options import (
     open_backbone,
 )
 from gatehub.cli._output import Format, FormatOption, Output
+from gatehub.cli._serve_options import (
+    BodyTimeoutOption,
+    DeadlineOption,
+    HeaderTimeoutOption,
+    MaxBatchOption,
+    MaxBodyBytesOption,
+    MaxBytesInFlightOption,
+    MaxConnectionsOption,
+    MaxPixelsOption,
+    MaxRequestsOption,
+    MaxResizedPixelsOption,
+    MaxWaitOption,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -71,12 +84,37 @@ def serve(
             "No limit by default.",
         ),
     ] = None,
+    max_body_bytes: MaxBodyBytesOption = None,
+    max_pixels: MaxPixelsOption = None,
+    max_resized_pixels: MaxResizedPixelsOption = None,
+    max_requests: MaxRequestsOption = None,
+    max_bytes_in_flight: MaxBytesInFlightOption = None,
+    max_connections: MaxConnectionsOption = None,
+    deadline: DeadlineOption = None,
+    header_timeout: HeaderTimeoutOption = None,
+    body_timeout: BodyTimeoutOption = None,
+    max_batch: MaxBatchOption = None,
+    max_wait_ms: MaxWaitOption = None,
     format: FormatOption = Format.human,
 ) -> None:
     """Serve adapters of one backbone over HTTP until Ctrl-C."""
     from gatehub.runtime.engine import Engine
-    from gatehub.server import serve
+    from gatehub.server import ServerSettings, serve
 
+    limits = {
+        "max_body_bytes": max_body_bytes,
+        "max_pixels": max_pixels,
+        "max_resized_pixels": max_resized_pixels,
+        "max_requests": max_requests,
+        "max_bytes_in_flight": max_bytes_in_flight,
+        "max_connections": max_connections,
+        "deadline_s": deadline,
+        "header_timeout_s": header_timeout,
+        "body_timeout_s": body_timeout,
+        "max_batch": max_batch,
+        "max_wait_ms": max_wait_ms,
+    }
+    settings = ServerSettings(**{name: v for name, v in limits.items() if v is not None})
     output = Output(format)
     places, adapter = find_adapters(output, folders, hub)
     engine = Engine(
@@ -94,4 +132,4 @@ def serve(
         output.note(f"{len(places)} tasks on {engine.backbone.identity}; Ctrl-C stops.")
         output.result({"url": url}, human=f"Serving on {url}", quiet=url)
 
-    serve(engine, host=host, port=port, on_ready=announce)
+    serve(engine, host=host, port=port, settings=settings, on_ready=announce)

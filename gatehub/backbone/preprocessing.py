@@ -166,7 +166,13 @@ class Preprocessing:
         return fields
 
     @checked(InputError)
-    def open(self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    def open(
+        self,
+        source: ImageSource,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_resized_pixels: int = MAX_RESIZED_PIXELS,
+    ) -> Image.Image:
         """Decode an image to 8-bit RGB, and refuse one that would become too large.
 
         Training, `eval`, `predict` and the server open every image here.
@@ -174,10 +180,10 @@ class Preprocessing:
         Args:
             source: as for `open_image`.
             max_pixels: refuse larger images before decoding them.
+            max_resized_pixels: refuse images that would become larger before they are cropped.
 
         Raises:
-            ImageTooLargeError: it has more pixels, or would be resized to more than
-                `MAX_RESIZED_PIXELS`.
+            ImageTooLargeError: it has more pixels, or would be resized to more.
             InputError: it cannot be decoded, or would be resized to nothing.
         """
         image = open_image(source, rules=self.image_rules, max_pixels=max_pixels)
@@ -187,9 +193,9 @@ class Preprocessing:
             f"resized to {width} x {height}"
         )
         # The width is resized first, so there is an image of the new width and the old height.
-        if width * max(height, image.height) > MAX_RESIZED_PIXELS:
+        if width * max(height, image.height) > max_resized_pixels:
             raise ImageTooLargeError(
-                f"{becomes}, which takes more than {MAX_RESIZED_PIXELS:,}.",
+                f"{becomes}, which takes more than {max_resized_pixels:,}.",
                 hint="Crop it, or pad it to a shape nearer to that of the input.",
             )
         if not width or not height:
@@ -197,13 +203,20 @@ class Preprocessing:
         return image
 
     @checked(InputError)
-    def transform(self, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Callable[[ImageSource], Tensor]:
+    def transform(
+        self,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_resized_pixels: int = MAX_RESIZED_PIXELS,
+    ) -> Callable[[ImageSource], Tensor]:
         """Return the evaluation transform: an image → (3, H, W) float32, normalised.
 
-        It takes whatever `open` does, with the same limit and errors, and gives bit for bit what
+        It takes whatever `open` does, with the same limits and errors, and gives bit for bit what
         timm's evaluation transform gives for the opened image.
         """
-        return partial(self._transform, max_pixels=max_pixels)
+        return partial(
+            self._transform, max_pixels=max_pixels, max_resized_pixels=max_resized_pixels
+        )
 
     @checked(InputError)
     def resized(self, width: int, height: int) -> tuple[int, int]:
@@ -218,8 +231,10 @@ class Preprocessing:
         ratio = choose(height / down, width / across)
         return round(width / ratio), round(height / ratio)
 
-    def _transform(self, source: ImageSource, *, max_pixels: int) -> Tensor:
-        image = self.open(source, max_pixels=max_pixels)
+    def _transform(
+        self, source: ImageSource, *, max_pixels: int, max_resized_pixels: int
+    ) -> Tensor:
+        image = self.open(source, max_pixels=max_pixels, max_resized_pixels=max_resized_pixels)
         image = image.resize(self.resized(*image.size), _FILTERS[self.interpolation])
         _, height, width = self.input_size
         cut = Image.new("RGB", (width, height), self._border())

@@ -68,6 +68,7 @@ already catch it.
     │       └── ImageTooLargeError          an image of more pixels than the limit
     ├── ServerError                         the server cannot start, or refuses a request
     │   ├── RequestError                    a request that cannot be understood
+    │   │   ├── AmbiguousLengthError        two statements of how long it is
     │   │   ├── BodyTooLargeError           more bytes than the limit
     │   │   └── BodyTimeoutError            bytes that do not arrive in time
     │   ├── ServerBusyError                 the queue is full
@@ -147,6 +148,7 @@ from gatehub.errors._root import (
     GatehubError,
 )
 from gatehub.errors._serving import (
+    AmbiguousLengthError,
     BodyTimeoutError,
     BodyTooLargeError,
     DeadlineError,
@@ -180,6 +182,7 @@ __all__ = [
     "AdapterExistsError",
     "AdapterFormatError",
     "AlreadyGatedError",
+    "AmbiguousLengthError",
     "BackboneChangedError",
     "BackboneError",
     "BackboneMismatchError",

@@ -65,6 +65,10 @@ class BodyTimeoutError(RequestError, TimeoutError):
     """A request body that does not arrive in time."""
 
 
+class AmbiguousLengthError(RequestError):
+    """A request that says in two ways how long its body is."""
+
+
 class ServerNotReadyError(ServerError):
     """The server is to get no more requests: it is stopping."""
 

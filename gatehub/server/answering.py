@@ -144,7 +144,7 @@ class Answering:
 
         def prepare_and_submit() -> tuple[ClassificationRequest, Future[Answer]]:
             asked = parse()
-            image = prepare(asked, preprocessing, max_pixels=self._settings.max_pixels)
+            image = prepare(asked, preprocessing, self._settings)
             return asked, self._batcher.submit(task, image)
 
         job = self._workers.submit(prepare_and_submit)

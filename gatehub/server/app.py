@@ -27,13 +27,14 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gatehub.server.answering import Answering
 from gatehub.server.classification import ClassificationRequest, parse_request
-from gatehub.server.limits import read_body
+from gatehub.server.limits import Bodies, OneLength
 from gatehub.server.readiness import Readiness
 from gatehub.server.refusals import exception_handlers
 from gatehub.server.settings import ServerSettings
@@ -62,6 +63,7 @@ def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Sta
             Route("/tasks", endpoints.get_tasks, methods=["GET"]),
             Route("/tasks/{task}", endpoints.post_image, methods=["POST"]),
         ],
+        middleware=[Middleware(OneLength)],
         exception_handlers=exception_handlers(settings),
         lifespan=endpoints.lifespan,
     )
@@ -78,6 +80,7 @@ class _Endpoints:
         self._engine = engine
         self._readiness = readiness
         self._settings = settings
+        self._bodies = Bodies(settings)
         self._started: Answering | None = None
 
     @property
@@ -119,16 +122,16 @@ class _Endpoints:
         task = request.path_params["task"]
         self._engine.loaded(task)  # an unknown task is refused before its image is read
         self._answering.check_room(task)  # and so is one for which there is no place
-        body = await read_body(request, self._settings)
+        async with self._bodies.read(request) as body:
 
-        def parse() -> ClassificationRequest:
-            return parse_request(
-                body,
-                content_type=request.headers.get("content-type", ""),
-                query=request.query_params,
-            )
+            def parse() -> ClassificationRequest:
+                return parse_request(
+                    body,
+                    content_type=request.headers.get("content-type", ""),
+                    query=request.query_params,
+                )
 
-        scores, answer = await _unless_gone(request, self._answering.answer(task, parse))
+            scores, answer = await _unless_gone(request, self._answering.answer(task, parse))
         return JSONResponse(
             scores,
             headers={

@@ -22,6 +22,7 @@ from gatehub.errors import NonFiniteAnswerError, RequestError
 if TYPE_CHECKING:
     from gatehub.backbone.preprocessing import Preprocessing
     from gatehub.runtime.engine import Answer
+    from gatehub.server.settings import ServerSettings
 
 # As in Hugging Face's image-classification pipeline.
 DEFAULT_TOP_K = 5
@@ -109,14 +110,17 @@ def parse_request(
 
 
 def prepare(
-    request: ClassificationRequest, preprocessing: Preprocessing, *, max_pixels: int
+    request: ClassificationRequest, preprocessing: Preprocessing, settings: ServerSettings
 ) -> Tensor:
     """Decode a request's image as a task wants it: (3, H, W) float32, normalised.
 
     Raises:
         InputError: the image cannot be used.
     """
-    return preprocessing.transform(max_pixels=max_pixels)(request.image)
+    transform = preprocessing.transform(
+        max_pixels=settings.max_pixels, max_resized_pixels=settings.max_resized_pixels
+    )
+    return transform(request.image)
 
 
 def rank(request: ClassificationRequest, answer: Answer) -> list[Score]:

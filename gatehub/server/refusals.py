@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ExceptionHandler
 
 from gatehub._text import quote, shorten
-from gatehub.errors import BodyTimeoutError, GatehubError
+from gatehub.errors import AmbiguousLengthError, BodyTimeoutError, GatehubError
 from gatehub.server.settings import ServerSettings
 from gatehub.server.statuses import find_status
 
@@ -29,20 +29,21 @@ _OUT_OF_MEMORY = "The server has too little memory to answer just now."
 def exception_handlers(settings: ServerSettings) -> dict[type[Exception], ExceptionHandler]:
     """Return one handler for each class; Starlette looks them up along an exception's MRO."""
 
-    async def refuse(request: Request, error: Exception) -> Response:
-        return _refuse(request, error, retry_after_s=settings.retry_after_s)
+    async def answer(request: Request, error: Exception) -> Response:
+        return refuse(request, error, retry_after_s=settings.retry_after_s)
 
     return {
-        GatehubError: refuse,
-        MemoryError: refuse,
-        torch.OutOfMemoryError: refuse,
+        GatehubError: answer,
+        MemoryError: answer,
+        torch.OutOfMemoryError: answer,
         HTTPException: _refuse_route,
         ClientDisconnect: _forget,
         Exception: _fail,
     }
 
 
-def _refuse(request: Request, error: Exception, *, retry_after_s: int) -> Response:
+def refuse(request: Request, error: Exception, *, retry_after_s: int = 1) -> Response:
+    """Return the answer that tells a client of an error; see `gatehub.server.statuses`."""
     status = find_status(error)
     if status.is_fault:
         _LOG.error("A request failed.", exc_info=error)
@@ -50,7 +51,7 @@ def _refuse(request: Request, error: Exception, *, retry_after_s: int) -> Respon
     sentence = str(error) if isinstance(error, GatehubError) else _OUT_OF_MEMORY
     headers = {}
     told = {}
-    task = request.path_params.get("task")
+    task = request.scope.get("path_params", {}).get("task")
     if status.status >= 500 and task is not None:
         told["task"] = task
         if status.about_task and isinstance(error, GatehubError):
@@ -58,7 +59,7 @@ def _refuse(request: Request, error: Exception, *, retry_after_s: int) -> Respon
             sentence = f"Task {quote(task)} cannot be served just now: {error.message}"
     if status.status == 503:
         headers["Retry-After"] = str(getattr(error, "retry_after_s", None) or retry_after_s)
-    if isinstance(error, BodyTimeoutError):
+    if isinstance(error, BodyTimeoutError | AmbiguousLengthError):
         headers["Connection"] = "close"  # the rest of the body would be read as a request
     return _answer(sentence, status.code, status.status, headers, **told)
 

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
 from gatehub.errors import ServerError
 from gatehub.server.app import create_app
+from gatehub.server.connections import Connection
 from gatehub.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -119,6 +121,8 @@ def _server(
         # uvicorn's own configuration would write to stdout, which belongs to results. Without
         # one, warnings and errors go to stderr, or wherever the program configures logging.
         log_config=None,
+        # uvicorn calls it as it would call its own class.
+        http=cast(Any, partial(Connection, settings=settings)),
         access_log=False,
         server_header=False,
         proxy_headers=False,

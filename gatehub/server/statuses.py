@@ -50,6 +50,7 @@ STATUSES: Mapping[type[GatehubError], Status] = {
     GatehubError: FAULT,
     # What a client sent.
     errors.RequestError: _REQUEST,
+    errors.AmbiguousLengthError: Status(400, "ambiguous_length"),
     errors.BodyTimeoutError: Status(408, "body_timeout"),
     errors.BodyTooLargeError: Status(413, "body_too_large"),
     errors.TaskNotFoundError: Status(404, "task_not_found"),

@@ -1,0 +1,59 @@
+"""Limits of `gatehub serve`, each with the server's own default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+_LIMITS = "Limits"
+
+
+def _limit(name: str, help: str, *, min: int = 1) -> Any:
+    return typer.Option(name, min=min, help=help, rich_help_panel=_LIMITS, show_default=False)
+
+
+MaxBodyBytesOption = Annotated[
+    int | None, _limit("--max-body-bytes", "Of a request's body, as sent. \\[default: 20,000,000]")
+]
+MaxPixelsOption = Annotated[
+    int | None,
+    _limit("--max-pixels", "Of an image, checked before it is decoded. \\[default: 50,000,000]"),
+]
+MaxResizedPixelsOption = Annotated[
+    int | None,
+    _limit("--max-resized-pixels", "Of a resized image, before cropping. \\[default: 50,000,000]"),
+]
+MaxRequestsOption = Annotated[
+    int | None,
+    _limit("--max-requests", "Requests answered or waiting at the same time. \\[default: 128]"),
+]
+MaxBytesInFlightOption = Annotated[
+    int | None,
+    _limit("--max-bytes-in-flight", "Of the bodies of all requests. \\[default: 256,000,000]"),
+]
+MaxConnectionsOption = Annotated[
+    int | None, _limit("--max-connections", "Open connections. \\[default: 512]")
+]
+DeadlineOption = Annotated[
+    int | None,
+    _limit("--deadline", "Seconds from a request's last byte to its answer. \\[default: 30]"),
+]
+HeaderTimeoutOption = Annotated[
+    int | None,
+    _limit("--header-timeout", "Seconds for a request's headers to arrive. \\[default: 10]"),
+]
+BodyTimeoutOption = Annotated[
+    int | None, _limit("--body-timeout", "Seconds for a request's body to arrive. \\[default: 60]")
+]
+MaxBatchOption = Annotated[
+    int | None, _limit("--max-batch", "Most images computed together. \\[default: 8]")
+]
+MaxWaitOption = Annotated[
+    int | None,
+    _limit(
+        "--max-wait-ms",
+        "Milliseconds that an image waits for those being decoded. \\[default: 5]",
+        min=0,
+    ),
+]
