@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gatehub.training import defaults
+
+if TYPE_CHECKING:
+    from gatehub.training.parallel.team import Team
+    from gatehub.training.report import Report
 
 Check = Callable[..., None]
 
@@ -77,11 +81,24 @@ def choose_method(
     start: str | None,
     epochs: int | None,
     rank: int | None,
+    rates: Mapping[str, float | None],
     begun: bool,
-    devices: int | str,
+    devices: int,
     lr_find: bool,
 ) -> Chosen:
     """Return a method and its settings, or refuse what contradicts it.
+
+    Args:
+        method: what was asked for.
+        gates: see `attach_gates`.
+        norm: likewise.
+        start: likewise.
+        epochs: see `Recipe`.
+        rank: of "lora".
+        rates: learning rates, by their option.
+        begun: whether an adapter is to be gone on from.
+        devices: on how many of them steps are taken.
+        lr_find: whether rates are to be tried, and nothing trained.
 
     Raises:
         TrainingError: what is asked for is not the method's.
@@ -101,6 +118,9 @@ def choose_method(
         raise typer.BadParameter(f"--rank is of --method lora, and the method is {name}.")
     if name in ADAPTER_METHODS:
         asked = apply_method(name, Asked(gates=gates, norm=norm, epochs=epochs))
+        for option, rate in rates.items():
+            if asked.epochs == 0 and rate is not None:
+                raise typer.BadParameter(f"{option} is of steps, and there are none (epochs 0).")
         return Chosen(
             method=name,
             makes_adapter=True,
@@ -130,6 +150,25 @@ def choose_method(
         rank=rank or defaults.RANK,
         check=partial(check_product, method=name),
     )
+
+
+def choose_run(
+    chosen: Chosen, *, start: str | None, dtype: str, team: Team
+) -> Callable[..., Report]:
+    """Return the training of a method, with the settings that are its own."""
+    from gatehub.training.methods.train_network import train_network
+    from gatehub.training.train import train_adapter
+
+    if chosen.makes_adapter:
+        return partial(
+            train_adapter,
+            gates=chosen.gates,
+            norm=chosen.norm,
+            start=start,
+            dtype=dtype,
+            team=team,
+        )
+    return partial(train_network, method=chosen.method, norm=chosen.norm, rank=chosen.rank)
 
 
 def show_folder(out: Path, method: str) -> str | None:

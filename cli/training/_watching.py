@@ -12,6 +12,7 @@ from gatehub.cli._output import Advance, Output, format_bytes, format_percent
 from gatehub.cli.training._recipe_options import LogTo
 
 if TYPE_CHECKING:
+    from gatehub.adapter import Adapter
     from gatehub.training.checkpoint import EpochRecord
     from gatehub.training.destination import Destination
     from gatehub.training.observers import Observer, Step
@@ -61,7 +62,13 @@ def saying_how_to_go_on(output: Output, place: Destination) -> Iterator[None]:
 
 
 def show_report(
-    output: Output, report: Report, *, out: Path, validated: int, begun_as: str
+    output: Output,
+    report: Report,
+    *,
+    out: Path,
+    validated: int,
+    begun_as: str,
+    adapter: Adapter | None = None,
 ) -> None:
     """Print what a run made.
 
@@ -71,6 +78,7 @@ def show_report(
         out: the adapter's folder, as it was given.
         validated: how many validation images there are.
         begun_as: what the run began as.
+        adapter: what the run went on from with --then.
     """
     if report.score < report.start_score:
         output.note(
@@ -86,6 +94,7 @@ def show_report(
             "adapter_bytes": report.adapter_bytes,
             "epochs": report.epochs,
             "seconds": round(report.seconds, 2),
+            **({} if adapter is None else {"adapter_accuracy": adapter.config.metrics["accuracy"]}),
         },
         human=f"{out}: {_describe_result(report, validated)} ({begun_as}: "
         f"{format_percent(report.start_score)}), epoch "

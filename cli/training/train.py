@@ -7,7 +7,6 @@ gatehub train --backbone resnet18.a1_in1k --data more/ --task birds --out birds 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +28,7 @@ from gatehub.cli._options import (
 from gatehub.cli._output import Format, FormatOption, Output
 from gatehub.cli.training import _recipe_options as recipes
 from gatehub.cli.training import _speed_options as speed
-from gatehub.cli.training._devices import DevicesOption, gather_team
+from gatehub.cli.training._devices import DevicesOption
 from gatehub.cli.training._lr_find import find_place, find_rate
 from gatehub.cli.training._methods import (
     Method,
@@ -48,11 +47,12 @@ from gatehub.cli.training._origin import (
     describe_origin,
     find_origin,
 )
-from gatehub.cli.training._watching import (
-    log_training,
-    saying_how_to_go_on,
-    show_report,
-    watch_training,
+from gatehub.cli.training._running import run_method
+from gatehub.cli.training._then import (
+    ThenOption,
+    check_then,
+    find_begun,
+    hold_places,
 )
 from gatehub.training import defaults
 
@@ -75,6 +75,7 @@ def train(
     multi_label: recipes.MultiLabelOption = False,
     method: MethodOption = Method.gates,
     rank: RankOption = None,
+    then: ThenOption = None,
     init_from: InitFromOption = None,
     hub: HubOption = None,
     gates: GatesOption = None,
@@ -118,19 +119,16 @@ def train(
     """Train an adapter on labelled images; writes the adapter, its log and its curve."""
     from gatehub.backbone import check_backbone, load_backbone
     from gatehub.backbone.images import ImageRules, parse_colour
-    from gatehub.errors import UngatedLayerWarning
     from gatehub.training.checkpoint import has_checkpoint
     from gatehub.training.data import list_data
-    from gatehub.training.destination import Destination, claim_destination
+    from gatehub.training.destination import Destination
     from gatehub.training.economy.precision import check_precision
-    from gatehub.training.methods.train_network import train_network
     from gatehub.training.observers.tensorboard import check_tensorboard
     from gatehub.training.parallel.leading import choose_devices
     from gatehub.training.preflight import check_settings, check_structure
     from gatehub.training.recipe import Recipe
     from gatehub.training.split import SplitSettings, check_split
     from gatehub.training.start.origin import Form, choose_form
-    from gatehub.training.train import train_adapter
 
     output = Output(format)
     if log_to is not None:
@@ -143,10 +141,12 @@ def train(
         start=start,
         epochs=epochs,
         rank=rank,
+        rates={"--gate-rate": gate_rate, "--head-rate": head_rate},
         begun=init_from is not None,
         devices=devices,
         lr_find=lr_find,
     )
+    check_then(then, chosen, devices=devices, lr_find=lr_find)
     gates, norm, epochs = chosen.gates, chosen.norm, chosen.epochs
     check_settings(
         task=task,
@@ -195,17 +195,20 @@ def train(
         form = Form(gates="none", norm="frozen", start=None)
     with ExitStack() as held:
         place: Path | Destination
+        last: Destination | None = None
         if lr_find:
             logs = log_to is not None
             place = find_place(out, data, resume=resume, log=logs, devices=devices)
         else:
-            claim = claim_destination(
-                out, task=task, data=data, resume=resume, force=force, check=chosen.check
+            place, last = hold_places(
+                held, out, then, chosen, task=task, data=data, resume=resume, force=force
             )
-            place = held.enter_context(claim)
         listing = list_data(data, columns=columns, multi_label=multi_label, **split)
-        if resume and isinstance(place, Destination) and not has_checkpoint(place.work):
+        states = [each.work for each in (place, last) if isinstance(each, Destination)]
+        if resume and states and not any(map(has_checkpoint, states)):
             output.note(f"There is no interrupted run of {out} to go on with; this one is new.")
+        asked: dict[str, object] = {"gates": gates, "norm": norm, "start": start, "seed": seed}
+        adapter = find_begun(place, last, resume=resume, asked=asked)
         check_structure(
             backbone,
             gates=form.gates,
@@ -249,43 +252,30 @@ def train(
             f"{'labels' if multi_label else 'classes'}, {len(images.train)} images to train on, "
             f"{len(images.val)} to validate on."
         )
-        workers = choose_workers(workers, images.train)
-        with (
-            gather_team(
-                backbone,
-                loaded,
-                images,
-                weights=weights,
-                recipe=recipe,
-                form=form,
-                origin=origin,
-                preprocessing=preprocessing,
-                workers=workers,
-                devices=places,
-            ) as team,
-            output.warnings_as_notes(UngatedLayerWarning),
-            watch_training(output, task, start=begun_as) as shown,
-            saying_how_to_go_on(output, place),
-        ):
-            run = (
-                partial(train_adapter, gates=gates, norm=norm, start=start, dtype=dtype, team=team)
-                if chosen.makes_adapter
-                else partial(train_network, method=chosen.method, norm=norm, rank=chosen.rank)
-            )
-            report = run(
-                loaded,
-                images,
-                place,
-                task=task,
-                recipe=recipe,
-                preprocessing=preprocessing,
-                init_from=origin,
-                resume=resume,
-                force=force,
-                workers=workers,
-                decoded_bytes=decoded_bytes,
-                observer=log_training(output, shown, place, log_to),
-            )
-    show_report(output, report, out=out, validated=len(images.val), begun_as=begun_as)
-    if (how := show_folder(out, chosen.method)) is not None:
+        run_method(
+            output,
+            chosen,
+            loaded,
+            images,
+            place,
+            last=last,
+            adapter=adapter,
+            out=out,
+            name=backbone,
+            weights=weights,
+            devices=places,
+            form=form,
+            origin=origin,
+            begun_as=begun_as,
+            dtype=dtype,
+            log_to=log_to,
+            task=task,
+            recipe=recipe,
+            preprocessing=preprocessing,
+            workers=choose_workers(workers, images.train),
+            resume=resume,
+            force=force,
+            decoded_bytes=decoded_bytes,
+        )
+    if (how := show_folder(out, chosen.method if then is None else then.value)) is not None:
         output.note(how)

@@ -94,10 +94,6 @@ class Backbone(nn.Module):
         """Answer with the pretrained classifier: (B, 3, H, W) float32 → (B, classes) float32."""
         return cast(Tensor, self.model(images))
 
-    def keeps(self, name: str) -> bool:
-        """Whether a tensor of the model is the backbone's own, and no classifier's."""
-        return name in self._names
-
     def check_unchanged(self) -> None:
         """Refuse to go on with other weights, layers, settings or hooks than were loaded.
 

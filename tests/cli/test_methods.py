@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from gatehub.adapter import Adapter
+from gatehub.training.methods import train_network
 from tests.cli.conftest import Gatehub
+from tests.training.images import numbered, write_images
 
 FEW = ("--data", "sklearn:digits", "--train-images", "40", "--task", "digits", "--epochs")
 USAGE = 2
@@ -42,6 +46,49 @@ def test_a_fine_tuned_network_is_a_backbone_and_no_adapter(
     assert probe.json["epochs"] == 0
 
 
+def test_rates_of_no_steps_are_refused(gatehub: Gatehub, tmp_path: Path) -> None:
+    ran = gatehub(
+        *("train", "--backbone", "demo", "--data", "sklearn:digits", "--task", "digits"),
+        *("--out", tmp_path / "out", "--method", "linear", "--gate-rate", 0.1),
+    )
+    assert ran.status == USAGE
+    assert "--gate-rate is of steps, and there are none (epochs 0)." in ran.err
+
+
+def test_fine_tuning_follows_an_adapter_that_is_kept(
+    gatehub: Gatehub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write_images(tmp_path / "data", *numbered("crow", 8), *numbered("jay", 8))
+    out, beside = tmp_path / "birds", tmp_path / "birds.adapter"
+    command = (
+        *("train", "--backbone", "demo", "--data", images, "--task", "birds", "--epochs", 1),
+        *("--out", out, "--then", "finetune", "--format", "json"),
+    )
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_network, "write_product", cut_off)
+        assert gatehub(*command).status != 0
+    adapter = Adapter.load(beside)
+    before = (beside / "gates.safetensors").stat().st_mtime_ns
+    assert not out.exists()
+    other = gatehub(*command, "--resume", "--seed", 1)
+    assert other.status == 1
+    assert "was trained with seed = 0, but 1 is asked for now" in other.err
+
+    ran = gatehub(*command, "--resume")
+
+    assert ran.status == 0, ran.err
+    assert (beside / "gates.safetensors").stat().st_mtime_ns == before
+    assert ran.json["adapter_accuracy"] == adapter.config.metrics["accuracy"]
+    assert ran.json["trained_parameters"] > 400_000
+    info = json.loads((out / "gatehub.json").read_text(encoding="utf-8"))
+    assert info["training"]["init_digest"] == adapter.digest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["birds", "birds.adapter", "data"]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -50,6 +97,9 @@ def test_a_fine_tuned_network_is_a_backbone_and_no_adapter(
         (("finetune", "--devices", "2"), "--devices is of the methods that train adapters"),
         (("scratch", "--lr-find"), "--lr-find is of the methods that train adapters"),
         (("finetune", "--rank", "2"), "--rank is of --method lora"),
+        (("finetune", "--then", "finetune"), "--then goes on from an adapter, and method finetune"),
+        (("gates", "--then", "finetune", "--devices", "2"), "--devices is of training an adapter"),
+        (("gates", "--then", "finetune", "--lr-find"), "--lr-find is of training an adapter alone"),
     ],
 )
 def test_options_of_other_methods_are_refused(

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
+from gatehub.backbone.classifier import is_inside
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.fold import fold
 from gatehub.training import defaults
@@ -224,8 +225,8 @@ def _make_model(
     if origin is not None:
         copy_weights(backbone, net, fold(backbone, origin.adapter).state_dict())
     elif method != "scratch":
-        theirs = backbone.model.state_dict()
-        copy_weights(backbone, net, {n: t for n, t in theirs.items() if backbone.keeps(n)})
+        theirs, heads = backbone.model.state_dict(), backbone.heads
+        copy_weights(backbone, net, {n: t for n, t in theirs.items() if not is_inside(n, heads)})
     if method == "lora":
         return make_lora(net, backbone, labels, rank=rank, preprocessing=preprocessing)
     return WholeModel(net, backbone, config, preprocessing=preprocessing, norm=norm)

@@ -62,7 +62,7 @@ def reload(backbone: Backbone, folder: Path, method: str) -> nn.Module:
     config = describe_network(backbone, LABELS, backbone.preprocessing)
     net = draw_network(backbone, config, seed=5)
     theirs = backbone.model.state_dict()
-    copy_weights(backbone, net, {n: t for n, t in theirs.items() if backbone.keeps(n)})
+    copy_weights(backbone, net, {n: t for n, t in theirs.items() if not n.startswith("fc.")})
     return PeftModel.from_pretrained(net, str(folder)).eval()
 
 

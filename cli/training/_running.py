@@ -1,0 +1,120 @@
+"""The run itself, once everything that it needs is at hand; and what follows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gatehub.cli._output import Output
+from gatehub.cli.training._devices import gather_team
+from gatehub.cli.training._methods import Chosen, choose_run
+from gatehub.cli.training._recipe_options import LogTo
+from gatehub.cli.training._then import finetune_adapter
+from gatehub.cli.training._watching import (
+    log_training,
+    saying_how_to_go_on,
+    show_report,
+    watch_training,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from gatehub.adapter import Adapter
+    from gatehub.backbone import Backbone
+    from gatehub.backbone.preprocessing import Preprocessing
+    from gatehub.training.data import ImageData
+    from gatehub.training.destination import Destination
+    from gatehub.training.recipe import Recipe
+    from gatehub.training.start.origin import Form, Origin
+
+
+def run_method(
+    output: Output,
+    chosen: Chosen,
+    backbone: Backbone,
+    images: ImageData,
+    place: Destination,
+    *,
+    last: Destination | None,
+    adapter: Adapter | None,
+    out: Path,
+    name: str,
+    weights: Path | None,
+    devices: tuple[torch.device, ...],
+    form: Form,
+    origin: Origin | None,
+    begun_as: str,
+    dtype: str,
+    log_to: LogTo | None,
+    task: str,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    workers: int,
+    **settings: Any,
+) -> None:
+    """Train, go on from there where that is asked for, and show what came of it.
+
+    Args:
+        output: where to.
+        chosen: the method.
+        backbone: what is trained on.
+        images: what it is trained on.
+        place: where it is written.
+        last: where the network is written that follows an adapter, or None.
+        adapter: one that is trained already, of which only what follows is left to do.
+        out: the folder that was asked for.
+        name: of the backbone, for `load_backbone`.
+        weights: for `load_backbone`.
+        devices: on which steps are taken.
+        form: of the adapter.
+        origin: the adapter that is gone on from, or None.
+        begun_as: what the run begins as.
+        dtype: how gates are stored.
+        log_to: see `log_training`.
+        task: name of the task.
+        recipe: settings.
+        preprocessing: how files become tensors.
+        workers: processes that decode images beside this one.
+        settings: for `train_adapter` and `train_network`.
+    """
+    from gatehub.errors import UngatedLayerWarning
+    from gatehub.training.report import TrainReport
+
+    settings |= {"task": task, "recipe": recipe, "workers": workers}
+    if adapter is None:
+        with (
+            gather_team(
+                name,
+                backbone,
+                images,
+                weights=weights,
+                recipe=recipe,
+                form=form,
+                origin=origin,
+                preprocessing=preprocessing,
+                workers=workers,
+                devices=devices,
+            ) as team,
+            output.warnings_as_notes(UngatedLayerWarning),
+            watch_training(output, task, start=begun_as) as shown,
+            saying_how_to_go_on(output, place),
+        ):
+            report = choose_run(chosen, start=form.start, dtype=dtype, team=team)(
+                backbone,
+                images,
+                place,
+                preprocessing=preprocessing,
+                init_from=origin,
+                observer=log_training(output, shown, place, log_to),
+                **settings,
+            )
+        if last is not None and isinstance(report, TrainReport):
+            adapter = report.adapter
+    if last is not None and adapter is not None:
+        begun_as = "folded adapter"
+        report = finetune_adapter(
+            output, backbone, images, adapter, last, place=place, log_to=log_to, **settings
+        )
+    validated = len(images.val)
+    show_report(output, report, out=out, validated=validated, begun_as=begun_as, adapter=adapter)
