@@ -13,19 +13,11 @@ from typing import Annotated
 import typer
 
 from gatehub._text import shorten
+from gatehub.cli import _options as shared
 from gatehub.cli._data import choose_workers, decode_data, show_classes
 from gatehub.cli._errors import reports_errors
-from gatehub.cli._options import (
-    BACKBONE_HELP,
-    ColumnsOption,
-    DataOption,
-    DeviceOption,
-    HubOption,
-    SkipBadOption,
-    WeightsOption,
-    WorkersOption,
-)
 from gatehub.cli._output import Format, FormatOption, Output
+from gatehub.cli.training import _guidance_options as guidance
 from gatehub.cli.training import _recipe_options as recipes
 from gatehub.cli.training import _speed_options as speed
 from gatehub.cli.training._devices import DevicesOption
@@ -67,17 +59,17 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def train(
-    backbone: Annotated[str, typer.Option("--backbone", help=BACKBONE_HELP)],
-    data: DataOption,
+    backbone: Annotated[str, typer.Option("--backbone", help=shared.BACKBONE_HELP)],
+    data: shared.DataOption,
     task: Annotated[str, typer.Option("--task", help="Name of the task.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the adapter.")],
-    columns: ColumnsOption = None,
+    columns: shared.ColumnsOption = None,
     multi_label: recipes.MultiLabelOption = False,
     method: MethodOption = Method.gates,
     rank: RankOption = None,
     then: ThenOption = None,
     init_from: InitFromOption = None,
-    hub: HubOption = None,
+    hub: shared.HubOption = None,
     gates: GatesOption = None,
     norm: NormOption = None,
     start: StartOption = None,
@@ -101,18 +93,23 @@ def train(
     train_images: recipes.TrainImagesOption = None,
     input_size: recipes.InputSizeOption = None,
     background: BackgroundOption = None,
-    skip_bad: SkipBadOption = False,
+    skip_bad: shared.SkipBadOption = False,
     lr_find: recipes.LrFindOption = False,
     log_to: recipes.LogToOption = None,
     dtype: recipes.DtypeOption = "float16",
     resume: recipes.ResumeOption = False,
     force: recipes.ForceOption = False,
-    weights: WeightsOption = None,
-    workers: WorkersOption = None,
+    weights: shared.WeightsOption = None,
+    workers: shared.WorkersOption = None,
+    guide: guidance.GuideOption = None,
+    guide_file: guidance.GuideFileOption = None,
+    guide_untrained: guidance.GuideUntrainedOption = False,
+    guide_weight: guidance.GuideWeightOption = None,
+    guide_steps: guidance.GuideStepsOption = None,
     precision: speed.PrecisionOption = speed.Precision.float32,
     gradient_checkpointing: speed.GradientCheckpointingOption = False,
     decoded_bytes: speed.DecodedBytesOption = defaults.DECODED_BYTES,
-    device: DeviceOption = "auto",
+    device: shared.DeviceOption = "auto",
     devices: DevicesOption = 1,
     format: FormatOption = Format.human,
 ) -> None:
@@ -185,6 +182,11 @@ def train(
     places = choose_devices(device, devices)
     check_precision(precision.value, places[0])
     check_backbone(backbone, weights=weights)
+    asked_guide = guidance.AskedGuide(
+        guide, guide_file, untrained=guide_untrained, weight=guide_weight, steps=guide_steps
+    )
+    twice = then is not None
+    asked_guide.check(recipe, method=method.value, devices=devices, lr_find=lr_find, twice=twice)
     origin = find_origin(output, init_from, hub, input_size=input_size, rules=rules)
     if origin is not None:
         origin.check_problem(multi_label=multi_label)
@@ -273,6 +275,7 @@ def train(
             recipe=recipe,
             preprocessing=preprocessing,
             workers=choose_workers(workers, images.train),
+            guide=asked_guide.load(seed=seed, device=places[0]),
             resume=resume,
             force=force,
             decoded_bytes=decoded_bytes,

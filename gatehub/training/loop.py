@@ -29,6 +29,7 @@ from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices, begin
 from gatehub.training.steps import check_finite, train_epoch
+from gatehub.training.steps.added_loss import NOTHING, AddedLoss
 from gatehub.training.steps.average import Average, put_tensors
 from gatehub.training.steps.optimiser import (
     make_optimiser,
@@ -70,6 +71,7 @@ def fit(
     workers: int = 0,
     observer: Observer | None = None,
     team: Team = ALONE,
+    added: AddedLoss = NOTHING,
 ) -> Fitted:
     """Train a model in place, from its start on; it is left as the epoch that is kept.
 
@@ -90,6 +92,7 @@ def fit(
         workers: processes that decode images beside this one.
         observer: is told of the start, of steps and of epochs.
         team: the processes that share each batch; this one leads them.
+        added: what the loss of a step has beside the task's.
 
     Raises:
         ResumeError: the checkpoint is of another run, or of more epochs.
@@ -165,6 +168,7 @@ def fit(
                 workers=workers,
                 on_step=after_step,
                 team=team,
+                added=added,
             )
             with average.in_place():
                 measured = evaluate(model, watched, objective=data.objective)

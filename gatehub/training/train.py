@@ -19,6 +19,7 @@ from gatehub.training.destination import Destination, check_replaceable, claim_d
 from gatehub.training.economy.precision import check_precision
 from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.evaluation import evaluate
+from gatehub.training.guidance.steering import Guide
 from gatehub.training.methods.run import identify_run, run_training
 from gatehub.training.objectives import Measured
 from gatehub.training.observers import Observer
@@ -35,6 +36,7 @@ from gatehub.training.start.origin import (
     hold_rows,
     open_origin,
 )
+from gatehub.training.steps.added_loss import NOTHING
 
 
 def train_adapter(
@@ -50,6 +52,7 @@ def train_adapter(
     dtype: str = "float16",
     preprocessing: Preprocessing | None = None,
     init_from: str | Path | Adapter | Origin | None = None,
+    guide: Guide | None = None,
     resume: bool = False,
     force: bool = False,
     workers: int = 0,
@@ -79,6 +82,7 @@ def train_adapter(
             hub. Its gates, normalisation values and head rows are the start, its labels stay and
             keep their order, and classes that it lacks come behind them. Its gates, norm, start
             and preprocessing are those of the run.
+        guide: a network that steers the run, or its first steps; see `Guide`.
         resume: continue an interrupted run, for more epochs too; without one, begin.
         force: replace an adapter of another task, too.
         workers: processes that decode images beside this one.
@@ -92,6 +96,7 @@ def train_adapter(
             or other images.
         AdapterExistsError: something else is at `out`: no adapter, or another task's.
         DivergenceError: the loss became infinite or NaN.
+        GuidanceError: the guide cannot steer this run.
         BackboneMismatchError: `init_from` was trained on another backbone.
         TrainingError: another run trains into `out`, or nothing can be written there; or what is
             asked for contradicts `init_from`.
@@ -116,6 +121,8 @@ def train_adapter(
         gradient_checkpointing=recipe.gradient_checkpointing,
     )
     check_precision(recipe.precision, next(backbone.parameters()).device)
+    if guide is not None:
+        guide.check_run(recipe, processes=team.size, images=len(data.train))
     claim = claim_destination(out, task=task, data=data.source, resume=resume, force=force)
     with claim as place:
         seed_everything(recipe.seed)
@@ -135,11 +142,13 @@ def train_adapter(
             "gates": form.gates,
             **asdict(recipe),
             **({} if origin is None else origin.recorded()),
+            **({} if guide is None else guide.recorded()),
             **({"multi_label": True} if data.multi_label else {}),
         }
         untrained = Adapter.from_model(model, task=task, training=settings)
         check_storable(untrained)
         check_backbone(backbone, untrained)  # its images may be too large
+        added = NOTHING if guide is None else guide.steer(model)
 
         def make(choices: Choices) -> tuple[Adapter, Measured]:
             recorded = settings | asdict(choices)
@@ -165,6 +174,7 @@ def train_adapter(
             decoded_bytes=decoded_bytes,
             observer=observer,
             team=team,
+            added=added,
         )
         measured = outcome.measured
         adapter = outcome.made.with_probe(backbone, dtype=dtype)

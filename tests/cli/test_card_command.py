@@ -72,6 +72,21 @@ def test_every_setting_comes_back() -> None:
     assert (told["input_size"], told["background"]) == (40, "#0102ff")
 
 
+def test_a_guide_comes_back_without_its_place_on_a_machine() -> None:
+    told = parse(
+        RECIPE,
+        guide="local-dir:/home/ada/guides/wide",
+        guide_digest="0" * 64,
+        guide_untrained=True,
+        guide_weight=0.5,
+        guide_steps=200,
+    )
+    assert told["guide"] == "local-dir:wide"
+    assert (told["guide_weight"], told["guide_steps"]) == (0.5, 200)
+    assert told["guide_untrained"] is True
+    assert parse(RECIPE)["guide"] is None
+
+
 def test_what_is_not_said_is_the_default() -> None:
     told = parse(Recipe())
     for name, value in asdict(Recipe()).items():

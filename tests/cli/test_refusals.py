@@ -26,6 +26,7 @@ FREE = {
     "hub",
     "multi_label",
     "gradient_checkpointing",
+    "guide_untrained",
 }
 # Refused by the command line itself, with its usage and exit status 2.
 USAGE = 2
@@ -89,6 +90,10 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("backbone", "resnet18.none", "timm knows no weights 'none' for resnet18"),
     ("backbone", "local-dir:none", "'none' has no config.json"),
     ("weights", "x.safetensors", "'demo' brings its own weights"),
+    ("guide", "resnet81", "timm knows no model 'resnet81'"),
+    ("guide_file", "x.safetensors", "--guide-file says something of a guide, and none is given"),
+    ("guide_weight", 2, "--guide-weight says something of a guide, and none is given"),
+    ("guide_steps", 0, "Invalid value for '--guide-steps'"),
     ("init_from", "nowhere", "'nowhere' is not a folder, so it is not an adapter"),
 ]
 

@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator
 
-from gatehub.adapter.card.names import name_backbone, name_data, name_origin
+from gatehub.adapter.card.names import name_backbone, name_data, name_network, name_origin
 from gatehub.adapter.config import AdapterConfig
 
 # Settings that an adapter remembers of its training, and the options of `gatehub train`.
@@ -29,6 +29,9 @@ _OPTIONS = {
     "auto_augment": "--auto-augment",
     "color_jitter": "--color-jitter",
     "precision": "--precision",
+    "guide": "--guide",
+    "guide_weight": "--guide-weight",
+    "guide_steps": "--guide-steps",
     "seed": "--seed",
     "split_val_fraction": "--val-fraction",
     "split_train_images": "--train-images",
@@ -93,9 +96,11 @@ def _list_settings(config: AdapterConfig) -> Iterator[str]:
         # were found, and are found again.
         if setting == "gate_rate" and training.get("norm_rate", value) != value:
             continue
-        yield from (option, str(value))
+        yield from (option, name_network(str(value)) if setting == "guide" else str(value))
     if training.get("gradient_checkpointing") is True:
         yield "--gradient-checkpointing"
+    if training.get("guide_untrained") is True:
+        yield "--guide-untrained"
 
 
 def _list_images(config: AdapterConfig) -> Iterator[str]:

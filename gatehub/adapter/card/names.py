@@ -25,10 +25,15 @@ def name_backbone(config: AdapterConfig) -> str:
 
     Of a folder the last name only, since cards are published.
     """
-    kind, _, place = config.backbone.source.partition(":")
-    if kind in ("demo", "hf-hub"):
-        return config.backbone.source
-    return f"local-dir:{last_name(place)}" if kind == "local-dir" else config.backbone.name
+    kind = config.backbone.source.partition(":")[0]
+    known = kind in ("demo", "hf-hub", "local-dir")
+    return name_network(config.backbone.source if known else config.backbone.name)
+
+
+def name_network(name: str) -> str:
+    """Name a network as `load_backbone` takes it, of a folder the last name only."""
+    kind, _, place = name.partition(":")
+    return f"local-dir:{last_name(place)}" if kind == "local-dir" else name
 
 
 def name_data(config: AdapterConfig) -> dict[str, str]:

@@ -21,6 +21,7 @@ from gatehub.training.observers import Observer
 from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices
+from gatehub.training.steps.added_loss import NOTHING, AddedLoss
 from gatehub.training.steps.average import put_tensors
 
 Made = TypeVar("Made")
@@ -70,7 +71,9 @@ def identify_run(
     """
     changing = {*_CHANGING, *read_sources(settings)}
     return {
-        "init_digest": settings.get("init_digest"),  # it decides much of what follows
+        # These decide much of what follows.
+        "init_digest": settings.get("init_digest"),
+        "guide": settings.get("guide"),
         **{name: value for name, value in settings.items() if name not in changing},
         "images": digests.order,
         "task": task,
@@ -95,6 +98,7 @@ def run_training(
     decoded_bytes: int,
     observer: Observer | None = None,
     team: Team = ALONE,
+    added: AddedLoss = NOTHING,
 ) -> Outcome[Made]:
     """Train a model, and return what is made of the epoch that is kept.
 
@@ -112,6 +116,7 @@ def run_training(
         decoded_bytes: as many bytes of training images are decoded once and held.
         observer: is told of the start, of steps and of epochs.
         team: the processes that share each batch.
+        added: what the loss of a step has beside the task's.
 
     Raises:
         GatehubError: see `fit`.
@@ -128,6 +133,7 @@ def run_training(
         workers=workers,
         observer=observer,
         team=team,
+        added=added,
     )
     made, measured = make(fitted.choices)
     kept, begun = fitted.kept, fitted.history[0]

@@ -24,6 +24,7 @@ from gatehub.training.destination import Destination, claim_destination
 from gatehub.training.economy.precision import check_precision
 from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.evaluation import evaluate
+from gatehub.training.guidance.steering import Guide
 from gatehub.training.methods.learner import Learner
 from gatehub.training.methods.lora import make_lora
 from gatehub.training.methods.network import copy_weights, describe_network, draw_network
@@ -38,6 +39,7 @@ from gatehub.training.recipe import Recipe
 from gatehub.training.report import Report, recorded_settings
 from gatehub.training.start import Choices
 from gatehub.training.start.origin import Origin, count_known, hold_rows, open_origin
+from gatehub.training.steps.added_loss import NOTHING
 
 
 class _Stored(Learner, Protocol):
@@ -57,6 +59,7 @@ def train_network(
     rank: int = defaults.RANK,
     preprocessing: Preprocessing | None = None,
     init_from: str | Path | Adapter | Origin | None = None,
+    guide: Guide | None = None,
     resume: bool = False,
     force: bool = False,
     workers: int = 0,
@@ -84,6 +87,7 @@ def train_network(
         rank: of "lora".
         preprocessing: see `train_adapter`.
         init_from: an adapter of the backbone, with which "finetune" begins: folded, with its head.
+        guide: see `train_adapter`; not with "lora".
         resume: see `train_adapter`.
         force: replace what a run of another task or method left, too.
         workers: see `train_adapter`.
@@ -115,6 +119,8 @@ def train_network(
         gradient_checkpointing=recipe.gradient_checkpointing,
     )
     check_precision(recipe.precision, next(backbone.parameters()).device)
+    if guide is not None:
+        guide.check_run(recipe, images=len(data.train), method=method)
     check = partial(check_product, method=method)
     claim = claim_destination(
         out, task=task, data=data.source, resume=resume, force=force, check=check
@@ -144,6 +150,7 @@ def train_network(
             **({"rank": rank} if method == "lora" else {}),
             **asdict(recipe),
             **({} if origin is None else origin.recorded()),
+            **({} if guide is None else guide.recorded()),
             **({"multi_label": True} if data.multi_label else {}),
         }
 
@@ -164,6 +171,7 @@ def train_network(
             workers=workers,
             decoded_bytes=decoded_bytes,
             observer=observer,
+            added=NOTHING if guide is None else guide.steer(model),
         )
         (files, choices), measured = outcome.made, outcome.measured
         metrics = measured.to_metrics()

@@ -18,6 +18,7 @@ from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import Choices
 from gatehub.training.start.linear_probe import weigh_head
+from gatehub.training.steps.added_loss import NOTHING, AddedLoss
 from gatehub.training.steps.optimiser import decay_gates
 
 MAX_GRADIENT_NORM = 5.0
@@ -36,6 +37,7 @@ def train_epoch(
     workers: int,
     on_step: Callable[[Step], None],
     team: Team = ALONE,
+    added: AddedLoss = NOTHING,
 ) -> float:
     """Train for one epoch and return the mean loss, in nats.
 
@@ -51,9 +53,10 @@ def train_epoch(
         workers: processes that decode images beside this one.
         on_step: is told of each step.
         team: the processes that share each batch.
+        added: what the loss has beside the task's; it is not in the mean.
 
     Raises:
-        DivergenceError: the loss became infinite or NaN.
+        DivergenceError: the loss, or what is added to it, became infinite or NaN.
     """
     model.train()
     device = next(model.parameters()).device
@@ -78,8 +81,9 @@ def train_epoch(
         # What layers drop is drawn for a process's own images.
         others = (team.rank,) if team.rank else ()
         seed_everything(recipe.seed, epoch, len(data.train) + index, *others)
-        with mixed.compute():
-            logits = model(images.to(device))
+        images = images.to(device)
+        with mixed.compute(), added.watching(step):
+            logits = model(images)
         loss = data.objective.loss(
             logits.float(),
             targets.to(device),
@@ -90,7 +94,7 @@ def train_epoch(
             loss = loss * (len(targets) / whole)
         optimiser.zero_grad()
         own = loss + weigh_head(model, penalties) if team.rank == 0 else loss
-        mixed.scaler.scale(own).backward()
+        mixed.scaler.scale(own + added.loss(images)).backward()
         trained = [p for group in optimiser.param_groups for p in group["params"]]
         loss = loss.detach()
         team.add_up([loss, *(p.grad for p in trained if p.grad is not None)])

@@ -177,7 +177,7 @@ def test_no_more_is_held_than_pairs_of_samples(distance: Distance) -> None:
     assert distance.summarise(draw(6, 100_000)).numel() <= 36
 
 
-@pytest.mark.parametrize("offset", [1e3, 1e5])
+@pytest.mark.parametrize("offset", [1e4, 1e6])
 def test_large_offsets_take_no_digits_away(offset: float) -> None:
     x, y = (draw(10, 3000) + offset).float(), draw(10, 40, seed=1)
     assert measure(CKA(), x, y) == pytest.approx(measure(CKA(), x.double(), y), abs=1e-6)
