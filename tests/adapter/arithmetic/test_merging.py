@@ -32,7 +32,7 @@ def matrix(adapter: Adapter, site: str) -> Tensor:
     return gate.kind.matrix({part: adapter.tensors[f"{site}.{part}"] for part in gate.parts})
 
 
-@pytest.mark.parametrize(("first", "second"), combinations_with_replacement(KINDS, 2))
+@pytest.mark.parametrize(("first", "second"), [*combinations_with_replacement(KINDS, 2)])
 def test_moves_from_1_are_added_exactly_whatever_the_kinds(
     first: str, second: str, tiny_backbone: Backbone
 ) -> None:
