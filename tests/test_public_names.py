@@ -31,7 +31,17 @@ NAMES = [
 ]
 
 # What a program pays for only where it uses it.
-HEAVY = ["matplotlib", "onnx", "onnxruntime", "ray", "sklearn", "starlette", "typer", "uvicorn"]
+HEAVY = [
+    "accelerate",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "ray",
+    "sklearn",
+    "starlette",
+    "typer",
+    "uvicorn",
+]
 
 
 def loaded_after(statements: str, packages: list[str]) -> list[str]:

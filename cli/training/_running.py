@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatehub.cli._output import Output
-from gatehub.cli.training._devices import gather_team
+from gatehub.cli.training._devices import tell_plan
 from gatehub.cli.training._methods import Chosen, choose_run
 from gatehub.cli.training._recipe_options import LogTo
 from gatehub.cli.training._then import finetune_adapter
@@ -18,13 +18,12 @@ from gatehub.cli.training._watching import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from gatehub.adapter import Adapter
     from gatehub.backbone import Backbone
     from gatehub.backbone.preprocessing import Preprocessing
     from gatehub.training.data import ImageData
     from gatehub.training.destination import Destination
+    from gatehub.training.parallel.team import Team
     from gatehub.training.recipe import Recipe
     from gatehub.training.start.origin import Form, Origin
 
@@ -41,7 +40,7 @@ def run_method(
     out: Path,
     name: str,
     weights: Path | None,
-    devices: tuple[torch.device, ...],
+    team: Team,
     form: Form,
     origin: Origin | None,
     begun_as: str,
@@ -66,7 +65,7 @@ def run_method(
         out: the folder that was asked for.
         name: of the backbone, for `load_backbone`.
         weights: for `load_backbone`.
-        devices: on which steps are taken.
+        team: who takes the steps; the others are told what they are to train.
         form: of the adapter.
         origin: the adapter that is gone on from, or None.
         begun_as: what the run begins as.
@@ -83,19 +82,19 @@ def run_method(
 
     settings |= {"task": task, "recipe": recipe, "workers": workers}
     if adapter is None:
+        tell_plan(
+            team,
+            name,
+            backbone,
+            images,
+            weights=weights,
+            recipe=recipe,
+            form=form,
+            origin=origin,
+            preprocessing=preprocessing,
+            workers=workers,
+        )
         with (
-            gather_team(
-                name,
-                backbone,
-                images,
-                weights=weights,
-                recipe=recipe,
-                form=form,
-                origin=origin,
-                preprocessing=preprocessing,
-                workers=workers,
-                devices=devices,
-            ) as team,
             output.warnings_as_notes(UngatedLayerWarning),
             watch_training(output, task, start=begun_as) as shown,
             saying_how_to_go_on(output, place),

@@ -20,7 +20,7 @@ from gatehub.cli._output import Format, FormatOption, Output
 from gatehub.cli.training import _guidance_options as guidance
 from gatehub.cli.training import _recipe_options as recipes
 from gatehub.cli.training import _speed_options as speed
-from gatehub.cli.training._devices import DevicesOption
+from gatehub.cli.training._devices import DevicesOption, gather_team
 from gatehub.cli.training._lr_find import find_place, find_rate
 from gatehub.cli.training._methods import (
     Method,
@@ -59,6 +59,7 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def train(
+    context: typer.Context,
     backbone: Annotated[str, typer.Option("--backbone", help=shared.BACKBONE_HELP)],
     data: shared.DataOption,
     task: Annotated[str, typer.Option("--task", help="Name of the task.")],
@@ -121,13 +122,14 @@ def train(
     from gatehub.training.destination import Destination
     from gatehub.training.economy.precision import check_precision
     from gatehub.training.observers.tensorboard import check_tensorboard
-    from gatehub.training.parallel.leading import choose_devices
     from gatehub.training.preflight import check_settings, check_structure
     from gatehub.training.recipe import Recipe
     from gatehub.training.split import SplitSettings, check_split
     from gatehub.training.start.origin import Form, choose_form
 
     output = Output(format)
+    # Of processes that a launcher made, the first one alone goes on from here, and talks.
+    team, ours = context.with_resource(gather_team(device, devices))
     if log_to is not None:
         check_tensorboard()
     # What costs least is checked first: whoever mistyped an option need not wait for the images.
@@ -140,10 +142,10 @@ def train(
         rank=rank,
         rates={"--gate-rate": gate_rate, "--head-rate": head_rate},
         begun=init_from is not None,
-        devices=devices,
+        devices=team.size,
         lr_find=lr_find,
     )
-    check_then(then, chosen, devices=devices, lr_find=lr_find)
+    check_then(then, chosen, devices=team.size, lr_find=lr_find)
     gates, norm, epochs = chosen.gates, chosen.norm, chosen.epochs
     check_settings(
         task=task,
@@ -179,14 +181,13 @@ def train(
     )
     split = SplitSettings(seed=seed, val_fraction=val_fraction, train_images=train_images)
     check_split(**split)
-    places = choose_devices(device, devices)
-    check_precision(precision.value, places[0])
+    check_precision(precision.value, ours)
     check_backbone(backbone, weights=weights)
     asked_guide = guidance.AskedGuide(
         guide, guide_file, untrained=guide_untrained, weight=guide_weight, steps=guide_steps
     )
     twice = then is not None
-    asked_guide.check(recipe, method=method.value, devices=devices, lr_find=lr_find, twice=twice)
+    asked_guide.check(recipe, method=method.value, devices=team.size, lr_find=lr_find, twice=twice)
     origin = find_origin(output, init_from, hub, input_size=input_size, rules=rules)
     if origin is not None:
         origin.check_problem(multi_label=multi_label)
@@ -200,7 +201,7 @@ def train(
         last: Destination | None = None
         if lr_find:
             logs = log_to is not None
-            place = find_place(out, data, resume=resume, log=logs, devices=devices)
+            place = find_place(out, data, resume=resume, log=logs, devices=team.size)
         else:
             place, last = hold_places(
                 held, out, then, chosen, task=task, data=data, resume=resume, force=force
@@ -219,7 +220,7 @@ def train(
             input_size=input_size,
             gradient_checkpointing=gradient_checkpointing,
         )
-        loaded = load_backbone(backbone, weights=weights).to(places[0])
+        loaded = load_backbone(backbone, weights=weights).to(ours)
         if origin is not None:
             origin.check_backbone(loaded)
         preprocessing = adjust_images(
@@ -265,7 +266,7 @@ def train(
             out=out,
             name=backbone,
             weights=weights,
-            devices=places,
+            team=team,
             form=form,
             origin=origin,
             begun_as=begun_as,
@@ -275,7 +276,7 @@ def train(
             recipe=recipe,
             preprocessing=preprocessing,
             workers=choose_workers(workers, images.train),
-            guide=asked_guide.load(seed=seed, device=places[0]),
+            guide=asked_guide.load(seed=seed, device=ours),
             resume=resume,
             force=force,
             decoded_bytes=decoded_bytes,

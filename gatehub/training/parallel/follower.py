@@ -9,10 +9,9 @@ import threading
 import time
 import warnings
 from collections import defaultdict
-from functools import partial
-from pathlib import Path
 
 import torch
+from torch.distributed import TCPStore
 
 from gatehub.backbone import load_backbone
 from gatehub.errors import GatehubError, TrainingError, UngatedLayerWarning
@@ -22,33 +21,39 @@ from gatehub.training.batches import seed_everything
 from gatehub.training.data import ImageData
 from gatehub.training.economy.precision import MixedPrecision
 from gatehub.training.economy.recomputing import recompute_blocks
+from gatehub.training.parallel.group import PATIENCE, joined
 from gatehub.training.parallel.plan import read_plan
-from gatehub.training.parallel.team import Team, join
+from gatehub.training.parallel.team import Lost, Team
 from gatehub.training.start import Choices
 from gatehub.training.steps import train_epoch
 from gatehub.training.steps.average import put_tensors
 from gatehub.training.steps.optimiser import make_optimiser, restore_state
 
 LOST = 3  # the exit status of a process that only missed the others
+READY = b"ready\n"
+HOST = "127.0.0.1"
 _LOOKS_EVERY_S = 0.5
 
 
-class _Lost(Exception):
-    """Another process is gone."""
+def follow(team: Team, device: torch.device) -> None:
+    """Take part in the training that the first process of a team tells of, until it is done.
 
-
-def follow(folder: Path, rank: int) -> None:
-    """Take part in the training whose plan lies in a folder, until it is done.
+    Args:
+        team: as this process sees it.
+        device: this process's.
 
     Raises:
         GatehubError: this process cannot do its share.
+        Lost: another process is gone.
     """
-    plan = read_plan(folder)
-    torch.set_num_threads(plan.threads)
+    plan = read_plan(*team.hear())
     warnings.simplefilter("ignore", UngatedLayerWarning)  # the first process says it
-    backbone = load_backbone(plan.backbone, weights=plan.weights).to(plan.devices[rank])
+    backbone = load_backbone(plan.backbone, weights=plan.weights).to(device)
     if backbone.digest != plan.digest:
-        raise TrainingError("The weights of the backbone have changed since the run was begun.")
+        raise TrainingError(
+            f"Process {team.rank + 1} of {team.size} finds other weights of the backbone "
+            f"{plan.backbone} than the first one."
+        )
     data = ImageData(
         train=plan.train,
         val=plan.train,
@@ -65,9 +70,6 @@ def follow(folder: Path, rank: int) -> None:
     model.preprocessing = plan.preprocessing
     if plan.recipe.gradient_checkpointing:
         recompute_blocks(model.net)
-    size = len(plan.devices)
-    team = Team(rank, size, join=partial(join, folder, rank, size), explain=_Lost)
-    (folder / f"ready-{rank}").touch()
     values, tensors = team.hear()
     choices = Choices(**values["choices"])
     optimiser = make_optimiser(model, plan.recipe, choices)
@@ -105,15 +107,23 @@ def _end_with(parent: int) -> None:
 def main() -> None:
     """Follow by this process's arguments, and leave a sentence where that cannot be done.
 
-    They are the folder of the plan, this process's rank, and the number of the first process.
+    They are the number of the first process, the port where all meet, this process's rank, how
+    many there are, and the type of their devices.
     """
-    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
-    threading.Thread(target=_end_with, args=(int(sys.argv[3]),), daemon=True).start()
+    parent, port, rank, size = map(int, sys.argv[1:5])
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever libraries print is not for the first process
+    os.write(answers, READY)
+    cpu = sys.argv[5].startswith("cpu")
     try:
-        follow(folder, rank)
+        store = TCPStore(HOST, port, is_master=False, timeout=PATIENCE)
+        with joined(cpu=cpu, local=True, store=store, rank=rank, size=size) as state:
+            team = Team(rank, size, explain=Lost)
+            follow(team, torch.device("cpu") if cpu else state.device)
     except GatehubError as error:
         sentence = {"message": error.message, "hint": error.hint}
-        (folder / f"failed-{rank}").write_text(json.dumps(sentence), encoding="utf-8")
+        os.write(answers, f"{json.dumps(sentence)}\n".encode())
         sys.exit(1)
-    except _Lost:
+    except Lost:
         sys.exit(LOST)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import IO
 
 import torch
-import torch.distributed as dist
+from torch.distributed import TCPStore
 
 from gatehub.backbone.device import find_device
 from gatehub.errors import DeviceError, GatehubError, TrainingError
-from gatehub.training.parallel.follower import LOST
-from gatehub.training.parallel.plan import Plan, write_plan
-from gatehub.training.parallel.team import Team, join
+from gatehub.training.parallel.follower import HOST, LOST, READY
+from gatehub.training.parallel.group import check_accelerate, joined
+from gatehub.training.parallel.team import Team
 
 _LOOKS_EVERY_S = 0.05
 # How long a process whose connection broke may take to say why.
@@ -32,22 +34,20 @@ _FOLLOW = (
 )
 
 
-def choose_devices(device: str, count: int) -> tuple[torch.device, ...]:
-    """Return a device for each process.
+def choose_device(device: str, count: int) -> torch.device:
+    """Return the first device of several.
 
     Args:
         device: "cpu" for processes that share the processor, "cuda" for as many GPUs; "auto" for
-            GPUs where there are any. For one process, whatever `find_device` takes.
-        count: how many processes there are.
+            GPUs where there are any.
+        count: how many processes there are to be.
 
     Raises:
         DeviceError: there are fewer GPUs, or one of them was named for several processes.
     """
     first = find_device(device)
-    if count == 1:
-        return (first,)
     if first.type == "cpu":
-        return (first,) * count
+        return first
     if ":" in str(first):
         raise DeviceError(
             f"{count} devices are asked for, and {first} alone is named.",
@@ -58,7 +58,7 @@ def choose_devices(device: str, count: int) -> tuple[torch.device, ...]:
             f"{count} devices are asked for, but there are {present} GPUs here.",
             hint=f"Ask for {present}, or use the processor (cpu).",
         )
-    return tuple(torch.device("cuda", index) for index in range(count))
+    return torch.device("cuda", 0)
 
 
 def check_team(size: int, *, batch_size: int, images: int, norm: str) -> None:
@@ -84,71 +84,102 @@ def check_team(size: int, *, batch_size: int, images: int, norm: str) -> None:
 
 
 @contextmanager
-def lead(plan: Plan) -> Iterator[Team]:
-    """Start the other processes of a training, and end them at the end of the with block."""
-    size = len(plan.devices)
+def lead(device: torch.device, size: int) -> Iterator[Team]:
+    """Start the other processes of a team, and end them at the end of the with block.
+
+    Args:
+        device: from `choose_device`; each process has one of its type.
+        size: how many processes there are, with this one.
+
+    Raises:
+        TrainingError: the package accelerate is not installed.
+    """
+    check_accelerate()
+    cpu = device.type == "cpu"
     before = torch.get_num_threads()
-    with tempfile.TemporaryDirectory(prefix="gatehub-") as name:
-        folder = Path(name)
-        write_plan(folder, plan)
-        others = [_start(folder, rank) for rank in range(1, size)]
-        torch.set_num_threads(plan.threads)
+    threads = max(1, before // (size if cpu else 1))
+    # They meet here. A launcher's processes meet where every machine can connect.
+    with socket.create_server((HOST, 0)) as listening:
+        port = listening.getsockname()[1]
+        store = TCPStore(
+            HOST,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            master_listen_fd=listening.detach(),
+        )
+    with ExitStack() as held:
+        others = [
+            held.enter_context(_started(os.getpid(), port, rank, size, device, threads=threads))
+            for rank in range(1, size)
+        ]
+        held.callback(torch.set_num_threads, before)
+        torch.set_num_threads(threads)
 
         def gather() -> None:
-            while not all((folder / f"ready-{rank}").exists() for rank in range(1, size)):
-                if any(process.poll() is not None for process in others):
-                    raise RuntimeError("a process ended before it began")
-                time.sleep(_LOOKS_EVERY_S)
-            join(folder, 0, size)
+            if any(other.hear() != READY for other in others):
+                raise RuntimeError("a process ended before it began")
+            held.enter_context(joined(cpu=cpu, local=True, store=store, rank=0, size=size))
 
-        try:
-            yield Team(0, size, join=gather, explain=lambda: _explain(folder, others))
-        finally:
-            torch.set_num_threads(before)
-            for process in others:
-                process.kill()
-                process.wait()
-            if dist.is_initialized():
-                dist.destroy_process_group()
+        yield Team(0, size, join=gather, explain=lambda: _explain(others))
 
 
-def _start(folder: Path, rank: int) -> subprocess.Popen[bytes]:
-    # In a session of its own: Ctrl-C is for the first process, which ends the others.
-    with (folder / f"said-{rank}").open("wb") as said:
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-c", _FOLLOW),
-                *(str(folder), str(rank), str(os.getpid())),
-            ],
+@dataclass(frozen=True, slots=True)
+class _Follower:
+    """A process that takes steps beside this one, and what it has printed."""
+
+    process: subprocess.Popen[bytes]
+    printed: IO[bytes]
+
+    def hear(self) -> bytes:
+        """Return the next line of what it says to this process; nothing when it is gone."""
+        return self.process.stdout.readline() if self.process.stdout else b""
+
+
+@contextmanager
+def _started(*arguments: object, threads: int) -> Iterator[_Follower]:
+    # Without a name, so that nothing is left however this process ends.
+    with TemporaryFile() as printed:
+        # In a session of its own: Ctrl-C is for the first process, which ends the others.
+        process = subprocess.Popen(
+            [sys.executable, "-c", _FOLLOW, *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
+            stdout=subprocess.PIPE,
+            stderr=printed,
             start_new_session=True,
         )
+        with process:
+            try:
+                yield _Follower(process, printed)
+            finally:
+                process.kill()
 
 
-def _explain(folder: Path, others: Sequence[subprocess.Popen[bytes]]) -> GatehubError:
+def _explain(others: Sequence[_Follower]) -> GatehubError:
     """Say why an exchange failed: by what the process said that ended, or by how it ended."""
     deadline = time.monotonic() + _LAST_WORDS_S
     while time.monotonic() < deadline:
-        for rank, process in enumerate(others, start=1):
-            if process.poll() in (None, LOST):
+        for rank, other in enumerate(others, start=1):
+            status = other.process.poll()
+            if status in (None, LOST):
                 continue
-            with suppress(OSError, ValueError):
-                said = json.loads((folder / f"failed-{rank}").read_text(encoding="utf-8"))
+            with suppress(ValueError):
+                said = json.loads(other.hear() if status == 1 else b"")
                 return TrainingError(said["message"], hint=said["hint"])
-            return _describe_end(folder, rank, 1 + len(others), process.returncode)
+            return _describe_end(f"Process {rank + 1} of {1 + len(others)}", other)
         time.sleep(_LOOKS_EVERY_S)
     return TrainingError("The processes of this training have lost each other.")
 
 
-def _describe_end(folder: Path, rank: int, size: int, status: int) -> TrainingError:
+def _describe_end(name: str, other: _Follower) -> TrainingError:
+    status = other.process.returncode
     if status < 0:
         return TrainingError(
-            f"Process {rank + 1} of {size} was killed (signal {-status}), perhaps for lack of "
-            "memory.",
+            f"{name} was killed (signal {-status}), perhaps for lack of memory.",
             hint="Use fewer devices or smaller batches (batch_size).",
         )
-    said = (folder / f"said-{rank}").read_text(encoding="utf-8", errors="replace").strip()
+    other.printed.seek(0)
+    said = other.printed.read().decode(errors="replace").strip()
     last = said.splitlines()[-1][:_SHOWN_CHARACTERS] if said else f"status {status}"
-    return TrainingError(f"Process {rank + 1} of {size} ended: {last}")
+    return TrainingError(f"{name} ended: {last}")

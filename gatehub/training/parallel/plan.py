@@ -1,16 +1,15 @@
-"""What a process needs to take part in a training: files in a folder, no pickle."""
+"""What a process needs to take part in a training, as it is told: no pickle."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
+from torch import Tensor
 
 from gatehub.backbone.images import ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
@@ -18,8 +17,6 @@ from gatehub.training.examples import Examples
 from gatehub.training.recipe import Recipe
 from gatehub.training.sources.huggingface.rows import Place, Row, find_rows
 from gatehub.training.sources.pictures import PictureImage
-
-_PLAN, _PIXELS = "plan.json", "pixels.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +35,6 @@ class Plan:
         start: see `attach_gates`.
         preprocessing: how files become tensors.
         workers: processes that decode images beside each of these.
-        devices: each process's device.
-        threads: of each process.
     """
 
     backbone: str
@@ -53,12 +48,10 @@ class Plan:
     start: str | None
     preprocessing: Preprocessing
     workers: int
-    devices: tuple[str, ...]
-    threads: int
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
-    """Write a plan into a folder of its own."""
+def write_plan(plan: Plan) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return a plan as what `Team.tell` sends: values for JSON, and pixels."""
     sources = plan.train.sources
     pixels = {
         str(i): torch.from_numpy(s) for i, s in enumerate(sources) if isinstance(s, np.ndarray)
@@ -73,15 +66,12 @@ def write_plan(folder: Path, plan: Plan) -> None:
         "unknown": sorted(plan.train.unknown),
         "files": list(map(_name_source, sources)),
     }
-    (folder / _PIXELS).write_bytes(safetensors.torch.save(pixels))
-    (folder / _PLAN).write_text(json.dumps(fields), encoding="utf-8")
+    return fields, pixels
 
 
-def read_plan(folder: Path) -> Plan:
-    """Read what `write_plan` wrote."""
-    fields: dict[str, Any] = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
-    pixels = safetensors.torch.load_file(folder / _PIXELS)
-    train = fields["train"]
+def read_plan(values: Mapping[str, Any], pixels: Mapping[str, Tensor]) -> Plan:
+    """Return what `write_plan` was given, from what `Team.hear` returned."""
+    fields, train = dict(values), values["train"]
     examples = Examples(
         names=tuple(train["names"]),
         targets=tuple(tuple(t) if isinstance(t, list) else t for t in train["targets"]),
@@ -90,7 +80,7 @@ def read_plan(folder: Path) -> Plan:
         sources=tuple(_find_sources(train["files"], pixels)),
     )
     fields["recipe"] = Recipe(**fields["recipe"])
-    fields["labels"], fields["devices"] = tuple(fields["labels"]), tuple(fields["devices"])
+    fields["labels"] = tuple(fields["labels"])
     fields["preprocessing"] = _read_preprocessing(fields["preprocessing"])
     return Plan(**{**fields, "train": examples})
 
@@ -107,7 +97,7 @@ def _name_source(source: PictureImage) -> str | Place | None:
 
 
 def _find_sources(
-    names: Sequence[str | list[Any] | None], pixels: Mapping[str, torch.Tensor]
+    names: Sequence[str | list[Any] | None], pixels: Mapping[str, Tensor]
 ) -> Iterator[PictureImage]:
     """Yield what `_name_source` named."""
     rows = find_rows(Place(*name) for name in names if isinstance(name, list))

@@ -8,21 +8,20 @@ It finds the start, measures, writes and talks; the others only take steps.
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-# Others wait while the first one fits the probe, measures or saves: hours, on large data.
-_PATIENCE = timedelta(days=30)
-_KEY = "values"
+from gatehub.errors import GatehubError
+
+_VALUES = "values"
+
+
+class Lost(Exception):
+    """Another process is gone, and the first one says why."""
 
 
 class Team:
@@ -57,8 +56,8 @@ class Team:
         """Let each tensor be the sum of those of all processes, in place."""
         if self.size == 1:
             return
-        sums = torch.cat([tensor.detach().flatten().float().cpu() for tensor in tensors])
-        self._exchange(lambda: dist.all_reduce(sums))
+        own = torch.cat([tensor.detach().flatten().float().cpu() for tensor in tensors])
+        sums = self._exchange(lambda: _reduce(own))
         with torch.no_grad():
             for tensor, part in zip(
                 tensors, sums.split([tensor.numel() for tensor in tensors]), strict=True
@@ -72,30 +71,28 @@ class Team:
         whole = {
             name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()
         }
-        data = safetensors.torch.save(whole, metadata={_KEY: json.dumps(dict(values))})
-        self._exchange(lambda: dist.broadcast(torch.tensor(len(data)), 0))
-        self._exchange(
-            lambda: dist.broadcast(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0)
-        )
+        # As a tensor: the header of safetensors is limited, and a million images have long names.
+        whole[_VALUES] = _to_bytes(json.dumps(dict(values)).encode())
+        data = _to_bytes(safetensors.torch.save(whole))
+        self._exchange(lambda: _broadcast(torch.tensor(len(data))))
+        self._exchange(lambda: _broadcast(data))
 
     def hear(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Wait for what the first process tells."""
-        length = torch.tensor(0)
-        self._exchange(lambda: dist.broadcast(length, 0))
-        data = torch.empty(int(length), dtype=torch.uint8)
-        self._exchange(lambda: dist.broadcast(data, 0))
-        raw = data.numpy().tobytes()
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        return json.loads(header["__metadata__"][_KEY]), safetensors.torch.load(raw)
+        length = self._exchange(lambda: _broadcast(torch.tensor(0)))
+        empty = torch.empty(int(length), dtype=torch.uint8)
+        data = self._exchange(lambda: _broadcast(empty))
+        tensors = safetensors.torch.load(data.numpy().tobytes())
+        return json.loads(tensors.pop(_VALUES).numpy().tobytes()), tensors
 
-    def _exchange(self, do: Callable[[], object]) -> None:
+    def _exchange(self, do: Callable[[], Tensor]) -> Tensor:
         try:
             if not self._joined:
                 self._join()
                 self._joined = True
-            do()
+            return do()
         except RuntimeError as error:
-            if self._explain is None:
+            if self._explain is None or isinstance(error, GatehubError):
                 raise
             raise self._explain() from error
 
@@ -103,16 +100,19 @@ class Team:
 ALONE = Team()
 
 
-def join(folder: Path, rank: int, size: int) -> None:
-    """Meet the others: through a file in a folder that is this team's alone, and on loopback."""
-    # By default gloo listens where the name of this machine points, which may be nowhere.
-    loopback = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
-    if loopback is not None:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-    dist.init_process_group(
-        "gloo",
-        init_method=(folder / "meeting").absolute().as_uri(),
-        rank=rank,
-        world_size=size,
-        timeout=_PATIENCE,
-    )
+def _to_bytes(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _reduce(tensor: Tensor) -> Tensor:
+    from accelerate.utils import reduce
+
+    total: Tensor = reduce(tensor, reduction="sum")
+    return total
+
+
+def _broadcast(tensor: Tensor) -> Tensor:
+    from accelerate.utils import broadcast
+
+    received: Tensor = broadcast(tensor)
+    return received

@@ -8,39 +8,31 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import load_backbone
-from gatehub.backbone.images import ImageRules
-from gatehub.errors import DeviceError, TrainingError
 from gatehub.training.data import load_data
-from gatehub.training.examples import Examples
-from gatehub.training.parallel.leading import check_team, choose_devices
-from gatehub.training.parallel.plan import Plan, read_plan, write_plan
 from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
-from gatehub.training.sources.huggingface import rows
 from gatehub.training.train import train_adapter
-from tests.tiny import make_backbone
 from tests.training.images import numbered, write_images
-from tests.training.tasks import LABELS, colour_data, light_data
 
 # Trains with two processes, and at a signal on standard input does harm to the other one.
 PROGRAM = """
 import os, signal, sys
+from contextlib import contextmanager
 import numpy as np
-from pathlib import Path
+import psutil
+import torch
 from gatehub.backbone import load_backbone
 from gatehub.errors import GatehubError
 from gatehub.training.data import load_data
 from gatehub.training.parallel import leading
-from gatehub.training.parallel.plan import Plan
+from gatehub.training.parallel.plan import Plan, write_plan
 from gatehub.training.recipe import Recipe
 from gatehub.training.train import train_adapter
 
@@ -51,15 +43,23 @@ recipe = Recipe(epochs=2, batch_size=5, gate_rate=0.01, head_rate=0.01, seed=1, 
 plan = Plan(
     backbone="demo", weights=None, digest=backbone.digest, labels=data.labels, train=data.train,
     recipe=recipe, gates="auto", norm="affine", start=None, preprocessing=backbone.preprocessing,
-    workers=0, devices=("cpu", "cpu"), threads=1,
+    workers=0,
 )
-start, begun = leading._start, []
+started, begun = leading._started, []
 
-def watch(*arguments):
-    begun.append(start(*arguments))
-    return begun[-1]
+@contextmanager
+def watch(*arguments, **options):
+    with started(*arguments, **options) as follower:
+        begun.append(follower.process)
+        yield follower
 
-leading._start = watch
+leading._started = watch
+
+@contextmanager
+def lead():
+    with leading.lead(torch.device("cpu"), 2) as team:
+        team.tell(*write_plan(plan))
+        yield team
 
 class Observer:
     def on_start(self, *arguments, **options): pass
@@ -73,6 +73,9 @@ class Observer:
             order = np.random.default_rng((recipe.seed, 2)).permutation(len(data.train))
             data.train.sources[order[1]].unlink()
         if harm == "interrupt":
+            both = [psutil.Process(), psutil.Process(begun[0].pid)]
+            found = [c for process in both for c in process.net_connections()]
+            print({c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN}, flush=True)
             raise KeyboardInterrupt
 
 def train(team, **options):
@@ -80,12 +83,12 @@ def train(team, **options):
     return train_adapter(backbone, data, out, task="pets", **options)
 
 try:
-    with leading.lead(plan) as team:
+    with lead() as team:
         print(begun[0].pid, flush=True)
         train(team, observer=Observer())
 except KeyboardInterrupt:
     harm = ""
-    with leading.lead(plan) as team:
+    with lead() as team:
         train(team, resume=True)
 except GatehubError as error:
     print(error, flush=True)
@@ -100,13 +103,22 @@ def photos(tmp_path: Path) -> Path:
 def run(out: Path, photos: Path, harm: str) -> tuple[int, int, str]:
     """Return the exit status of the first process, the other's number, and what was said."""
     command = [sys.executable, "-c", PROGRAM, str(out), str(photos), harm]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    temporary = out.with_name("temporary")
+    temporary.mkdir()
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
         assert process.stdout is not None
         other = process.stdout.readline()
         try:
             said, _ = process.communicate(timeout=600)
         finally:
             process.kill()
+    # Nothing is left there, however it ended.
+    temporary.rmdir()
     return process.returncode, int(other), said.decode()
 
 
@@ -136,7 +148,8 @@ def test_two_processes_train_as_one_does(photos: Path, tmp_path: Path) -> None:
         backbone, data, tmp_path / "one", task="pets", recipe=recipe, dtype="float32"
     ).adapter
     status, other, said = run(tmp_path / "two", photos, "interrupt")
-    assert (status, said) == (0, "")
+    # Nobody elsewhere can connect to them.
+    assert (status, said) == (0, "{'127.0.0.1'}\n")
     assert not is_running(other)
     together = Adapter.load(tmp_path / "two")
     moved = {name: (t - 1).abs().max() for name, t in alone.tensors.items() if "gate" in name}
@@ -180,98 +193,3 @@ def test_each_image_of_a_batch_is_somebodys() -> None:
     assert sorted(image for share in shares for image in share) == batch
     assert [len(share) for share in shares] == [3, 2, 2]
     assert ALONE.share(batch) == batch
-
-
-def test_a_plan_comes_back_as_it_was(tmp_path: Path) -> None:
-    backbone, data = make_backbone(), colour_data()
-    plan = Plan(
-        backbone="demo",
-        weights=None,
-        digest=backbone.digest,
-        labels=LABELS,
-        train=data.train,
-        recipe=Recipe(seed=7, gate_rate=0.1),
-        gates="scale",
-        norm="frozen",
-        start="layer2",
-        preprocessing=replace(backbone.preprocessing, image_rules=ImageRules(background=(1, 2, 3))),
-        workers=2,
-        devices=("cpu", "cpu"),
-        threads=1,
-    )
-    write_plan(tmp_path, plan)
-    found = read_plan(tmp_path)
-    assert all(map(np.array_equal, found.train.sources, data.train.sources))
-    assert (found.train.names, found.train.targets) == (data.train.names, data.train.targets)
-    assert replace(found, train=data.train) == plan
-    files = replace(data.train, sources=tuple(map(Path, data.train.names)))
-    write_plan(tmp_path, replace(plan, train=files, preprocessing=backbone.preprocessing))
-    assert read_plan(tmp_path).train.sources == files.sources
-    assert read_plan(tmp_path).preprocessing == backbone.preprocessing
-    several = light_data(8).train
-    write_plan(tmp_path, replace(plan, train=several))
-    again = read_plan(tmp_path).train
-    assert (again.targets, again.label_count) == (several.targets, several.label_count)
-
-
-def test_a_plan_finds_the_rows_of_a_data_set_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded: list[str] = []
-
-    class Split(list[dict[str, dict[str, bytes]]]):
-        """Stands in for a split of the package `datasets`, whatever is asked of it."""
-
-    def load(source: str) -> dict[str, Split]:
-        loaded.append(source)
-        return {
-            name: Split({"image": {"bytes": f"{name}{i}".encode()}} for i in range(3))
-            for name in ("train", "extra")
-        }
-
-    monkeypatch.setattr(rows, "load_splits", load)
-    monkeypatch.setattr(rows.Row, "encoded", staticmethod(lambda dataset, column: dataset))
-    places = [("train", 2), ("extra", 0), ("train", 1)]
-    found = rows.find_rows(rows.Place("hf:acme/eyes", split, "image", i) for split, i in places)
-    train = Examples(names=("a", "b", "c"), targets=(0, 1, 0), sources=tuple(found))
-    backbone = make_backbone()
-    plan = Plan(
-        backbone="demo",
-        weights=None,
-        digest=backbone.digest,
-        labels=("x", "y"),
-        train=train,
-        recipe=Recipe(),
-        gates="auto",
-        norm="affine",
-        start=None,
-        preprocessing=backbone.preprocessing,
-        workers=0,
-        devices=("cpu", "cpu"),
-        threads=1,
-    )
-    write_plan(tmp_path, plan)
-    again = read_plan(tmp_path).train
-    assert [again.source(i) for i in range(3)] == [b"train2", b"extra0", b"train1"]
-    assert loaded == ["hf:acme/eyes"] * 2  # once here, and once for all that is read again
-
-
-def test_what_several_cannot_do_as_one_is_refused() -> None:
-    check_team(1, batch_size=1, images=1, norm="stats")
-    check_team(2, batch_size=2, images=2, norm="affine")
-    with pytest.raises(TrainingError, match="each of 2 devices would see only its share"):
-        check_team(2, batch_size=32, images=100, norm="stats")
-    with pytest.raises(TrainingError, match="A batch has 3 images, fewer than the 4 devices"):
-        check_team(4, batch_size=32, images=3, norm="affine")
-
-
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_devices("cpu", 3) == (torch.device("cpu"),) * 3
-    monkeypatch.setattr("gatehub.training.parallel.leading.find_device", torch.device)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_devices("cuda", 2) == (torch.device("cuda:0"), torch.device("cuda:1"))
-    assert choose_devices("cuda:1", 1) == (torch.device("cuda:1"),)
-    with pytest.raises(DeviceError, match="3 devices are asked for, but there are 2 GPUs here"):
-        choose_devices("cuda", 3)
-    with pytest.raises(DeviceError, match="and cuda:1 alone is named"):
-        choose_devices("cuda:1", 2)
