@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections import defaultdict
+from contextlib import ExitStack
 
 import torch
 from torch.distributed import TCPStore
@@ -116,14 +117,16 @@ def main() -> None:
     os.dup2(2, 1)  # whatever libraries print is not for the first process
     os.write(answers, READY)
     cpu = sys.argv[5].startswith("cpu")
-    try:
-        store = TCPStore(HOST, port, is_master=False, timeout=PATIENCE)
-        with joined(cpu=cpu, local=True, store=store, rank=rank, size=size) as state:
+    store = TCPStore(HOST, port, is_master=False, timeout=PATIENCE)
+    with ExitStack() as held:
+        try:
+            group = joined(cpu=cpu, local=True, store=store, rank=rank, size=size)
+            state = held.enter_context(group)
             team = Team(rank, size, explain=Lost)
             follow(team, torch.device("cpu") if cpu else state.device)
-    except GatehubError as error:
-        sentence = {"message": error.message, "hint": error.hint}
-        os.write(answers, f"{json.dumps(sentence)}\n".encode())
-        sys.exit(1)
-    except Lost:
-        sys.exit(LOST)
+        except GatehubError as error:  # said before the group is left, and the others look why
+            sentence = {"message": error.message, "hint": error.hint}
+            os.write(answers, f"{json.dumps(sentence)}\n".encode())
+            sys.exit(1)
+        except Lost:
+            sys.exit(LOST)

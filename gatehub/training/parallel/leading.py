@@ -24,8 +24,8 @@ from gatehub.training.parallel.group import check_accelerate, joined
 from gatehub.training.parallel.team import Team
 
 _LOOKS_EVERY_S = 0.05
-# How long a process whose connection broke may take to say why.
-_LAST_WORDS_S = 10.0
+# How long a process whose connection broke may take to end, on a busy machine.
+_LAST_WORDS_S = 60.0
 _SHOWN_CHARACTERS = 300
 # Without the current folder, where a stranger may have a random.py; -P is Python 3.11's.
 _FOLLOW = (
