@@ -105,6 +105,7 @@ def evaluate(
         MultiLabelEvaluation,
         Objective,
     )
+    from gatehub.training.sources import name_given
 
     output = Output(format)
     for file, suffix in ((predictions, ".csv"), (confusion, ".png")):
@@ -131,7 +132,8 @@ def evaluate(
     name_skipped(output, selected.skipped)
     examples = selected.examples
     output.note(
-        f"Evaluating '{adapter.task}' on {len(examples)} images ({selected.split}) of {data}."
+        f"Evaluating '{adapter.task}' on {len(examples)} images ({selected.split}) of "
+        f"{name_given(data)}."
     )
     if selected.remark is not None:
         output.note(f"Note: {selected.remark}")
