@@ -16,7 +16,7 @@ from gatehub.errors import DataError, InputError, UnreadableImageError
 from gatehub.training.data import load_data
 from gatehub.training.examples import digest_images, make_examples
 from gatehub.training.sources import read_source, takes_columns
-from gatehub.training.sources.huggingface.loading import divide_name
+from gatehub.training.sources.huggingface.loading import divide_name, load_splits
 from gatehub.training.sources.huggingface.rows import find_rows
 from tests.training.images import numbered, write_images
 from tests.training.sources.huggingface.splits import datasets, encode, save
@@ -130,11 +130,12 @@ def test_columns_are_found_by_type_and_chosen_by_name(tmp_path: Path) -> None:
 
 
 def test_another_process_finds_the_rows(tmp_path: Path) -> None:
-    source = save(tmp_path / "pets", train=make_split([0, 1, 0]), test=make_split([1, 0]))
+    test = make_split([0, 1] * 3).select([4, 5])
+    source = save(tmp_path / "pets", train=make_split([0, 1, 0]), test=test)
     pictures = read_source(source).pictures
     places = [picture.image.place for picture in pictures]  # type: ignore[union-attr]
     found = find_rows(type(place)(*place) for place in places)
-    assert [row.read() for row in found] == [encode(i) for i in (0, 1, 2, 0, 1)]
+    assert [row.read() for row in found] == [encode(i) for i in (0, 1, 2, 4, 5)]
 
 
 def test_a_data_set_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -255,3 +256,46 @@ def test_files_in_a_column_of_bytes_are_images_where_they_are_named(
     assert sorted(int(np.asarray(data.train.image(i))[0, 0, 0]) % 2 for i in range(2)) == [0, 1]
     row = read_source(source, columns={"path": "photo"}).pictures[3].image
     assert row.read() == encode(103)  # type: ignore[union-attr]
+
+
+def test_each_data_set_is_loaded_once_for_all_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save(tmp_path / "pets", train=make_split([0, 1] * 3), test=make_split([1, 0]))
+    places = [picture.image.place for picture in read_source(source).pictures]  # type: ignore[union-attr]
+    loaded: list[str] = []
+
+    def load(name: str) -> Any:
+        loaded.append(name)
+        return load_splits(name)
+
+    monkeypatch.setattr("gatehub.training.sources.huggingface.rows.load_splits", load)
+    assert len(list(find_rows(places))) == 8
+    assert loaded == [source]
+
+
+def test_a_file_of_a_row_may_vanish(tmp_path: Path) -> None:
+    photos = write_images(tmp_path / "photos", "train/cat/0.png", "train/dog/0.png")
+    image = read_source(f"hf:{photos}").pictures[0].image
+    assert image.read() == (photos / "train/cat/0.png").read_bytes()  # type: ignore[union-attr]
+    (photos / "train/cat/0.png").unlink()
+    with pytest.raises(InputError, match=r"0\.png' cannot be read: No such file"):
+        image.read()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_bars_are_shown_where_somebody_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
+    source = save(tmp_path / "pets", train=make_split([0, 1]))
+    told: list[bool] = []
+    monkeypatch.setattr(datasets, "disable_progress_bars", lambda: told.append(True))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: watched, raising=False)
+    read_source(source)
+    assert told == ([] if watched else [True])
+
+
+def test_a_folder_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
+    source = save(tmp_path / "pets:small", train=make_split([0, 1]))
+    assert divide_name(source) == (str(tmp_path / "pets:small"), None)
+    assert divide_name(f"{source}:train") == (str(tmp_path / "pets:small"), "train")

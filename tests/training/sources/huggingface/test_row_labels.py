@@ -110,6 +110,16 @@ def test_a_class_that_is_named_is_the_only_label(tmp_path: Path) -> None:
     assert [picture.label for picture in found.pictures] == ["cat", "dog"]
 
 
+def test_a_list_of_classes_goes_before_lists_of_texts(tmp_path: Path) -> None:
+    kinds = {
+        "words": (datasets.List(whole("string")), [["x"], ["y"]]),
+        "labels": (datasets.List(classes()), [[0], [1, 2]]),
+    }
+    source = save(tmp_path / "pets", train=make(**kinds))
+    assert sets(read(source)) == [("dog",), ("cat", "red")]
+    assert sets(read(source, label="words")) == [("x",), ("y",)]
+
+
 def test_what_fills_a_list_up_is_no_label_and_no_list_is_no_answer(tmp_path: Path) -> None:
     """None is not the same as an empty list: nobody looked."""
     cells = [[1, -1, -1], None, [], [0, 2, -1]]
