@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from gatehub.cli._output import Output
 if TYPE_CHECKING:
     from gatehub.adapter import Adapter
     from gatehub.backbone import Backbone
+    from gatehub.errors import GatehubError
 
 BACKBONE_HELP = (
     "timm name with or without tag, hf-hub:ORG/NAME, local-dir:PATH, or demo, "
@@ -112,23 +114,47 @@ def find_adapter(output: Output, place: str, hub: str | None) -> Path:
 
 
 def find_adapters(
-    output: Output, places: Sequence[str], hub: str | None
+    output: Output,
+    places: Sequence[str],
+    hub: str | None,
+    *,
+    left_out: Callable[[str, GatehubError], None] | None = None,
 ) -> tuple[dict[str, Path], Adapter]:
-    """The folders of several adapters by their tasks, and the last one of them, loaded."""
+    """The folders of several adapters by their tasks, and one of them, loaded.
+
+    That one is of the backbone that most of them have, and the last of those.
+
+    Args:
+        output: for notes.
+        places: folders, or names on a hub.
+        hub: which one.
+        left_out: is told of an adapter that cannot be used, unless none can; None to refuse it.
+    """
     from gatehub.adapter import Adapter
-    from gatehub.errors import AdapterError
+    from gatehub.errors import AdapterError, GatehubError
 
     folders: dict[str, Path] = {}
-    for place in places:
-        folder = find_adapter(output, place, hub)
-        adapter = Adapter.load(folder)
-        if adapter.task in folders:
-            raise AdapterError(
-                f"Two of the folders hold a task named '{adapter.task}'; '{place}' is the second.",
-                hint="Name one of them, or train it under another name.",
-            )
+    counts: Counter[str] = Counter()
+    last: dict[str, Adapter] = {}
+    for number, place in enumerate(places, start=1):
+        try:
+            folder = find_adapter(output, place, hub)
+            adapter = Adapter.load(folder)
+            if adapter.task in folders:
+                raise AdapterError(
+                    f"Two of the folders hold a task named '{adapter.task}'; '{place}' is the "
+                    "second.",
+                    hint="Name one of them, or train it under another name.",
+                )
+        except GatehubError as error:
+            if left_out is None or (number == len(places) and not folders):
+                raise
+            left_out(place, error)
+            continue
         folders[adapter.task] = folder
-    return folders, adapter
+        counts[adapter.backbone.digest] += 1
+        last[adapter.backbone.digest] = adapter
+    return folders, last[max(reversed(list(counts)), key=counts.__getitem__)]
 
 
 def open_backbone(

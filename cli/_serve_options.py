@@ -46,6 +46,19 @@ HeaderTimeoutOption = Annotated[
 BodyTimeoutOption = Annotated[
     int | None, _limit("--body-timeout", "Seconds for a request's body to arrive. \\[default: 60]")
 ]
+DrainGraceOption = Annotated[
+    int | None,
+    _limit(
+        "--drain-grace",
+        "Seconds that requests are accepted after a signal to stop, while GET /health/ready says "
+        "503. \\[default: 0]",
+        min=0,
+    ),
+]
+DrainTimeoutOption = Annotated[
+    int | None,
+    _limit("--drain-timeout", "Seconds for the last requests to be answered. \\[default: 30]"),
+]
 MaxBatchOption = Annotated[
     int | None, _limit("--max-batch", "Most images computed together. \\[default: 8]")
 ]
@@ -55,5 +68,13 @@ MaxWaitOption = Annotated[
         "--max-wait-ms",
         "Milliseconds that an image waits for those being decoded. \\[default: 5]",
         min=0,
+    ),
+]
+KeepGoingOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-going",
+        help="Serve the adapters that are sound, and report the others, which otherwise keep the "
+        "server from starting.",
     ),
 ]

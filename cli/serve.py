@@ -6,7 +6,8 @@ curl --data-binary @robin.jpg http://127.0.0.1:8000/tasks/birds
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +25,10 @@ from gatehub.cli._output import Format, FormatOption, Output
 from gatehub.cli._serve_options import (
     BodyTimeoutOption,
     DeadlineOption,
+    DrainGraceOption,
+    DrainTimeoutOption,
     HeaderTimeoutOption,
+    KeepGoingOption,
     MaxBatchOption,
     MaxBodyBytesOption,
     MaxBytesInFlightOption,
@@ -34,6 +38,9 @@ from gatehub.cli._serve_options import (
     MaxResizedPixelsOption,
     MaxWaitOption,
 )
+
+if TYPE_CHECKING:
+    from gatehub.errors import GatehubError
 
 
 def register(app: typer.Typer) -> None:
@@ -84,6 +91,7 @@ def serve(
             "No limit by default.",
         ),
     ] = None,
+    keep_going: KeepGoingOption = False,
     max_body_bytes: MaxBodyBytesOption = None,
     max_pixels: MaxPixelsOption = None,
     max_resized_pixels: MaxResizedPixelsOption = None,
@@ -93,13 +101,16 @@ def serve(
     deadline: DeadlineOption = None,
     header_timeout: HeaderTimeoutOption = None,
     body_timeout: BodyTimeoutOption = None,
+    drain_grace: DrainGraceOption = None,
+    drain_timeout: DrainTimeoutOption = None,
     max_batch: MaxBatchOption = None,
     max_wait_ms: MaxWaitOption = None,
     format: FormatOption = Format.human,
 ) -> None:
     """Serve adapters of one backbone over HTTP until Ctrl-C."""
+    from gatehub.errors import GatehubError
     from gatehub.runtime.engine import Engine
-    from gatehub.server import ServerSettings, serve
+    from gatehub.server import ServerSettings, listen, serve
 
     limits = {
         "max_body_bytes": max_body_bytes,
@@ -111,25 +122,40 @@ def serve(
         "deadline_s": deadline,
         "header_timeout_s": header_timeout,
         "body_timeout_s": body_timeout,
+        "drain_grace_s": drain_grace,
+        "drain_timeout_s": drain_timeout,
         "max_batch": max_batch,
         "max_wait_ms": max_wait_ms,
     }
     settings = ServerSettings(**{name: v for name, v in limits.items() if v is not None})
     output = Output(format)
-    places, adapter = find_adapters(output, folders, hub)
-    engine = Engine(
-        open_backbone(adapter, backbone, weights, device),
-        dtype=dtype,
-        folded_bytes=None if folded_mb is None else folded_mb * 1_000_000,
-        gates_bytes=None if gates_mb is None else gates_mb * 1_000_000,
-    )
-    with output.progress("loading") as advance:
-        for done, (task, place) in enumerate(places.items(), start=1):
-            engine.load(task, place)
-            advance(done, len(places))
+    # First of all: who cannot have the port should not wait for adapters to learn it.
+    with listen(host, port) as listener:
+        left_out = partial(_report, output) if keep_going else None
+        places, adapter = find_adapters(output, folders, hub, left_out=left_out)
+        engine = Engine(
+            open_backbone(adapter, backbone, weights, device),
+            dtype=dtype,
+            folded_bytes=None if folded_mb is None else folded_mb * 1_000_000,
+            gates_bytes=None if gates_mb is None else gates_mb * 1_000_000,
+        )
+        with output.progress("loading") as advance:
+            for done, (task, place) in enumerate(places.items(), start=1):
+                try:
+                    engine.load(task, place)
+                except GatehubError as error:
+                    if left_out is None or (done == len(places) and not engine.tasks()):
+                        raise
+                    left_out(str(place), error)
+                advance(done, len(places))
 
-    def announce(url: str) -> None:
-        output.note(f"{len(places)} tasks on {engine.backbone.identity}; Ctrl-C stops.")
-        output.result({"url": url}, human=f"Serving on {url}", quiet=url)
+        def announce(url: str) -> None:
+            served = len(engine.tasks())
+            output.note(f"{served} tasks on {engine.backbone.identity}; Ctrl-C stops.")
+            output.result({"url": url}, human=f"Serving on {url}", quiet=url)
 
-    serve(engine, host=host, port=port, settings=settings, on_ready=announce)
+        serve(engine, listener=listener, settings=settings, on_ready=announce)
+
+
+def _report(output: Output, place: str, error: GatehubError) -> None:
+    output.note(f"Left out '{place}': {error}")

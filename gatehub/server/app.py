@@ -34,8 +34,8 @@ from starlette.routing import Route
 
 from gatehub.server.answering import Answering
 from gatehub.server.classification import ClassificationRequest, parse_request
+from gatehub.server.lifecycle import Lifecycle
 from gatehub.server.limits import Bodies, OneLength
-from gatehub.server.readiness import Readiness
 from gatehub.server.refusals import exception_handlers
 from gatehub.server.settings import ServerSettings
 
@@ -53,8 +53,8 @@ def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Sta
         settings: limits; None for the defaults.
     """
     settings = settings or ServerSettings()
-    readiness = Readiness()
-    endpoints = _Endpoints(engine, settings, readiness)
+    lifecycle = Lifecycle()
+    endpoints = _Endpoints(engine, settings, lifecycle)
     app = Starlette(
         routes=[
             Route("/health", endpoints.get_health, methods=["GET"]),
@@ -67,7 +67,7 @@ def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Sta
         exception_handlers=exception_handlers(settings),
         lifespan=endpoints.lifespan,
     )
-    app.state.readiness = readiness
+    app.state.lifecycle = lifecycle
     # A redirect would name the Host that the client claims, and lose the body on the way.
     app.router.redirect_slashes = False
     return app
@@ -76,9 +76,9 @@ def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Sta
 class _Endpoints:
     """One method for each route, over the same engine, settings and threads."""
 
-    def __init__(self, engine: Engine, settings: ServerSettings, readiness: Readiness) -> None:
+    def __init__(self, engine: Engine, settings: ServerSettings, lifecycle: Lifecycle) -> None:
         self._engine = engine
-        self._readiness = readiness
+        self._lifecycle = lifecycle
         self._settings = settings
         self._bodies = Bodies(settings)
         self._started: Answering | None = None
@@ -110,7 +110,7 @@ class _Endpoints:
         return JSONResponse({"status": "live"})
 
     async def get_ready(self, request: Request) -> Response:
-        self._readiness.check()
+        self._lifecycle.check_ready()
         return JSONResponse({"status": "ready"})
 
     async def get_tasks(self, request: Request) -> Response:
@@ -119,6 +119,9 @@ class _Endpoints:
         return await self._answering.render(lambda: _list(states, self._engine.tasks()))
 
     async def post_image(self, request: Request) -> Response:
+        return await self._lifecycle.until_end(self._classify(request))
+
+    async def _classify(self, request: Request) -> Response:
         task = request.path_params["task"]
         self._engine.loaded(task)  # an unknown task is refused before its image is read
         self._answering.check_room(task)  # and so is one for which there is no place

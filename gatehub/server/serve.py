@@ -1,22 +1,26 @@
-"""Run the application: bind, say when it accepts, serve, drain."""
+"""Run the application: take an address, say when it accepts, serve, drain."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
-from gatehub.errors import ServerError
 from gatehub.server.app import create_app
 from gatehub.server.connections import Connection
+from gatehub.server.lifecycle import Lifecycle
+from gatehub.server.listening import Listener, listen
 from gatehub.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 # Longer than common clients keep an idle connection, so that they are the ones to close it;
 # the other way round, a request can meet a connection that is just being closed.
 _KEEP_ALIVE_S = 30
+# Requests that the server gives up have an answer to get out.
+_LAST_ANSWERS_S = 5
 
 
 def serve(
@@ -32,18 +38,21 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    listener: Listener | None = None,
     settings: ServerSettings | None = None,
     on_ready: Callable[[str], None],
 ) -> None:
     """Serve an engine's tasks until SIGINT or SIGTERM, then finish what is in flight.
 
-    Returns once the last answer is sent, or `drain_timeout_s` is over; a second SIGINT does
-    not wait. Signals reach a program's main thread only: anywhere else, use `running_server`.
+    The first signal makes the server unready; it accepts for `drain_grace_s` more, and returns once
+    the last answer is sent, or after `drain_timeout_s`. A second signal ends the process at once.
+    Signals reach a program's main thread only: anywhere else, use `running_server`.
 
     Args:
         engine: tasks may be loaded, replaced and unloaded meanwhile.
         host: address to listen on; the default cannot be reached from other machines.
-        port: Port to listen on; 0 picks a free one.
+        port: to listen on; 0 picks a free one.
+        listener: an address that was taken before, by `listen`; then host and port mean nothing.
         settings: limits; None for the defaults.
         on_ready: called once, in a thread of its own, with the server's URL as soon as it
             answers.
@@ -51,10 +60,8 @@ def serve(
     Raises:
         ServerError: the address cannot be listened on.
     """
-    with _listen(host, port) as listener:
-        server = _server(engine, listener, settings, on_ready)
-        with _stopped_by_signals(server):
-            server.run(sockets=[listener])
+    with listen(host, port) if listener is None else nullcontext(listener) as taken:
+        _make_server(engine, taken, settings, on_ready).run(sockets=[taken.socket])
 
 
 @contextmanager
@@ -63,9 +70,13 @@ def running_server(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
+    listener: Listener | None = None,
     settings: ServerSettings | None = None,
 ) -> Iterator[str]:
     """Serve an engine's tasks from a background thread, for the length of a with block.
+
+    Args:
+        engine: as for `serve`, and so are host, port, listener and settings.
 
     Yields:
         The server's URL. At the end of the block requests in flight are finished.
@@ -74,12 +85,12 @@ def running_server(
         ServerError: the address cannot be listened on.
     """
     url: Future[str] = Future()
-    with _listen(host, port) as listener:
-        server = _server(engine, listener, settings, url.set_result)
+    with listen(host, port) if listener is None else nullcontext(listener) as taken:
+        server = _make_server(engine, taken, settings, url.set_result)
 
         def run() -> None:
             try:
-                server.run(sockets=[listener])
+                server.run(sockets=[taken.socket])
             except BaseException as error:
                 if url.done():
                     raise
@@ -95,29 +106,66 @@ def running_server(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says when it accepts requests."""
+    """uvicorn's server, which says when it accepts requests, and drains in steps.
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    Args:
+        config: uvicorn's.
+        lifecycle: of the application.
+        settings: see `ServerSettings`.
+        announce: called when the server accepts.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        settings: ServerSettings,
+        announce: Callable[[], None],
+    ) -> None:
         super().__init__(config)
+        self._lifecycle = lifecycle
+        self._settings = settings
         self._announce = announce
+        self._exit_at = float("inf")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         # In a thread: the callback may itself ask the server something.
         await asyncio.to_thread(self._announce)
 
+    async def on_tick(self, counter: int) -> bool:
+        if time.monotonic() >= self._exit_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
-def _server(
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._lifecycle.stop()
+        asyncio.get_running_loop().call_later(self._settings.drain_timeout_s, self._lifecycle.end)
+        await super().shutdown(sockets=sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop at a first signal, and die of a second one.
+
+        uvicorn's own handler notes a signal, to raise it again once the server has drained: by
+        default that kills the process, with no chance for the caller to clean up.
+        """
+        if self._lifecycle.stopping:
+            signal.signal(sig, signal.SIG_DFL)
+            os.kill(os.getpid(), sig)
+        self._lifecycle.stop()
+        self._exit_at = time.monotonic() + self._settings.drain_grace_s
+
+
+def _make_server(
     engine: Engine,
-    listener: socket.socket,
+    listener: Listener,
     settings: ServerSettings | None,
     on_ready: Callable[[str], None],
 ) -> _Server:
     settings = settings or ServerSettings()
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    app = create_app(engine, settings=settings)
     config = uvicorn.Config(
-        create_app(engine, settings=settings),
+        app,
         # uvicorn's own configuration would write to stdout, which belongs to results. Without
         # one, warnings and errors go to stderr, or wherever the program configures logging.
         log_config=None,
@@ -128,40 +176,6 @@ def _server(
         proxy_headers=False,
         ws="none",
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.drain_timeout_s,
+        timeout_graceful_shutdown=settings.drain_timeout_s + _LAST_ANSWERS_S,
     )
-    return _Server(config, lambda: on_ready(url))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind before anything is loaded, so that the port is known and a conflict is told early."""
-    if not 0 <= port <= 65535:
-        raise ServerError(f"Port {port} does not exist; ports are 0 to 65535.")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise ServerError(
-            f"Cannot listen on {host} port {port}: {error.strerror}.",
-            hint="Choose another port, or 0 for any free one.",
-        ) from error
-
-
-@contextmanager
-def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the server and not the program.
-
-    uvicorn raises a signal again once it has drained, for whoever handled it before. By
-    default that kills the process, with no chance for the caller to clean up. So its own
-    handler stands underneath as well.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, server.handle_exit) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return _Server(config, app.state.lifecycle, settings, lambda: on_ready(listener.url))

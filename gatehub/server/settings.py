@@ -9,7 +9,7 @@ from gatehub.backbone.images import DEFAULT_MAX_PIXELS
 from gatehub.backbone.preprocessing import MAX_RESIZED_PIXELS
 from gatehub.errors import ServerError
 
-_MAY_BE_NONE = ("max_wait_ms", "failed_load_s")
+_MAY_BE_NONE = ("max_wait_ms", "failed_load_s", "drain_grace_s")
 
 
 def _default_threads() -> int:
@@ -39,6 +39,8 @@ class ServerSettings:
         header_timeout_s: seconds that a client may take to send a request's headers.
         body_timeout_s: seconds that a client may take to send a body.
         retry_after_s: seconds that a client is told to wait when the server is full.
+        drain_grace_s: seconds between the signal to stop and the last request that is accepted, for
+            whoever sends requests to notice that the server is not ready.
         drain_timeout_s: seconds that requests in flight have to finish once the server stops.
 
     Raises:
@@ -61,6 +63,7 @@ class ServerSettings:
     header_timeout_s: int = 10
     body_timeout_s: int = 60
     retry_after_s: int = 1
+    drain_grace_s: int = 0
     drain_timeout_s: int = 30
 
     def __post_init__(self) -> None:

@@ -190,6 +190,7 @@ def test_serve_announces_answers_and_stops(
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=30)
     assert answer[0]["label"] == "0"
+    assert process.returncode == 0
     assert "Traceback" not in err
 
 

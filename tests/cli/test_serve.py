@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
+import socket
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from gatehub.cli import _serve_options
+from gatehub.errors import SelfCheckError
+from gatehub.runtime.engine import Engine
 from gatehub.server import ServerSettings
 from tests.cli.conftest import Gatehub
 
@@ -23,27 +27,39 @@ LIMITS = {
     "--deadline": "deadline_s",
     "--header-timeout": "header_timeout_s",
     "--body-timeout": "body_timeout_s",
+    "--drain-grace": "drain_grace_s",
+    "--drain-timeout": "drain_timeout_s",
     "--max-batch": "max_batch",
     "--max-wait-ms": "max_wait_ms",
 }
 
 
 @pytest.fixture(scope="module")
-def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter that was never trained, on the backbone that ships with the package."""
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Adapters that were never trained, on the backbone that ships with the package."""
     from gatehub.adapter import Adapter
     from gatehub.backbone import load_backbone
     from gatehub.gates.attach import attach_gates
 
     model = attach_gates(load_backbone("demo"), labels=("crow", "jay"))
-    return Adapter.from_model(model, task="birds").save(tmp_path_factory.mktemp("demo") / "birds")
+    place = tmp_path_factory.mktemp("demo")
+    return {
+        task: Adapter.from_model(model, task=task).save(place / task) for task in ("birds", "cars")
+    }
+
+
+@pytest.fixture
+def birds(adapters: dict[str, Path]) -> Path:
+    return adapters["birds"]
 
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What `serve` was called with; it returns at once."""
     calls: list[dict[str, Any]] = []
-    monkeypatch.setattr("gatehub.server.serve", lambda engine, **given: calls.append(given))
+    monkeypatch.setattr(
+        "gatehub.server.serve", lambda engine, **given: calls.append({"engine": engine, **given})
+    )
     return calls
 
 
@@ -63,6 +79,8 @@ def test_the_help_names_the_true_defaults() -> None:
     told = {}
     for alias in vars(_serve_options).values():
         for option in get_args(alias)[1:]:
+            if "keep-going" in str(option.param_decls) + str(option.default):
+                continue
             default = re.search(r"default: ([\d,]+)", option.help)
             assert default is not None, option.help
             name = option.default if isinstance(option.default, str) else option.param_decls[0]
@@ -74,3 +92,68 @@ def test_a_limit_that_is_none_is_refused(gatehub: Gatehub, birds: Path) -> None:
     ran = gatehub("serve", birds, "--max-requests", "0")
     assert ran.status == 2
     assert "--max-requests" in ran.err
+
+
+def test_a_taken_port_is_told_before_anything_is_read(gatehub: Gatehub) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        ran = gatehub("serve", "there/is/no/such/folder", "--port", port)
+    assert (ran.status, ran.out) == (1, "")
+    assert f"Error: Cannot listen on 127.0.0.1 port {port}: Address already in use." in ran.err
+
+
+@pytest.fixture
+def broken(birds: Path, tmp_path: Path) -> Path:
+    """An adapter that is as long as it should be, and whose tensors are others."""
+    folder = Path(shutil.copytree(birds, tmp_path / "broken"))
+    tensors = folder / "gates.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-4] + b"abcd")
+    return folder
+
+
+def test_one_broken_adapter_keeps_the_server_from_starting(
+    gatehub: Gatehub, birds: Path, broken: Path, served: list[dict[str, Any]]
+) -> None:
+    ran = gatehub("serve", broken, birds, "--port", "0")
+    assert (ran.status, ran.out, served) == (1, "", [])
+    assert "gates.safetensors" in ran.err
+
+
+def test_with_keep_going_the_sound_ones_are_served_and_the_others_reported(
+    gatehub: Gatehub,
+    birds: Path,
+    broken: Path,
+    served: list[dict[str, Any]],
+) -> None:
+    for order in ((broken, birds, "nowhere"), (birds, "nowhere", broken)):
+        ran = gatehub("serve", *order, "--port", "0", "--keep-going")
+        assert ran.status == 0, ran.err
+        assert [info.task for info in served.pop()["engine"].tasks()] == ["birds"]
+        assert f"Left out '{broken}': " in ran.err
+        assert "Left out 'nowhere': " in ran.err
+    ran = gatehub("serve", broken, "nowhere", "--port", "0", "--keep-going")
+    assert (ran.status, served) == (1, [])
+
+
+def test_with_keep_going_a_task_that_answers_otherwise_here_is_left_out_too(
+    gatehub: Gatehub,
+    adapters: dict[str, Path],
+    served: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = Engine.load
+
+    def refuse(engine: Engine, task: str, place: Path) -> Any:
+        if task == "cars":
+            raise SelfCheckError("It answers otherwise.")
+        return load(engine, task, place)
+
+    monkeypatch.setattr(Engine, "load", refuse)
+    arguments = ("serve", adapters["birds"], adapters["cars"], "--port", "0")
+    ran = gatehub(*arguments)
+    assert (ran.status, served) == (1, [])
+    assert "Error: It answers otherwise." in ran.err
+    assert gatehub(*arguments, "--keep-going").status == 0
+    assert [info.task for info in served.pop()["engine"].tasks()] == ["birds"]
+    ran = gatehub("serve", adapters["cars"], "--port", "0", "--keep-going")
+    assert (ran.status, served) == (1, [])

@@ -71,7 +71,7 @@ def test_a_server_that_stops_is_live_and_not_ready(engine: Any) -> None:
             routes = ("/health/live", "/health", "/health/ready")
             return [await client.get(route) for route in routes]
 
-    app.state.readiness.stop()
+    app.state.lifecycle.stop()
     live, health, ready = asyncio.run(ask())
     assert (live.status_code, health.status_code) == (200, 200)
     assert "stopping" in refused(ready, 503, "not_ready")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ import pytest
 
 from gatehub.errors import ServerError
 from gatehub.server import ServerSettings, running_server, serve
-from tests.server.connections import connection, until
+from tests.server.connections import connection, read_to_end, until
 from tests.server.linear_engine import LinearEngine
 from tests.server.pictures import picture
 
@@ -31,8 +32,8 @@ def engine() -> Any:
 
 
 @contextmanager
-def serving_program() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "tests.server.serving_program"]
+def serving_program(**settings: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "tests.server.serving_program", json.dumps(settings)]
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True
@@ -48,6 +49,10 @@ def serving_program() -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def post(url: str) -> httpx.Response:
     return httpx.post(f"{url}/tasks/pets", content=picture(1), verify=False, timeout=60)
+
+
+def get(url: str, route: str) -> int:
+    return httpx.get(f"{url}{route}", verify=False, timeout=60).status_code
 
 
 def refuses_connections(url: str) -> bool:
@@ -141,7 +146,7 @@ def test_an_ipv6_url_has_brackets(engine: Any) -> None:
         assert post(url).status_code == 200
 
 
-def test_the_drain_has_an_end(engine: Any) -> None:
+def test_the_drain_has_an_end(engine: Any, caplog: pytest.LogCaptureFixture) -> None:
     answers = []
 
     def on_ready(url: str) -> None:
@@ -152,8 +157,53 @@ def test_the_drain_has_an_end(engine: Any) -> None:
     engine.hold()
     with ThreadPoolExecutor(1) as pool:
         serve(engine, port=0, settings=ServerSettings(drain_timeout_s=1), on_ready=on_ready)
-        assert answers[0].result().status_code == 500
+        given_up = answers[0].result()
+        assert (given_up.status_code, given_up.json()["code"]) == (503, "not_ready")
         engine.release()
+    assert not caplog.records
+
+
+def test_a_body_that_still_arrives_does_not_hold_the_drain(engine: Any) -> None:
+    def on_ready(url: str) -> None:
+        client = stack.enter_context(connection(url))
+        client.sendall(b"POST /tasks/pets HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nha")
+        clients.append(client)
+        assert httpx.get(f"{url}/health", verify=False).status_code == 200
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    clients: list[socket.socket] = []
+    with ExitStack() as stack:
+        serve(engine, port=0, settings=ServerSettings(drain_timeout_s=1), on_ready=on_ready)
+        assert read_to_end(clients[0]).startswith(b"HTTP/1.1 503 ")
+
+
+def test_after_a_signal_a_server_is_unready_answers_and_returns(engine: Any) -> None:
+    seen = []
+
+    def on_ready(url: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        until(lambda: get(url, "/health/ready") == 503)
+        seen.extend([get(url, "/health/live"), post(url).status_code, url])
+
+    # The server looks at the time once the callback has returned.
+    serve(engine, port=0, settings=ServerSettings(drain_grace_s=1), on_ready=on_ready)
+    assert seen[:2] == [200, 200]
+    assert refuses_connections(seen[2])
+
+
+def test_in_the_grace_requests_are_accepted_and_a_second_signal_ends_the_process() -> None:
+    with serving_program(drain_grace_s=600) as (program, url), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, url)
+        assert program.stdout is not None
+        assert program.stdout.readline() == "computing\n"
+        program.send_signal(signal.SIGTERM)
+        until(lambda: get(url, "/health/ready") == 503)
+        assert get(url, "/health/live") == 200
+        assert not answer.done()
+        program.send_signal(signal.SIGTERM)
+        output, errors = program.communicate(timeout=30)
+        assert isinstance(answer.exception(), httpx.TransportError)
+    assert (program.returncode, output, errors) == (-signal.SIGTERM, "", "")
 
 
 @pytest.mark.slow
