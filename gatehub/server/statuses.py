@@ -113,6 +113,7 @@ STATUSES: Mapping[type[GatehubError], Status] = {
     errors.EngineError: FAULT,
     errors.ProgramError: FAULT,
     errors.ServerError: FAULT,
+    errors.EmbeddingError: FAULT,
     errors.DataError: FAULT,
     errors.LabelMismatchError: FAULT,
     errors.UnreadableImageError: FAULT,
