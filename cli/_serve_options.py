@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -76,5 +77,20 @@ KeepGoingOption = Annotated[
         "--keep-going",
         help="Serve the adapters that are sound, and report the others, which otherwise keep the "
         "server from starting.",
+    ),
+]
+PathPrefixOption = Annotated[
+    str,
+    typer.Option(
+        "--path-prefix",
+        help="What all paths begin with, such as /vision, for a proxy that passes them on whole.",
+    ),
+]
+UnixSocketOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--unix-socket",
+        metavar="PATH",
+        help="Listen on a Unix socket that is made there, instead of on a port.",
     ),
 ]

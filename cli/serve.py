@@ -37,6 +37,8 @@ from gatehub.cli._serve_options import (
     MaxRequestsOption,
     MaxResizedPixelsOption,
     MaxWaitOption,
+    PathPrefixOption,
+    UnixSocketOption,
 )
 
 if TYPE_CHECKING:
@@ -91,6 +93,8 @@ def serve(
             "No limit by default.",
         ),
     ] = None,
+    unix_socket: UnixSocketOption = None,
+    path_prefix: PathPrefixOption = "",
     keep_going: KeepGoingOption = False,
     max_body_bytes: MaxBodyBytesOption = None,
     max_pixels: MaxPixelsOption = None,
@@ -111,6 +115,7 @@ def serve(
     from gatehub.errors import GatehubError
     from gatehub.runtime.engine import Engine
     from gatehub.server import ServerSettings, listen, serve
+    from gatehub.server.app import check_path_prefix
 
     limits = {
         "max_body_bytes": max_body_bytes,
@@ -129,8 +134,9 @@ def serve(
     }
     settings = ServerSettings(**{name: v for name, v in limits.items() if v is not None})
     output = Output(format)
+    check_path_prefix(path_prefix)
     # First of all: who cannot have the port should not wait for adapters to learn it.
-    with listen(host, port) as listener:
+    with listen(host, port, path=unix_socket) as listener:
         left_out = partial(_report, output) if keep_going else None
         places, adapter = find_adapters(output, folders, hub, left_out=left_out)
         engine = Engine(
@@ -154,7 +160,13 @@ def serve(
             output.note(f"{served} tasks on {engine.backbone.identity}; Ctrl-C stops.")
             output.result({"url": url}, human=f"Serving on {url}", quiet=url)
 
-        serve(engine, listener=listener, settings=settings, on_ready=announce)
+        serve(
+            engine,
+            listener=listener,
+            settings=settings,
+            path_prefix=path_prefix,
+            on_ready=announce,
+        )
 
 
 def _report(output: Output, place: str, error: GatehubError) -> None:

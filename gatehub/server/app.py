@@ -21,6 +21,7 @@ without a `top_k` it answers with every label that reaches its threshold, or `[]
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, fields
@@ -32,6 +33,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gatehub._text import quote
+from gatehub.errors import ServerError
 from gatehub.server.answering import Answering
 from gatehub.server.classification import ClassificationRequest, parse_request
 from gatehub.server.lifecycle import Lifecycle
@@ -45,32 +48,55 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def create_app(engine: Engine, *, settings: ServerSettings | None = None) -> Starlette:
+def create_app(
+    engine: Engine, *, settings: ServerSettings | None = None, path_prefix: str = ""
+) -> Starlette:
     """Build the ASGI application that serves an engine's tasks.
 
     Args:
         engine: tasks may be loaded, replaced and unloaded while the application runs.
         settings: limits; None for the defaults.
+        path_prefix: what every route begins with, such as "/vision", for a proxy that passes paths
+            on as they are.
+
+    Raises:
+        ServerError: a prefix that is no path.
     """
     settings = settings or ServerSettings()
+    prefix = check_path_prefix(path_prefix)
     lifecycle = Lifecycle()
     endpoints = _Endpoints(engine, settings, lifecycle)
     app = Starlette(
         routes=[
-            Route("/health", endpoints.get_health, methods=["GET"]),
-            Route("/health/live", endpoints.get_live, methods=["GET"]),
-            Route("/health/ready", endpoints.get_ready, methods=["GET"]),
-            Route("/tasks", endpoints.get_tasks, methods=["GET"]),
-            Route("/tasks/{task}", endpoints.post_image, methods=["POST"]),
+            Route(f"{prefix}/health", endpoints.get_health, methods=["GET"]),
+            Route(f"{prefix}/health/live", endpoints.get_live, methods=["GET"]),
+            Route(f"{prefix}/health/ready", endpoints.get_ready, methods=["GET"]),
+            Route(f"{prefix}/tasks", endpoints.get_tasks, methods=["GET"]),
+            Route(prefix + "/tasks/{task}", endpoints.post_image, methods=["POST"]),
         ],
         middleware=[Middleware(OneLength)],
         exception_handlers=exception_handlers(settings),
         lifespan=endpoints.lifespan,
     )
     app.state.lifecycle = lifecycle
+    app.state.path_prefix = prefix
     # A redirect would name the Host that the client claims, and lose the body on the way.
     app.router.redirect_slashes = False
     return app
+
+
+def check_path_prefix(prefix: str) -> str:
+    """Return a prefix of paths without a slash at its end, "" for none.
+
+    Raises:
+        ServerError: it does not begin with a slash, or holds what no path should.
+    """
+    if not isinstance(prefix, str) or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", prefix):
+        raise ServerError(
+            f"The path prefix is {quote(prefix)}; expected a path of letters, digits, '.', '_', "
+            "'~' and '-', such as /vision.",
+        )
+    return prefix.rstrip("/")
 
 
 class _Endpoints:

@@ -72,8 +72,9 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
         if error.status_code == 405
         else f"There is no {path} here."
     )
+    start = request.app.state.path_prefix
     return _answer(
-        f"{problem} Try GET /health, GET /tasks or POST /tasks/{{task}}.",
+        f"{problem} Try GET {start}/health, GET {start}/tasks or POST {start}/tasks/{{task}}.",
         _HTTP_CODES.get(error.status_code, "invalid_request"),
         error.status_code,
         dict(error.headers or {}),

@@ -40,6 +40,7 @@ def serve(
     port: int = 8000,
     listener: Listener | None = None,
     settings: ServerSettings | None = None,
+    path_prefix: str = "",
     on_ready: Callable[[str], None],
 ) -> None:
     """Serve an engine's tasks until SIGINT or SIGTERM, then finish what is in flight.
@@ -54,14 +55,15 @@ def serve(
         port: to listen on; 0 picks a free one.
         listener: an address that was taken before, by `listen`; then host and port mean nothing.
         settings: limits; None for the defaults.
+        path_prefix: see `create_app`; the server's URL ends with it.
         on_ready: called once, in a thread of its own, with the server's URL as soon as it
             answers.
 
     Raises:
-        ServerError: the address cannot be listened on.
+        ServerError: the address cannot be listened on, or a prefix that is no path.
     """
     with listen(host, port) if listener is None else nullcontext(listener) as taken:
-        _make_server(engine, taken, settings, on_ready).run(sockets=[taken.socket])
+        _make_server(engine, taken, settings, path_prefix, on_ready).run(sockets=[taken.socket])
 
 
 @contextmanager
@@ -72,21 +74,22 @@ def running_server(
     port: int = 0,
     listener: Listener | None = None,
     settings: ServerSettings | None = None,
+    path_prefix: str = "",
 ) -> Iterator[str]:
     """Serve an engine's tasks from a background thread, for the length of a with block.
 
     Args:
-        engine: as for `serve`, and so are host, port, listener and settings.
+        engine: as for `serve`, and so is all the rest.
 
     Yields:
         The server's URL. At the end of the block requests in flight are finished.
 
     Raises:
-        ServerError: the address cannot be listened on.
+        ServerError: the address cannot be listened on, or a prefix that is no path.
     """
     url: Future[str] = Future()
     with listen(host, port) if listener is None else nullcontext(listener) as taken:
-        server = _make_server(engine, taken, settings, url.set_result)
+        server = _make_server(engine, taken, settings, path_prefix, url.set_result)
 
         def run() -> None:
             try:
@@ -160,10 +163,12 @@ def _make_server(
     engine: Engine,
     listener: Listener,
     settings: ServerSettings | None,
+    path_prefix: str,
     on_ready: Callable[[str], None],
 ) -> _Server:
     settings = settings or ServerSettings()
-    app = create_app(engine, settings=settings)
+    app = create_app(engine, settings=settings, path_prefix=path_prefix)
+    url = listener.url
     config = uvicorn.Config(
         app,
         # uvicorn's own configuration would write to stdout, which belongs to results. Without
@@ -178,4 +183,4 @@ def _make_server(
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout_s + _LAST_ANSWERS_S,
     )
-    return _Server(config, app.state.lifecycle, settings, lambda: on_ready(listener.url))
+    return _Server(config, app.state.lifecycle, settings, lambda: on_ready(url))

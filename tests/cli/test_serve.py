@@ -79,7 +79,8 @@ def test_the_help_names_the_true_defaults() -> None:
     told = {}
     for alias in vars(_serve_options).values():
         for option in get_args(alias)[1:]:
-            if "keep-going" in str(option.param_decls) + str(option.default):
+            names = str(option.param_decls) + str(option.default)
+            if re.search("keep-going|path-prefix|unix-socket", names):
                 continue
             default = re.search(r"default: ([\d,]+)", option.help)
             assert default is not None, option.help
@@ -100,6 +101,19 @@ def test_a_taken_port_is_told_before_anything_is_read(gatehub: Gatehub) -> None:
         ran = gatehub("serve", "there/is/no/such/folder", "--port", port)
     assert (ran.status, ran.out) == (1, "")
     assert f"Error: Cannot listen on 127.0.0.1 port {port}: Address already in use." in ran.err
+
+
+def test_a_socket_in_a_folder_and_a_prefix_arrive(
+    gatehub: Gatehub, birds: Path, served: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "gatehub.sock"
+    assert gatehub("serve", birds, "--unix-socket", path, "--path-prefix", "/vision").status == 0
+    assert served[0]["listener"].url == f"unix:{path}"
+    assert served[0]["path_prefix"] == "/vision"
+    assert not path.exists()
+    ran = gatehub("serve", "nowhere", "--path-prefix", "vision")
+    assert (ran.status, ran.out) == (1, "")
+    assert "Error: The path prefix is 'vision'; expected a path" in ran.err
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gatehub.errors import ServerError
 from gatehub.problem import Problem
 from gatehub.runtime.engine import Answer
 from gatehub.server import ServerSettings, create_app, running_server
@@ -55,6 +56,26 @@ def test_health_counts_tasks_and_names_the_backbone(client: httpx.Client, engine
     assert client.get("/health").json() == {"status": "ok", "tasks": 2, "backbone": "linear"}
     engine.unload("pets")
     assert client.get("/health").json()["tasks"] == 1
+
+
+def test_every_route_begins_with_the_prefix(engine: Any) -> None:
+    with (
+        running_server(engine, path_prefix="/vision/v1/") as url,
+        httpx.Client(trust_env=False, verify=False) as client,
+    ):
+        assert url.endswith("/vision/v1")
+        for route in ("/health", "/health/live", "/health/ready", "/tasks"):
+            assert client.get(f"{url}{route}").status_code == 200
+            assert client.get(url.removesuffix("/vision/v1") + route).status_code == 404
+        assert client.post(f"{url}/tasks/pets", content=picture(1)).status_code == 200
+        sentence = refused(client.get(f"{url}/nothing"), 404, "route_not_found")
+        assert "Try GET /vision/v1/health, GET /vision/v1/tasks" in sentence
+
+
+@pytest.mark.parametrize("prefix", ["vision", "/a b", "//", "/a//b", "/{task}", "/é", "/a?b", None])
+def test_a_prefix_that_is_no_path_is_refused(engine: Any, prefix: Any) -> None:
+    with pytest.raises(ServerError, match=r"path prefix is .*such as /vision"):
+        create_app(engine, path_prefix=prefix)
 
 
 def test_a_server_is_live_and_ready(client: httpx.Client) -> None:
