@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -19,6 +20,7 @@ from gatehub.gates.attach import attach_gates
 from gatehub.gates.kernel_memory import arrange_kernels
 from gatehub.training.batches import training_batches
 from gatehub.training.data import ImageData
+from gatehub.training.economy.held import hold_images
 from gatehub.training.economy.precision import MixedPrecision
 from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.examples import Examples
@@ -31,6 +33,12 @@ from gatehub.training.steps.optimiser import make_optimiser
 _CPU = torch.device("cpu")
 STEPS = 2  # in an epoch that is timed
 FINE_TUNING_RATE = 1e-3
+NO_AUGMENTATION: dict[str, Any] = {
+    "min_crop": 1.0,
+    "hflip": 0.0,
+    "auto_augment": "",
+    "color_jitter": 0.0,
+}
 _CLASSES = 20
 
 
@@ -43,6 +51,8 @@ class Way:
         start: first gated stage, or None.
         precision: of the steps.
         recompute: whether blocks are computed twice.
+        augment: whether images are drawn anew in each epoch; if not, what comes before late gates
+            is computed once.
         channels_last: of fine-tuning; gated networks follow the rule of `arrange_kernels`.
     """
 
@@ -50,17 +60,20 @@ class Way:
     start: str | None = None
     precision: str = "float32"
     recompute: bool = False
+    augment: bool = True
     channels_last: bool = False
 
 
 TIMM, TIMM_FAST = "timm, fine-tuning", "timm, fine-tuning, channels-last"
 DEFAULT = "gates, the default (auto)"
+HELD = "gates, from blocks.5 on, stem computed once"
 WAYS = {
     TIMM: Way(),
     TIMM_FAST: Way(channels_last=True),
     DEFAULT: Way(gates="auto"),
     "gates, full": Way(gates="full"),
     "gates, from blocks.5 on": Way(gates="auto", start="blocks.5"),
+    HELD: Way(gates="auto", start="blocks.5", augment=False),
     "gates, bfloat16": Way(gates="auto", precision="bfloat16"),
     "gates, blocks computed twice": Way(gates="auto", recompute=True),
 }
@@ -86,7 +99,12 @@ class Setting:
 def make_epoch(way: Way, setting: Setting, data: ImageData) -> Callable[[], object]:
     """Return a function that trains for one epoch."""
     backbone, preprocessing = setting.load()
-    recipe = Recipe(epochs=1, batch_size=setting.batch_size, precision=way.precision)
+    recipe = Recipe(
+        epochs=1,
+        batch_size=setting.batch_size,
+        precision=way.precision,
+        **({} if way.augment else NO_AUGMENTATION),
+    )
     if way.gates is None:
         model = make_timm(setting, backbone, data, channels_last=way.channels_last)
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
@@ -96,12 +114,15 @@ def make_epoch(way: Way, setting: Setting, data: ImageData) -> Callable[[], obje
     arrange_kernels(gated)
     if way.recompute:
         recompute_blocks(gated.net)
-    choices = Choices(epochs=1, gate_rate=1e-5, norm_rate=1e-5, head_rate=1e-5, min_crop=LARGE)
+    held = hold_images(gated, data.train, recipe, limit_bytes=10**9)
+    choices = Choices(
+        epochs=1, gate_rate=1e-5, norm_rate=1e-5, head_rate=1e-5, min_crop=recipe.min_crop or LARGE
+    )
     return partial(
         train_epoch,
-        gated,
-        make_optimiser(gated, recipe, choices),
-        data,
+        held.model,
+        make_optimiser(held.model, recipe, choices),
+        replace(data, train=held.train),
         recipe,
         choices,
         {},

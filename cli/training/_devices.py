@@ -77,6 +77,7 @@ def tell_plan(
     origin: Origin | None,
     preprocessing: Preprocessing,
     workers: int,
+    decoded_bytes: int,
 ) -> None:
     """Tell the others of a team what they are to train."""
     from gatehub.training.parallel.leading import check_team
@@ -99,5 +100,6 @@ def tell_plan(
         start=form.start,
         preprocessing=preprocessing,
         workers=workers,
+        decoded_bytes=decoded_bytes,
     )
     team.tell(*write_plan(plan))

@@ -153,7 +153,12 @@ def choose_method(
 
 
 def choose_run(
-    chosen: Chosen, *, start: str | None, dtype: str, team: Team
+    chosen: Chosen,
+    *,
+    start: str | None,
+    dtype: str,
+    note: Callable[[str], None],
+    team: Team,
 ) -> Callable[..., Report]:
     """Return the training of a method, with the settings that are its own."""
     from gatehub.training.methods.train_network import train_network
@@ -166,6 +171,7 @@ def choose_run(
             norm=chosen.norm,
             start=start,
             dtype=dtype,
+            note=note,
             team=team,
         )
     return partial(train_network, method=chosen.method, norm=chosen.norm, rank=chosen.rank)

@@ -14,6 +14,7 @@ from gatehub.cli.training._watching import (
     log_training,
     saying_how_to_go_on,
     show_report,
+    show_stem,
     watch_training,
 )
 
@@ -93,13 +94,16 @@ def run_method(
             origin=origin,
             preprocessing=preprocessing,
             workers=workers,
+            decoded_bytes=settings["decoded_bytes"],
         )
         with (
             output.warnings_as_notes(UngatedLayerWarning),
             watch_training(output, task, start=begun_as) as shown,
             saying_how_to_go_on(output, place),
         ):
-            report = choose_run(chosen, start=form.start, dtype=dtype, team=team)(
+            report = choose_run(
+                chosen, start=form.start, dtype=dtype, note=show_stem(output, task), team=team
+            )(
                 backbone,
                 images,
                 place,

@@ -41,6 +41,7 @@ DecodedBytesOption = Annotated[
         "--decoded-bytes",
         min=0,
         metavar="N",
-        help="Decode as many bytes of training images once, and the others in every epoch.",
+        help="Decode as many bytes of training images once, and the others in every epoch. With a "
+        "late --start and --min-crop 1, hold what comes before the gates instead, if all fits.",
     ),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,11 @@ def log_training(output: Output, shown: Observer, place: Destination, to: LogTo 
     folder = log_folder(place.folder)
     output.note(f"To watch it: tensorboard --logdir {shlex.quote(str(folder))}")
     return Observers(shown, TensorBoardLog(folder))
+
+
+def show_stem(output: Output, task: str) -> Callable[[str], None]:
+    """Return what says how often the layers before late gates are computed."""
+    return lambda text: output.note(f"{task}: {text.replace('decoded_bytes', '--decoded-bytes')}")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -34,7 +34,7 @@ def training_batches(
 
     Where an image may have any number of labels, (B, labels) float32 of 0 and 1 stand for classes.
     A last batch that is smaller is left out, unless it is the only one. Of each batch, a process of
-    a team gets its share.
+    a team gets its share. Examples with features give these in place of images.
 
     Raises:
         GatehubError: an image cannot be decoded any more.
@@ -42,10 +42,12 @@ def training_batches(
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(examples)).tolist()
     starts = range(0, batch_size * count_batches(examples, batch_size), batch_size)
-    dataset = _Drawn(examples, transform, seed=(seed, epoch))
+    shares = [team.share(order[first : first + batch_size]) for first in starts]
+    if examples.features is not None:
+        return (_gather(examples, share) for share in shares)
     loader = DataLoader(
-        dataset,
-        batch_sampler=[team.share(order[first : first + batch_size]) for first in starts],
+        _Drawn(examples, transform, seed=(seed, epoch)),
+        batch_sampler=shares,
         num_workers=workers,
         collate_fn=_collate,
     )
@@ -62,17 +64,33 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """Yield all examples in their order: images (B, C, H, W) float32, classes (B,) int64.
 
-    Labels and errors are those of `training_batches`. A transform that draws needs a seed.
+    Labels, features and errors are those of `training_batches`. A transform that draws needs a
+    seed.
     """
-    dataset = _Drawn(examples, transform, seed=None if seed is None else (seed, 0))
-    return _read(
-        DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=_collate)
+    if examples.features is not None:
+        every = range(len(examples))
+        return (_gather(examples, every[i : i + batch_size]) for i in every[::batch_size])
+    loader = DataLoader(
+        _Drawn(examples, transform, seed=None if seed is None else (seed, 0)),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
     )
+    return _read(loader)
 
 
 def count_batches(examples: Examples, batch_size: int) -> int:
     """Return how many batches `training_batches` yields."""
     return max(1, len(examples) // batch_size)
+
+
+def _gather(examples: Examples, indices: Sequence[int]) -> Batch:
+    """Return features as a batch that lies in memory as they do."""
+    held = cast(tuple[Tensor, ...], examples.features)
+    features = torch.stack([held[index] for index in indices])
+    if not held[0].is_contiguous():
+        features = features.contiguous(memory_format=torch.channels_last)
+    return features, default_collate([examples.target(index) for index in indices])
 
 
 @dataclass(frozen=True, slots=True)

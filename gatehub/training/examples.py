@@ -36,6 +36,8 @@ class Examples:
         label_count: how many labels there are, where an image may have any number of them; None
             where it has one.
         unknown: of those, the labels of which nobody says whether an image has them.
+        features: for each image, what stands for it in every batch; None for the image itself. See
+            `gatehub.training.economy.stem`.
     """
 
     names: tuple[str, ...]
@@ -43,6 +45,7 @@ class Examples:
     sources: tuple[PictureImage, ...]
     label_count: int | None = None
     unknown: frozenset[int] = frozenset()
+    features: tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -93,11 +96,13 @@ class Examples:
 
     def take(self, chosen: Sequence[int]) -> Examples:
         """Return the examples at these places, in this order."""
+        held = self.features
         return replace(
             self,
             names=tuple(self.names[i] for i in chosen),
             targets=tuple(self.targets[i] for i in chosen),
             sources=tuple(self.sources[i] for i in chosen),
+            features=None if held is None else tuple(held[i] for i in chosen),
         )
 
 

@@ -20,6 +20,7 @@ from gatehub.training.checkpoint import (
 )
 from gatehub.training.data import ImageData
 from gatehub.training.economy.precision import MixedPrecision
+from gatehub.training.economy.stem import Stem
 from gatehub.training.evaluation import evaluate
 from gatehub.training.kept_epoch import choose_epoch
 from gatehub.training.methods.learner import Learner
@@ -67,6 +68,7 @@ def fit(
     folder: Path,
     settings: Mapping[str, object],
     known: int = 0,
+    stem: Stem | None = None,
     resume: bool = False,
     workers: int = 0,
     observer: Observer | None = None,
@@ -82,12 +84,13 @@ def fit(
     interrupted and resumed ends with the same numbers as one that was not.
 
     Args:
-        model: what learns; see `Learner`.
+        model: what learns; see `Learner`. Where the training images have features, it takes these.
         data: with the model's labels.
         recipe: the settings.
         folder: where the checkpoint of the last whole epoch is kept.
         settings: what must be the same for a checkpoint to be continued.
         known: how many of the labels the model has learned already; see `begin`.
+        stem: of the model, which validation images go through once; None for all of it each time.
         resume: continue from the checkpoint, if there is one.
         workers: processes that decode images beside this one.
         observer: is told of the start, of steps and of epochs.
@@ -102,7 +105,9 @@ def fit(
     """
     sample = data.val.sample(recipe.val_images, seed=recipe.seed)
     # Decoded once: the same images are looked at after each epoch.
-    watched = list(evaluation_batches(sample, model.preprocessing.transform(), workers=workers))
+    images = evaluation_batches(sample, model.preprocessing.transform(), workers=workers)
+    watched = list(images if stem is None else stem.compute_batches(images))
+    watching: Learner = model if stem is None else stem.rest
     checkpoint = read_checkpoint(folder, settings) if resume else None
     if checkpoint is not None:
         history = list(checkpoint.history)
@@ -112,7 +117,9 @@ def fit(
         mean: Mapping[str, Tensor] = _select(_AVERAGE, checkpoint.tensors)
         penalties: Mapping[str, Tensor] = _select(_PENALTY, checkpoint.tensors)
     else:
-        start = begin(model, data, recipe, watched=watched, known=known, workers=workers)
+        start = begin(
+            model, data, recipe, watched=watched, watching=watching, known=known, workers=workers
+        )
         choices, first, penalties = start.choices, start.tensors, start.penalties
         best = mean = first
         history = [_record(0, None, start.measured, recipe)]
@@ -171,7 +178,7 @@ def fit(
                 added=added,
             )
             with average.in_place():
-                measured = evaluate(model, watched, objective=data.objective)
+                measured = evaluate(watching, watched, objective=data.objective)
             check_finite(measured.loss, f"on the validation images after epoch {epoch}", choices)
         except DivergenceError:
             remove_checkpoint(folder)  # it leads to the same end, at rates that are to be lowered

@@ -63,7 +63,8 @@ class Recipe:
             is measured and kept; 0 for the values of the last step. See `Average`.
         label_smoothing: share of the target spread over all classes.
         min_crop: smallest share of an image's area that a random crop keeps, in (0, 1]; None for
-            one that leaves the image readable, see `gatehub.training.start.crops`.
+            one that leaves the image readable, see `gatehub.training.start.crops`. At 1, with
+            nothing else that is drawn, images are cropped as in evaluation.
         hflip: probability of a mirrored image; 0 suits letters, 0.5 suits photographs.
         auto_augment: timm's description of a policy, such as "rand-m6-n2", or "" for none.
         color_jitter: timm's strength of random brightness, contrast and saturation.
@@ -190,17 +191,28 @@ class Recipe:
             return (step + 1) / rising
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
+    @property
+    def augments(self) -> bool:
+        """Whether anything about an image is drawn, anew in each epoch."""
+        return self._draws(self.min_crop)
+
+    def _draws(self, min_crop: float | None) -> bool:
+        return min_crop != 1 or self.hflip > 0 or self.auto_augment != "" or self.color_jitter > 0
+
     def augment(
         self, preprocessing: Preprocessing, *, min_crop: float
     ) -> Callable[[ImageSource], torch.Tensor]:
         """Return the training transform: an image → (3, H, W) float32, normalised.
 
-        Images are opened as for the evaluation transform; what follows is timm's.
+        Images are opened as for the evaluation transform; what follows is timm's. Where nothing is
+        drawn it is the evaluation transform.
 
         Args:
             preprocessing: the one that the images are evaluated with.
             min_crop: the recipe's, or what was chosen for it.
         """
+        if not self._draws(min_crop):
+            return preprocessing.transform()
         transform: Callable[[Image.Image], torch.Tensor] = create_transform(
             input_size=preprocessing.input_size,
             is_training=True,

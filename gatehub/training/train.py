@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def train_adapter(
     workers: int = 0,
     decoded_bytes: int = defaults.DECODED_BYTES,
     observer: Observer | None = None,
+    note: Callable[[str], None] | None = None,
     team: Team = ALONE,
 ) -> TrainReport:
     """Train an adapter and save it, with its curve, its log and a picture of its gates.
@@ -87,8 +89,11 @@ def train_adapter(
         force: replace an adapter of another task, too.
         workers: processes that decode images beside this one.
         decoded_bytes: as many bytes of training images are decoded once and held; the others are
-            decoded in every epoch. The adapter is the same.
+            decoded in every epoch. The adapter is the same. Where gates start late and images are
+            not augmented, what the layers before give for them is held instead, if all of it fits;
+            then the adapter is the same up to rounding.
         observer: is told of steps and epochs.
+        note: is told, in a sentence, how often the layers before late gates are computed.
         team: other processes that take a share of each batch; see `gatehub.training.parallel`.
 
     Raises:
@@ -173,6 +178,7 @@ def train_adapter(
             workers=workers,
             decoded_bytes=decoded_bytes,
             observer=observer,
+            note=note,
             team=team,
             added=added,
         )

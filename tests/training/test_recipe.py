@@ -105,6 +105,25 @@ def test_augmentation_depends_on_the_seed_alone() -> None:
     assert not torch.equal(draw(1), draw(2))
 
 
+def test_without_augmentation_images_are_those_of_the_evaluation() -> None:
+    """Whatever their shape; a crop of all of an image may yet be drawn a pixel less."""
+    preprocessing = replace(PREPROCESSING, image_rules=ImageRules(), crop_pct=0.9)
+    pixels = np.random.default_rng(0).integers(0, 256, (61, 76, 3), np.uint8)
+    plain = Recipe(min_crop=1.0)
+    assert not plain.augments
+    for seed in range(40):
+        seed_everything(seed)
+        expected = preprocessing.transform()(pixels)
+        assert torch.equal(plain.augment(preprocessing, min_crop=1.0)(pixels), expected)
+    for drawn in (
+        {"min_crop": 0.99},
+        {"hflip": 0.1},
+        {"auto_augment": "rand-m1-n1"},
+        {"color_jitter": 0.1},
+    ):
+        assert replace(plain, **drawn).augments
+
+
 def test_images_are_opened_as_the_preprocessing_says() -> None:
     augment = Recipe().augment(replace(PREPROCESSING, image_rules=ImageRules()), min_crop=1.0)
     layer = Image.new("RGBA", (40, 40), (255, 0, 0, 0))

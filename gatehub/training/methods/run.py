@@ -12,7 +12,7 @@ from gatehub.backbone import Backbone
 from gatehub.training.checkpoint import EpochRecord
 from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination
-from gatehub.training.economy.decoded import hold_decoded
+from gatehub.training.economy.held import hold_images
 from gatehub.training.examples import Digests
 from gatehub.training.loop import fit
 from gatehub.training.methods.learner import Learner
@@ -97,6 +97,7 @@ def run_training(
     workers: int = 0,
     decoded_bytes: int,
     observer: Observer | None = None,
+    note: Callable[[str], None] | None = None,
     team: Team = ALONE,
     added: AddedLoss = NOTHING,
 ) -> Outcome[Made]:
@@ -113,22 +114,35 @@ def run_training(
         known: see `begin`.
         resume: see `fit`.
         workers: processes that decode images beside this one.
-        decoded_bytes: as many bytes of training images are decoded once and held.
+        decoded_bytes: of training images that are decoded once and held, or of what a stem gives
+            for them; the team shares it.
         observer: is told of the start, of steps and of epochs.
+        note: see `train_adapter`.
         team: the processes that share each batch.
         added: what the loss of a step has beside the task's.
 
     Raises:
         GatehubError: see `fit`.
     """
-    held = hold_decoded(data.train, model.preprocessing, limit_bytes=decoded_bytes, workers=workers)
-    fitted = fit(
+    share = decoded_bytes // team.size
+    held = hold_images(
         model,
-        replace(data, train=held),
+        data.train,
+        recipe,
+        limit_bytes=share,
+        guided=added is not NOTHING,
+        workers=workers,
+    )
+    if note is not None and held.note is not None:
+        note(held.note)
+    fitted = fit(
+        held.model,
+        replace(data, train=held.train),
         recipe,
         folder=place.work,
         settings=settings,
         known=known,
+        stem=held.stem,
         resume=resume,
         workers=workers,
         observer=observer,

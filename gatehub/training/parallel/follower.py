@@ -10,6 +10,7 @@ import time
 import warnings
 from collections import defaultdict
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from torch.distributed import TCPStore
@@ -20,6 +21,7 @@ from gatehub.gates.attach import attach_gates
 from gatehub.gates.kernel_memory import arrange_kernels
 from gatehub.training.batches import seed_everything
 from gatehub.training.data import ImageData
+from gatehub.training.economy.held import hold_images
 from gatehub.training.economy.precision import MixedPrecision
 from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.parallel.group import PATIENCE, joined
@@ -64,13 +66,21 @@ def follow(team: Team, device: torch.device) -> None:
         split={"seed": 0, "val_fraction": 0.5, "train_images": None},
     )
     seed_everything(plan.recipe.seed)
-    model = attach_gates(
+    whole = attach_gates(
         backbone, labels=plan.labels, gates=plan.gates, norm=plan.norm, start=plan.start
     )
-    arrange_kernels(model)
-    model.preprocessing = plan.preprocessing
+    arrange_kernels(whole)
+    whole.preprocessing = plan.preprocessing
     if plan.recipe.gradient_checkpointing:
-        recompute_blocks(model.net)
+        recompute_blocks(whole.net)
+    held = hold_images(
+        whole,
+        plan.train,
+        plan.recipe,
+        limit_bytes=plan.decoded_bytes // team.size,
+        workers=plan.workers,
+    )
+    data, model = replace(data, train=held.train), held.model
     values, tensors = team.hear()
     choices = Choices(**values["choices"])
     optimiser = make_optimiser(model, plan.recipe, choices)

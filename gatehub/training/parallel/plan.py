@@ -35,6 +35,7 @@ class Plan:
         start: see `attach_gates`.
         preprocessing: how files become tensors.
         workers: processes that decode images beside each of these.
+        decoded_bytes: see `train_adapter`; the processes share it.
     """
 
     backbone: str
@@ -48,6 +49,7 @@ class Plan:
     start: str | None
     preprocessing: Preprocessing
     workers: int
+    decoded_bytes: int
 
 
 def write_plan(plan: Plan) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gatehub.training.batches import Batch, count_batches, evaluation_batches
 from gatehub.training.data import ImageData
 from gatehub.training.evaluation import evaluate
-from gatehub.training.methods.learner import Learner
+from gatehub.training.methods.learner import Learner, Network
 from gatehub.training.objectives import Measured
 from gatehub.training.recipe import Recipe
 from gatehub.training.start.crops import choose_crop
@@ -58,6 +58,7 @@ def begin(
     recipe: Recipe,
     *,
     watched: Iterable[Batch],
+    watching: Network | None = None,
     known: int = 0,
     workers: int = 0,
 ) -> Start:
@@ -71,7 +72,8 @@ def begin(
         model: in evaluation mode; its head is changed in place.
         data: with the model's labels.
         recipe: what it says is taken as it is.
-        watched: validation images.
+        watched: validation images, or what a stem gives for them.
+        watching: the same model as it takes these; None for the model itself.
         known: how many of the labels, the first ones, the head has learned already; their rows
             stay, and the probe is of the others. 0 for a new head.
         workers: processes that decode images beside this one.
@@ -99,7 +101,7 @@ def begin(
             workers=workers,
         )
     set_head(model, best)
-    measured = evaluate(model, watched, objective=objective)
+    measured = evaluate(watching or model, watched, objective=objective)
     tensors = {name: tensor.clone() for name, tensor in model.task_tensors().items()}
     if epochs:
         few = data.train.sample(IMAGES, seed=recipe.seed)

@@ -38,6 +38,7 @@ def make_plan(train: Examples, **fields: object) -> Plan:
         start="layer2",
         preprocessing=backbone.preprocessing,
         workers=2,
+        decoded_bytes=10**6,
     )
     return replace(plan, **fields)  # type: ignore[arg-type]
 

@@ -43,7 +43,7 @@ recipe = Recipe(epochs=2, batch_size=5, gate_rate=0.01, head_rate=0.01, seed=1, 
 plan = Plan(
     backbone="demo", weights=None, digest=backbone.digest, labels=data.labels, train=data.train,
     recipe=recipe, gates="auto", norm="affine", start=None, preprocessing=backbone.preprocessing,
-    workers=0,
+    workers=0, decoded_bytes=0,
 )
 started, begun = leading._started, []
 
