@@ -168,7 +168,7 @@ def _make_server(
 ) -> _Server:
     settings = settings or ServerSettings()
     app = create_app(engine, settings=settings, path_prefix=path_prefix)
-    url = listener.url
+    url = f"{listener.url}{app.state.path_prefix}"
     config = uvicorn.Config(
         app,
         # uvicorn's own configuration would write to stdout, which belongs to results. Without
