@@ -130,10 +130,12 @@ class _Watch:
             )
             if rate
         ]
-        chosen = f"rates: {', '.join(learned) or 'none'}"
+        self._output.note(
+            f"{self._task}: epochs {choices.epochs}; rates: {', '.join(learned) or 'none'}."
+        )
         if choices.min_crop < 1:
-            chosen += f"; crops from {format_percent(choices.min_crop)} of an image up"
-        self._output.note(f"{self._task}: epochs {choices.epochs}; {chosen}.")
+            least = format_percent(choices.min_crop)
+            self._output.note(f"{self._task}: random crops from {least} of an image up.")
 
     def on_step(self, step: Step) -> None:
         self._advance(step.done, step.total)

@@ -459,14 +459,6 @@ def test_saving_through_a_link_keeps_the_link(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["latest", "v1"]
 
 
-def test_saving_into_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "fruit").mkdir()
-    monkeypatch.chdir(tmp_path / "fruit")
-    make_sample().save(".")
-    assert Adapter.load(tmp_path / "fruit").task == "fruit"
-    assert os.listdir(tmp_path) == ["fruit"]
-
-
 # Adapters that contradict themselves: saving them would write what loading refuses.
 UNSOUND = [
     pytest.param({}, {"conv1.gate": None}, MissingTensorError, "no tensor 'conv1.gate'", id="gate"),

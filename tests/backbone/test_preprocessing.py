@@ -166,9 +166,8 @@ def test_nothing_larger_than_the_limit_is_made(
     image = Image.new("RGB", (width, height))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Image.Image, "resize", resize)
-        patched.setattr("gatehub.backbone.preprocessing.MAX_RESIZED_PIXELS", limit)
         try:
-            preprocessing.transform()(image)
+            preprocessing.transform(max_resized_pixels=limit)(image)
         except ImageTooLargeError:
             new_width, new_height = preprocessing.resized(width, height)
             assert new_width * max(height, new_height) > limit

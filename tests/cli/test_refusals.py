@@ -78,7 +78,11 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("val_fraction", "nan", "validation fraction is nan"),
     ("train_images", 0, "Invalid value for '--train-images'"),
     ("background", "whitish", "'whitish' is not an opaque colour"),
-    ("dtype", "int8", "Gates are stored as bfloat16, float16, float32, not as 'int8'"),
+    (
+        "dtype",
+        "int2",
+        "Gates are stored as bfloat16, float16, float32, int4, int8, sign, sparse, not as 'int2'",
+    ),
     ("device", "nowhere", "Device 'nowhere' cannot be used here"),
     ("device", "cuda:77", "Device 'cuda:77' cannot be used here"),
     ("device", "meta", "Device 'meta' cannot be used here"),

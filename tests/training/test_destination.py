@@ -201,7 +201,7 @@ def test_what_a_run_did_not_write_is_not_removed(tiny_backbone: Backbone, tmp_pa
         ({"norm": "batch"}, "Normalisation mode is 'batch'"),
         ({"start": 2}, "start is 2; expected a string"),
         ({"start": "layer9"}, "has no stage 'layer9'"),
-        ({"dtype": "int8"}, "Gates are stored as"),
+        ({"dtype": "int2"}, "Gates are stored as"),
         ({"workers": -1}, "workers is -1; expected 0 or more"),
         ({"decoded_bytes": 1e9}, "decoded_bytes is 1000000000.0; expected 0 or more"),
         ({"workers": 1.5}, r"workers is 1\.5"),

@@ -164,11 +164,9 @@ def test_other_processes_know_what_is_not_known(tmp_path: Path, tiny_backbone: B
         start=None,
         preprocessing=tiny_backbone.preprocessing,
         workers=0,
-        devices=("cpu",),
-        threads=1,
+        decoded_bytes=0,
     )
-    write_plan(tmp_path, plan)
-    assert read_plan(tmp_path).train.unknown == data.train.unknown == {0, 1}
+    assert read_plan(*write_plan(plan)).train.unknown == data.train.unknown == {0, 1}
     assert data.train.target(2).isnan().tolist() == [True, True, False]  # type: ignore[union-attr]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gatehub.adapter import Adapter
-from gatehub.adapter._tensors import DTYPES
+from gatehub.adapter.coding.packed import SIZES
 from gatehub.backbone import Backbone
 from gatehub.runtime.tasks.packed import Packer
 from tests.tiny import make_trained
@@ -24,7 +24,7 @@ def test_numbers_stay_exact_and_take_no_more_than_in_the_file(
     for name, tensor in adapter.tensors.items():
         found = packed.tensors[name]
         assert torch.equal(found.to(tensor.dtype), tensor)
-        assert found.itemsize <= DTYPES[adapter.config.tensors[name].dtype].itemsize
+        assert found.itemsize <= SIZES[adapter.config.tensors[name].dtype]
     file = (tmp_path / "birds" / "gates.safetensors").stat().st_size
     assert packed.bytes <= file
     assert (packed.task, packed.labels, packed.digest) == ("birds", adapter.labels, adapter.digest)

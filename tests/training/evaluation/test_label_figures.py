@@ -19,6 +19,7 @@ def answered(targets: np.ndarray, predicted: np.ndarray) -> MultiLabelEvaluation
         targets=targets,
         logits=np.where(predicted, 1.0, -1.0).astype(np.float32),
         thresholds=np.full(targets.shape[1], 0.5),
+        known=np.ones(targets.shape[1], bool),
     )
 
 
