@@ -216,6 +216,7 @@ def test_what_eval_wrote_is_read_as_a_table_again(
         (["cat", "dark red"], '["cat", "dark red"]'),
         (["cat", "梨;"], '["cat", "梨;"]'),
         (["[cat", "red"], '["[cat", "red"]'),
+        (["cat", "1"], '["cat", "1"]'),
     ],
 )
 def test_a_task_has_one_way_of_writing_its_labels(
