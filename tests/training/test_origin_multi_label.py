@@ -89,6 +89,8 @@ def test_new_rows_are_those_of_a_probe_and_old_ones_stay(
         assert torch.equal(own, kept)
     found = measure(tiny_backbone, after, light_data().with_labels(after.labels))
     assert found.average_precisions[2] > 0.8  # of green, which is new
+    # A probe with its own offset says a label as often as images have it.
+    assert abs(found.scores[:, 2].mean() - found.targets[:, 2].mean()) < 0.1
 
 
 def test_labels_of_which_nothing_is_said_stay_as_they_are(
