@@ -33,10 +33,13 @@ HOUSE: Floors = (
 # its face, and stands above them.
 WITHIN: Mapping[str, Floors] = {
     "gatehub.runtime": (
-        ("gatehub.runtime.heap", "gatehub.runtime.inputs", "gatehub.runtime.scheduler"),
+        (
+            *("gatehub.runtime.durations", "gatehub.runtime.heap", "gatehub.runtime.inputs"),
+            "gatehub.runtime.scheduler",
+        ),
         ("gatehub.runtime.execution",),
         ("gatehub.runtime.tasks",),
-        ("gatehub.runtime.mixing",),
+        ("gatehub.runtime.mixing", "gatehub.runtime.jobs"),
         ("gatehub.runtime.engine",),
         ("gatehub.runtime.batcher",),
     ),

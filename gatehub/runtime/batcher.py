@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor
 
 from gatehub._text import quote
-from gatehub.errors import DeadlineError, EngineError
+from gatehub.errors import EngineError
 from gatehub.runtime.inputs import MAX_VALUES, check_image
+from gatehub.runtime.jobs import BatchTimes, Job, end, note_begun, note_ended, too_late
 from gatehub.runtime.scheduler import BatchSettings, Request, Scheduler
 from gatehub.runtime.tasks.served import Answer
 
@@ -28,23 +28,9 @@ if TYPE_CHECKING:
 
     from gatehub.runtime.engine import Engine
 
-_LOG = logging.getLogger(__name__)
 # A condition waits for no longer than a platform's timer can say; then it looks again.
 _LONGEST_S = 3600.0
 _FOREVER_S = 1e9  # thirty years
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Job:
-    image: Tensor
-    future: Future[Answer]
-
-    def begin(self) -> bool:
-        """Whether anybody still waits for the answer; from here on nobody can cancel it."""
-        try:
-            return self.future.set_running_or_notify_cancel()
-        except (InvalidStateError, RuntimeError):  # its caller has given it an end of their own
-            return False
 
 
 class Batcher:
@@ -80,7 +66,7 @@ class Batcher:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise EngineError(f"threads is {threads!r}; expected a whole number of at least 1.")
         self._engine = engine
-        self._scheduler: Scheduler[_Job] = Scheduler(
+        self._scheduler: Scheduler[Job] = Scheduler(
             settings or BatchSettings(), announced=announced
         )
         self._changed = threading.Condition()
@@ -111,13 +97,21 @@ class Batcher:
                 self._scheduler.arrive(stem)
                 self._changed.notify()
 
-    def submit(self, task: str, image: Tensor, *, timeout_s: float | None = None) -> Future[Answer]:
+    def submit(
+        self,
+        task: str,
+        image: Tensor,
+        *,
+        timeout_s: float | None = None,
+        times: BatchTimes | None = None,
+    ) -> Future[Answer]:
         """Let an image wait for its answer.
 
         Args:
             task: name of the task. One that is only registered is loaded with its batch.
             image: (3, H, W) float32, normalised as the task's preprocessing says.
             timeout_s: after which the answer is of no use; None for never.
+            times: where to note when its steps were.
 
         Returns:
             A future of an answer with logits (classes,). Cancelling it takes the request out of
@@ -144,7 +138,8 @@ class Batcher:
         channels = self._engine.backbone.preprocessing.input_size[0]
         check_image(image, channels=channels, subject=f"Task {quote(task)}")
         now = time.monotonic()
-        job = _Job(image=image, future=Future())
+        job = Job(image=image, times=times or BatchTimes())
+        job.times.submitted = now
         request = Request(
             task=task,
             stem=(self._engine.stem(task), image.shape, image.device),
@@ -190,7 +185,7 @@ class Batcher:
     ) -> None:
         self.close()
 
-    def _withdraw(self, future: Future[Answer], request: Request[_Job]) -> None:
+    def _withdraw(self, future: Future[Answer], request: Request[Job]) -> None:
         if future.cancelled():
             with self._changed:
                 self._scheduler.cancel(request)
@@ -208,7 +203,7 @@ class Batcher:
         ]
 
     def _work(self) -> None:
-        taken: list[Request[_Job]] | None = []
+        taken: list[Request[Job]] | None = []
         while taken is not None:
             taken = []
             # Anybody's code runs in here, a backbone's too, and no thread may end because of it.
@@ -218,9 +213,9 @@ class Batcher:
                     self._answer(taken)
             except BaseException as error:
                 for request in taken or ():
-                    _end(request, error=error)
+                    end(request, error=error)
 
-    def _next_batch(self) -> list[Request[_Job]] | None:
+    def _next_batch(self) -> list[Request[Job]] | None:
         """Wait for requests to answer; None once the batcher is closed and nothing waits any more.
 
         A request that was cancelled after it was taken is left out.
@@ -241,10 +236,10 @@ class Batcher:
         # Callbacks of a future may call the batcher, so they run without the lock.
         for request in late:
             if request.payload.begin():
-                _end(request, error=_late(request, now))
+                end(request, error=too_late(request, now))
         return going
 
-    def _answer(self, batch: Sequence[Request[_Job]]) -> None:
+    def _answer(self, batch: Sequence[Request[Job]]) -> None:
         """Give every request of a batch its answer, or the error that it met."""
         if len(batch) > 1 and len(batch) * batch[0].payload.image.numel() > MAX_VALUES:
             half = len(batch) // 2
@@ -253,6 +248,7 @@ class Batcher:
             return
         tasks = [request.task for request in batch]
         alone = len(set(tasks)) == 1
+        note_begun(batch, time.monotonic())
         try:
             images = torch.stack([request.payload.image for request in batch])
             if alone:
@@ -261,37 +257,13 @@ class Batcher:
             else:
                 answers = self._engine.run_mixed(tasks, images)
         except Exception as error:
+            note_ended(batch, time.monotonic())
             # One task's trouble is not another's.
             for task in [] if alone else dict.fromkeys(tasks):
                 self._answer([request for request in batch if request.task == task])
             for request in batch if alone else ():
-                _end(request, error=error)
+                end(request, error=error)
             return
+        note_ended(batch, time.monotonic())
         for request, answer in zip(batch, answers, strict=True):
-            _end(request, answer=answer)
-
-
-def _end(
-    request: Request[_Job], *, answer: Answer | None = None, error: BaseException | None = None
-) -> None:
-    """Give a request its answer or its error, unless it has one."""
-    future = request.payload.future
-    try:
-        if answer is not None:
-            future.set_result(answer)
-        elif isinstance(error, Exception):
-            future.set_exception(error)
-        else:  # a SystemExit, say, which is for this thread and not for who waits
-            future.set_exception(EngineError(f"The request was interrupted by {error!r}."))
-    except InvalidStateError:
-        pass  # a future is in its caller's hands, too
-    except BaseException:  # of a callback; concurrent.futures itself catches Exception only
-        _LOG.exception("A callback of a request for task %s failed.", quote(request.task))
-
-
-def _late(request: Request[_Job], now: float) -> DeadlineError:
-    waited = now - request.arrived
-    return DeadlineError(
-        f"A request for task {quote(request.task)} waited {waited:.3g} s, and its deadline passed.",
-        hint="Allow it more time, or send fewer at once.",
-    )
+            end(request, answer=answer)

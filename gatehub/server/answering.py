@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 from gatehub._text import quote
 from gatehub.errors import DeadlineError, GatehubError, ServerBusyError
 from gatehub.runtime.batcher import Batcher
+from gatehub.runtime.jobs import BatchTimes
 from gatehub.runtime.scheduler import BatchSettings
 from gatehub.server.classification import ClassificationRequest, Score, prepare, rank
 from gatehub.server.loads import Loads
+from gatehub.server.observing.record import RequestRecord, Stage
 from gatehub.server.settings import ServerSettings
 from gatehub.server.workers import Workers
 
@@ -71,7 +74,7 @@ class Answering:
             )
 
     async def answer(
-        self, task: str, parse: Callable[[], ClassificationRequest]
+        self, task: str, parse: Callable[[], ClassificationRequest], record: RequestRecord
     ) -> tuple[list[Score], Answer]:
         """Answer one request by its deadline.
 
@@ -80,6 +83,7 @@ class Answering:
         Args:
             task: name of the task.
             parse: reads the request; called in a worker thread.
+            record: gets the times of its stages.
 
         Raises:
             ServerBusyError: all places are taken.
@@ -87,7 +91,7 @@ class Answering:
             GatehubError: the request, the image or the task cannot be used.
         """
         with self._place(task):
-            working = asyncio.ensure_future(self._answer(task, parse))
+            working = asyncio.ensure_future(self._answer(task, parse, record))
             try:
                 await asyncio.wait({working}, timeout=self._settings.deadline_s)
                 if working.done():
@@ -111,24 +115,38 @@ class Answering:
             self._taken -= 1
 
     async def _answer(
-        self, task: str, parse: Callable[[], ClassificationRequest]
+        self, task: str, parse: Callable[[], ClassificationRequest], record: RequestRecord
     ) -> tuple[list[Score], Answer]:
-        info = await self.loads.find(task)
+        with record.stage("load"):
+            info = await self.loads.find(task)
         while True:
-            preprocessing = info.preprocessing
+            preprocessing, times = info.preprocessing, BatchTimes()
             with self._batcher.announce(task, preprocessing.input_size):
-                asked, future = await self._prepare(task, parse, preprocessing)
+                asked, future = await self._prepare(task, parse, preprocessing, record, times)
             try:
                 answer = await _wait(future)
             except GatehubError as error:
                 self.loads.note(info, error)
                 raise
+            finally:
+                record.note_batch(times)
             self.loads.note(info, None)
             info = answer.task
             # Else the task was swapped in between, for one that wants its images otherwise.
             if info.preprocessing == preprocessing:
                 break
-        return await _wait(self._workers.submit(lambda: rank(asked, answer))), answer
+        with record.stage("rank"):
+            return await _wait(self._workers.submit(lambda: rank(asked, answer))), answer
+
+    @property
+    def taken(self) -> int:
+        """How many requests have a place."""
+        return self._taken
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait for their batch."""
+        return sum(self._batcher.depths().values())
 
     async def render(self, make: Callable[[], T]) -> T:
         """Have a worker make something that may be large."""
@@ -139,14 +157,19 @@ class Answering:
         task: str,
         parse: Callable[[], ClassificationRequest],
         preprocessing: Preprocessing,
+        record: RequestRecord,
+        times: BatchTimes,
     ) -> tuple[ClassificationRequest, Future[Answer]]:
         """Have a worker decode a request's image and hand it to the batcher."""
 
         def prepare_and_submit() -> tuple[ClassificationRequest, Future[Answer]]:
-            asked = parse()
-            image = prepare(asked, preprocessing, self._settings)
-            return asked, self._batcher.submit(task, image)
+            record.stages.append(Stage("queue", handed_over, time.monotonic()))
+            with record.stage("decode"):
+                asked = parse()
+                image = prepare(asked, preprocessing, self._settings)
+            return asked, self._batcher.submit(task, image, times=times)
 
+        handed_over = time.monotonic()
         job = self._workers.submit(prepare_and_submit)
         try:
             return await _wait(job)

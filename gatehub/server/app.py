@@ -3,6 +3,7 @@
     GET  /health         {"status": "ok", "tasks": how many, "backbone": name}
     GET  /health/live    {"status": "live"} as long as the process answers
     GET  /health/ready   {"status": "ready"}, or a 503 once it is to get no more requests
+    GET  /metrics        figures for Prometheus
     GET  /tasks          [{"task", "state", "labels", "digest", "generation", "backbone", …}]
     POST /tasks/{task}   an encoded image → [{"label", "score"}], best first
 
@@ -14,8 +15,8 @@ before), "loading" or "unavailable: " and why.
 (`softmax`, the default, `sigmoid` or `none`). A multi-label task has one more field in `/tasks`,
 `"problem": {"type": "multi-label", "thresholds": […]}`; its default function is `sigmoid`, and
 without a `top_k` it answers with every label that reaches its threshold, or `[]`. The headers
-`X-Gatehub-Digest` and `X-Gatehub-Generation` name the adapter that answered. Errors:
-`gatehub.server.refusals`.
+`X-Gatehub-Digest` and `X-Gatehub-Generation` name the adapter that answered; every answer has the
+request's `X-Request-Id`. Errors: `gatehub.server.refusals`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from gatehub._text import quote
 from gatehub.errors import ServerError
@@ -39,6 +41,9 @@ from gatehub.server.answering import Answering
 from gatehub.server.classification import ClassificationRequest, parse_request
 from gatehub.server.lifecycle import Lifecycle
 from gatehub.server.limits import Bodies, OneLength
+from gatehub.server.observing.metrics import Metrics, ServerFacts, render_metrics
+from gatehub.server.observing.observer import Observer
+from gatehub.server.observing.record import record_of
 from gatehub.server.refusals import exception_handlers
 from gatehub.server.settings import ServerSettings
 
@@ -66,14 +71,17 @@ def create_app(
     prefix = check_path_prefix(path_prefix)
     lifecycle = Lifecycle()
     endpoints = _Endpoints(engine, settings, lifecycle)
-    app = Starlette(
-        routes=[
-            Route(f"{prefix}/health", endpoints.get_health, methods=["GET"]),
-            Route(f"{prefix}/health/live", endpoints.get_live, methods=["GET"]),
-            Route(f"{prefix}/health/ready", endpoints.get_ready, methods=["GET"]),
-            Route(f"{prefix}/tasks", endpoints.get_tasks, methods=["GET"]),
-            Route(prefix + "/tasks/{task}", endpoints.post_image, methods=["POST"]),
-        ],
+    routes = [
+        Route(f"{prefix}/health", endpoints.get_health, methods=["GET"]),
+        Route(f"{prefix}/health/live", endpoints.get_live, methods=["GET"]),
+        Route(f"{prefix}/health/ready", endpoints.get_ready, methods=["GET"]),
+        Route(f"{prefix}/metrics", endpoints.get_metrics, methods=["GET"]),
+        Route(f"{prefix}/tasks", endpoints.get_tasks, methods=["GET"]),
+        Route(prefix + "/tasks/{task}", endpoints.post_image, methods=["POST"]),
+    ]
+    app = _Application(
+        observer=Observer([endpoints.metrics], {route.endpoint: route.path for route in routes}),
+        routes=routes,
         middleware=[Middleware(OneLength)],
         exception_handlers=exception_handlers(settings),
         lifespan=endpoints.lifespan,
@@ -99,6 +107,25 @@ def check_path_prefix(prefix: str) -> str:
     return prefix.rstrip("/")
 
 
+class _Application(Starlette):
+    """Starlette's application, observed from outside of what turns errors into answers.
+
+    Args:
+        observer: sees every request.
+        starlette: for Starlette.
+    """
+
+    def __init__(self, *, observer: Observer, **starlette: Any) -> None:
+        super().__init__(**starlette)
+        self._observer = observer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._observer.observe(super().__call__, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 class _Endpoints:
     """One method for each route, over the same engine, settings and threads."""
 
@@ -108,6 +135,7 @@ class _Endpoints:
         self._settings = settings
         self._bodies = Bodies(settings)
         self._started: Answering | None = None
+        self.metrics = Metrics(engine, self._find_facts)
 
     @property
     def _answering(self) -> Answering:
@@ -115,6 +143,16 @@ class _Endpoints:
         if self._started is None:
             self._started = Answering(self._engine, self._settings)
         return self._started
+
+    def _find_facts(self) -> ServerFacts:
+        answering = self._answering
+        return ServerFacts(
+            queued=answering.queued,
+            in_flight=answering.taken,
+            body_bytes=self._bodies.held,
+            unavailable=answering.loads.unavailable,
+            ready=not self._lifecycle.stopping,
+        )
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -139,6 +177,11 @@ class _Endpoints:
         self._lifecycle.check_ready()
         return JSONResponse({"status": "ready"})
 
+    async def get_metrics(self, request: Request) -> Response:
+        accepted = request.headers.get("accept", "")
+        body, media_type = await asyncio.to_thread(render_metrics, self.metrics.registry, accepted)
+        return Response(body, headers={"Content-Type": media_type})
+
     async def get_tasks(self, request: Request) -> Response:
         states = self._answering.loads.states()
         # Thousands of tasks have millions of labels.
@@ -148,8 +191,9 @@ class _Endpoints:
         return await self._lifecycle.until_end(self._classify(request))
 
     async def _classify(self, request: Request) -> Response:
-        task = request.path_params["task"]
+        task, record = request.path_params["task"], record_of(request.scope)
         self._engine.loaded(task)  # an unknown task is refused before its image is read
+        record.task = task
         self._answering.check_room(task)  # and so is one for which there is no place
         async with self._bodies.read(request) as body:
 
@@ -160,7 +204,10 @@ class _Endpoints:
                     query=request.query_params,
                 )
 
-            scores, answer = await _unless_gone(request, self._answering.answer(task, parse))
+            scores, answer = await _unless_gone(
+                request, self._answering.answer(task, parse, record)
+            )
+        record.digest, record.generation = answer.task.digest, answer.task.generation
         return JSONResponse(
             scores,
             headers={

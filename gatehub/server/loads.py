@@ -126,6 +126,11 @@ class Loads:
                 states[task] = "registered" if info is None else "ready"
         return states
 
+    @property
+    def unavailable(self) -> int:
+        """How many tasks could not be had a short time ago."""
+        return len(self._failures)
+
     def close(self) -> None:
         """Let the threads end, without waiting for what they load."""
         self._workers.close()

@@ -17,12 +17,14 @@ from starlette.types import ExceptionHandler
 
 from gatehub._text import quote, shorten
 from gatehub.errors import AmbiguousLengthError, BodyTimeoutError, GatehubError
+from gatehub.server.observing.record import CLIENT_GONE, record_of
 from gatehub.server.settings import ServerSettings
-from gatehub.server.statuses import find_status
+from gatehub.server.statuses import FAULT, find_status
 
 _LOG = logging.getLogger(__name__)
 
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
+_GONE = 499  # as nginx and others write it
 _OUT_OF_MEMORY = "The server has too little memory to answer just now."
 
 
@@ -45,6 +47,7 @@ def exception_handlers(settings: ServerSettings) -> dict[type[Exception], Except
 def refuse(request: Request, error: Exception, *, retry_after_s: int = 1) -> Response:
     """Return the answer that tells a client of an error; see `gatehub.server.statuses`."""
     status = find_status(error)
+    record_of(request.scope).outcome = status.code
     if status.is_fault:
         _LOG.error("A request failed.", exc_info=error)
         return _answer_fault()
@@ -72,30 +75,35 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
         if error.status_code == 405
         else f"There is no {path} here."
     )
+    code = _HTTP_CODES.get(error.status_code, "invalid_request")
+    record_of(request.scope).outcome = code
     start = request.app.state.path_prefix
     return _answer(
         f"{problem} Try GET {start}/health, GET {start}/tasks or POST {start}/tasks/{{task}}.",
-        _HTTP_CODES.get(error.status_code, "invalid_request"),
+        code,
         error.status_code,
         dict(error.headers or {}),
     )
 
 
 async def _forget(request: Request, error: Exception) -> Response:
-    """Answer a client that has gone; the bytes go nowhere, and nothing is worth a log line."""
+    """Answer a client that has gone; the bytes go nowhere."""
+    record = record_of(request.scope)
+    record.outcome, record.status = CLIENT_GONE, _GONE
     return Response(status_code=400)
 
 
 async def _fail(request: Request, error: Exception) -> Response:
     """Answer an error that nobody foresaw. Starlette raises it again, so uvicorn logs it."""
+    record_of(request.scope).outcome = FAULT.code
     return _answer_fault()
 
 
 def _answer_fault() -> Response:
     return _answer(
         "The server failed to answer; the reason is in its log. Nothing is wrong with the request.",
-        "internal_error",
-        500,
+        FAULT.code,
+        FAULT.status,
         {"Connection": "close"},  # uvicorn does so without a word, and a next request would fail
     )
 

@@ -15,6 +15,7 @@ from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import TaskNotFoundError
 from gatehub.problem import Problem
 from gatehub.runtime.engine import Answer, TaskInfo
+from gatehub.runtime.tasks.entries import TierReport
 
 
 def preprocessing(side: int = 16, rules: ImageRules | None = None) -> Preprocessing:
@@ -105,6 +106,9 @@ class LinearEngine:
 
     def loaded(self, name: str) -> TaskInfo | None:
         return None if name in self._registered else self._find(name)[0]
+
+    def memory(self) -> tuple[TierReport, ...]:
+        return ()
 
     def stem(self, name: str) -> str:
         return self._find(name)[0].task

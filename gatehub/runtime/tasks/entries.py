@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from gatehub.runtime.durations import DurationReport, Durations
 
 V = TypeVar("V")
 
@@ -45,6 +47,7 @@ class TierReport:
         stand_ins: those of them that took another of its group, since there was no room for it.
         misses: leases that had to make it.
         evictions: values that had to go for others.
+        made: how long it took to make values, in seconds.
     """
 
     name: str
@@ -57,6 +60,8 @@ class TierReport:
     stand_ins: int
     misses: int
     evictions: int
+    # Times differ from run to run, and are no part of what a tier holds.
+    made: DurationReport = field(default_factory=lambda: Durations().report(), compare=False)
 
 
 class Entry(Generic[V]):

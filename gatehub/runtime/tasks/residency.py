@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar, cast
 
 from gatehub.errors import GatehubError, MemoryBudgetError, TaskUnavailableError
+from gatehub.runtime.durations import Durations
 from gatehub.runtime.tasks.entries import Entry, TierReport, Wanted
 from gatehub.runtime.tasks.room import Room, count_least, find_room, find_stand_ins, list_idle
 
@@ -42,6 +43,7 @@ class Tier(Generic[V]):
         self._pins: set[Hashable] = set()
         self._bytes = 0
         self._clock = 0
+        self._made = Durations()
         self._hits = self._stand_ins = self._misses = self._evictions = 0
 
     @contextmanager
@@ -120,6 +122,7 @@ class Tier(Generic[V]):
                 stand_ins=self._stand_ins,
                 misses=self._misses,
                 evictions=self._evictions,
+                made=self._made.report(),
             )
 
     def _take(
@@ -193,6 +196,7 @@ class Tier(Generic[V]):
         for want, entry in mine:
             if failed is not None and self._give_up(want, entry, failed, unless_wanted=True):
                 continue
+            began = time.monotonic()
             try:
                 value = want.make()
             except BaseException as error:
@@ -200,6 +204,7 @@ class Tier(Generic[V]):
                 self._give_up(want, entry, error)
             else:
                 with self._changed:
+                    self._made.observe(time.monotonic() - began)
                     entry.value, entry.ready = value, True
                     self._changed.notify_all()
         if failed is not None:
