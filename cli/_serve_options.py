@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 _LIMITS = "Limits"
+
+
+class LogFormat(str, Enum):
+    """How a server writes its log."""
+
+    text = "text"
+    json = "json"
+    off = "off"
 
 
 def _limit(name: str, help: str, *, min: int = 1) -> Any:
@@ -92,5 +101,13 @@ UnixSocketOption = Annotated[
         "--unix-socket",
         metavar="PATH",
         help="Listen on a Unix socket that is made there, instead of on a port.",
+    ),
+]
+LogFormatOption = Annotated[
+    LogFormat | None,
+    typer.Option(
+        "--log-format",
+        help="A line on stderr for each request that has to do with a task: text; json, an object "
+        "in a line; off, for warnings alone. \\[default: text; off with --format quiet]",
     ),
 ]

@@ -6,6 +6,7 @@ curl --data-binary @robin.jpg http://127.0.0.1:8000/tasks/birds
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,8 @@ from gatehub.cli._serve_options import (
     DrainTimeoutOption,
     HeaderTimeoutOption,
     KeepGoingOption,
+    LogFormat,
+    LogFormatOption,
     MaxBatchOption,
     MaxBodyBytesOption,
     MaxBytesInFlightOption,
@@ -109,6 +112,7 @@ def serve(
     drain_timeout: DrainTimeoutOption = None,
     max_batch: MaxBatchOption = None,
     max_wait_ms: MaxWaitOption = None,
+    log_format: LogFormatOption = None,
     format: FormatOption = Format.human,
 ) -> None:
     """Serve adapters of one backbone over HTTP until Ctrl-C."""
@@ -116,6 +120,7 @@ def serve(
     from gatehub.runtime.engine import Engine
     from gatehub.server import ServerSettings, listen, serve
     from gatehub.server.app import check_path_prefix
+    from gatehub.server.observing.log_format import logging_to
 
     limits = {
         "max_body_bytes": max_body_bytes,
@@ -135,8 +140,9 @@ def serve(
     settings = ServerSettings(**{name: v for name, v in limits.items() if v is not None})
     output = Output(format)
     check_path_prefix(path_prefix)
+    form = log_format or (LogFormat.off if format is Format.quiet else LogFormat.text)
     # First of all: who cannot have the port should not wait for adapters to learn it.
-    with listen(host, port, path=unix_socket) as listener:
+    with listen(host, port, path=unix_socket) as listener, logging_to(form.value, sys.stderr):
         left_out = partial(_report, output) if keep_going else None
         places, adapter = find_adapters(output, folders, hub, left_out=left_out)
         engine = Engine(

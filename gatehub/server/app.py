@@ -44,6 +44,7 @@ from gatehub.server.limits import Bodies, OneLength
 from gatehub.server.observing.metrics import Metrics, ServerFacts, render_metrics
 from gatehub.server.observing.observer import Observer
 from gatehub.server.observing.record import record_of
+from gatehub.server.observing.request_log import RequestLog
 from gatehub.server.refusals import exception_handlers
 from gatehub.server.settings import ServerSettings
 
@@ -80,7 +81,9 @@ def create_app(
         Route(prefix + "/tasks/{task}", endpoints.post_image, methods=["POST"]),
     ]
     app = _Application(
-        observer=Observer([endpoints.metrics], {route.endpoint: route.path for route in routes}),
+        observer=Observer(
+            [endpoints.metrics, RequestLog()], {route.endpoint: route.path for route in routes}
+        ),
         routes=routes,
         middleware=[Middleware(OneLength)],
         exception_handlers=exception_handlers(settings),

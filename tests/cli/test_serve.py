@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import socket
@@ -80,7 +81,7 @@ def test_the_help_names_the_true_defaults() -> None:
     for alias in vars(_serve_options).values():
         for option in get_args(alias)[1:]:
             names = str(option.param_decls) + str(option.default)
-            if re.search("keep-going|path-prefix|unix-socket", names):
+            if re.search("keep-going|path-prefix|unix-socket|log-format", names):
                 continue
             default = re.search(r"default: ([\d,]+)", option.help)
             assert default is not None, option.help
@@ -93,6 +94,29 @@ def test_a_limit_that_is_none_is_refused(gatehub: Gatehub, birds: Path) -> None:
     ran = gatehub("serve", birds, "--max-requests", "0")
     assert ran.status == 2
     assert "--max-requests" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ([], "text"),
+        (["--log-format", "json"], "json"),
+        (["--format", "quiet"], "off"),
+        (["--format", "quiet", "--log-format", "text"], "text"),
+    ],
+)
+def test_the_form_of_the_log_arrives(
+    gatehub: Gatehub, birds: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], form: str
+) -> None:
+    def serve(engine: Any, **_: Any) -> None:
+        logging.getLogger("gatehub.server.requests").info("asked", extra={"request": {"a": 1}})
+        logging.getLogger("gatehub.server").warning("look")
+
+    monkeypatch.setattr("gatehub.server.serve", serve)
+    ran = gatehub("serve", birds, "--port", 0, *options)
+    lines = [line for line in ran.err.splitlines() if "Z" in line[:40]]
+    assert len(lines) == (1 if form == "off" else 2)
+    assert ('"a": 1' in lines[0]) == (form == "json")
 
 
 def test_a_taken_port_is_told_before_anything_is_read(gatehub: Gatehub) -> None:
