@@ -98,6 +98,7 @@ def tell_plan(
         gates=form.gates,
         norm=form.norm,
         start=form.start,
+        shift=form.shift,
         preprocessing=preprocessing,
         workers=workers,
         decoded_bytes=decoded_bytes,

@@ -79,6 +79,7 @@ def choose_method(
     gates: str | None,
     norm: str | None,
     start: str | None,
+    shift: bool,
     epochs: int | None,
     rank: int | None,
     rates: Mapping[str, float | None],
@@ -93,6 +94,7 @@ def choose_method(
         gates: see `attach_gates`.
         norm: likewise.
         start: likewise.
+        shift: likewise.
         epochs: see `Recipe`.
         rank: of "lora".
         rates: learning rates, by their option.
@@ -104,6 +106,7 @@ def choose_method(
         TrainingError: what is asked for is not the method's.
         BadParameter: an option of another method is given.
     """
+    from gatehub.gates.policy import NONE
     from gatehub.training.methods.lora import check_peft
     from gatehub.training.methods.presets import (
         ADAPTER_METHODS,
@@ -118,6 +121,8 @@ def choose_method(
         raise typer.BadParameter(f"--rank is of --method lora, and the method is {name}.")
     if name in ADAPTER_METHODS:
         asked = apply_method(name, Asked(gates=gates, norm=norm, epochs=epochs))
+        if shift and asked.gates == NONE:
+            raise typer.BadParameter("--shift is of gated layers, and there are none.")
         for option, rate in rates.items():
             if asked.epochs == 0 and rate is not None:
                 raise typer.BadParameter(f"{option} is of steps, and there are none (epochs 0).")
@@ -133,6 +138,7 @@ def choose_method(
     for option, given in (
         ("--gates", gates is not None),
         ("--start", start is not None),
+        ("--shift", shift),
         ("--devices", devices != 1),
         ("--lr-find", lr_find),
     ):
@@ -156,6 +162,7 @@ def choose_run(
     chosen: Chosen,
     *,
     start: str | None,
+    shift: bool,
     dtype: str,
     note: Callable[[str], None],
     team: Team,
@@ -170,6 +177,7 @@ def choose_run(
             gates=chosen.gates,
             norm=chosen.norm,
             start=start,
+            shift=shift,
             dtype=dtype,
             note=note,
             team=team,

@@ -47,6 +47,14 @@ StartOption = Annotated[
         "--start", help=f"First gated stage, such as layer3. {_KEPT.format('all are gated')}"
     ),
 ]
+ShiftOption = Annotated[
+    bool,
+    typer.Option(
+        "--shift",
+        help="Train the biases of gated layers, too (Meta-Transfer Learning, CVPR 2019): those "
+        "that no batch norm follows, which would take a shift away. Refused where there are none.",
+    ),
+]
 BackgroundOption = Annotated[
     str | None,
     typer.Option(

@@ -102,7 +102,12 @@ def run_method(
             saying_how_to_go_on(output, place),
         ):
             report = choose_run(
-                chosen, start=form.start, dtype=dtype, note=show_stem(output, task), team=team
+                chosen,
+                start=form.start,
+                shift=form.shift,
+                dtype=dtype,
+                note=show_stem(output, task),
+                team=team,
             )(
                 backbone,
                 images,

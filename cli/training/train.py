@@ -34,6 +34,7 @@ from gatehub.cli.training._origin import (
     GatesOption,
     InitFromOption,
     NormOption,
+    ShiftOption,
     StartOption,
     adjust_images,
     describe_origin,
@@ -74,6 +75,7 @@ def train(
     gates: GatesOption = None,
     norm: NormOption = None,
     start: StartOption = None,
+    shift: ShiftOption = False,
     epochs: recipes.EpochsOption = None,
     batch_size: recipes.BatchSizeOption = defaults.BATCH_SIZE,
     gate_rate: recipes.GateRateOption = None,
@@ -138,6 +140,7 @@ def train(
         gates=gates,
         norm=norm,
         start=start,
+        shift=shift,
         epochs=epochs,
         rank=rank,
         rates={"--gate-rate": gate_rate, "--head-rate": head_rate},
@@ -193,7 +196,7 @@ def train(
         origin.check_problem(multi_label=multi_label)
     begun_as = "linear probe" if origin is None else f"adapter {shorten(origin.name)}"
     if chosen.makes_adapter:
-        form = choose_form(origin, gates=gates, norm=norm, start=start)
+        form = choose_form(origin, gates=gates, norm=norm, start=start, shift=shift)
     else:
         form = Form(gates="none", norm="frozen", start=None)
     with ExitStack() as held:
@@ -217,6 +220,7 @@ def train(
             gates=form.gates,
             norm=form.norm,
             start=form.start,
+            shift=form.shift,
             input_size=input_size,
             gradient_checkpointing=gradient_checkpointing,
         )
@@ -245,6 +249,7 @@ def train(
                 gates=gates,
                 norm=norm,
                 start=start,
+                shift=shift,
                 preprocessing=preprocessing,
                 init_from=origin,
                 workers=choose_workers(workers, images.train),

@@ -57,6 +57,15 @@ def check_declared(config: AdapterConfig, where: str) -> None:
                 f"{where} declares {quote(name)} as {list(spec.shape)}; its gate needs "
                 f"{list(shape)}."
             )
+    for site, gate in config.layout.sites.items():
+        bias = left.get(f"{site}.bias")
+        if gate.shift and bias is None:
+            raise MissingTensorError(f"{where} declares a shift but no tensor '{site}.bias'.")
+        if gate.shift and bias is not None and bias.shape != gate.shape[:1]:
+            raise TensorShapeError(
+                f"{where} declares '{site}.bias' as {list(bias.shape)}; its shift needs "
+                f"{list(gate.shape[:1])}."
+            )
     rows: dict[str, tuple[int, ...]] = {}
     for name, spec in left.items():
         layer, _, part = name.rpartition(".")
@@ -93,6 +102,8 @@ def check_declared(config: AdapterConfig, where: str) -> None:
 def _can_be_norm(config: AdapterConfig, name: str, spec: TensorSpec) -> bool:
     """Whether a task of the declared mode may have such a normalisation value."""
     layer, _, part = name.rpartition(".")
+    if part == "bias" and layer in config.layout.sites:
+        return config.layout.sites[layer].shift
     if config.layout.norm == "frozen":
         return False
     if part in STATISTICS:
@@ -100,5 +111,5 @@ def _can_be_norm(config: AdapterConfig, name: str, spec: TensorSpec) -> bool:
     if layer not in config.layout.sites:
         # A vector may have any name there, that of a gate too.
         return part not in GATE_PARTS or (spec.dtype == "F32" and is_vector(spec.shape))
-    # A site's weight and bias are the backbone's; what else it has may be a gain.
-    return part not in ("weight", "bias", *GATE_PARTS)
+    # A site's weight is the backbone's; what else it has may be a gain.
+    return part not in ("weight", *GATE_PARTS)

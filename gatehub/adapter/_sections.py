@@ -49,10 +49,11 @@ def read_layout(fields: Fields, norm: str, where: str) -> GateLayout:
         entry = entries.take_fields(name)
         kind = parse_kind(entry.take("kind", str))
         shape = _read_shape(entry)
+        shift = entry.take("shift", bool) if "shift" in entry.names() else False
         entry.done()
         if len(shape) != 2:
             raise ConfigError(f"{entry.where}.shape is {list(shape)}; expected [O, I].")
-        sites[name] = SiteGate(kind=kind, shape=(shape[0], shape[1]))
+        sites[name] = SiteGate(kind=kind, shape=(shape[0], shape[1]), shift=shift)
     if sites and policy == NONE:
         raise ConfigError(f"{entries.where} has {len(sites)} sites; expected none of kind {NONE}.")
     return GateLayout(policy=policy, start=start, norm=norm, sites=sites)

@@ -29,8 +29,8 @@ from gatehub.errors import AdapterFormatError, ConfigError, FormatVersionError, 
 from gatehub.gates.layout import GateLayout
 from gatehub.problem import ONE_LABEL, Problem
 
-# Version 2 has packed gates. What needs none of them is written as version 1.
-FORMAT_VERSION = 2
+# Version 2 has packed gates, version 3 shifts. What needs none of them is written as version 1.
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +109,8 @@ class AdapterConfig:
     @property
     def format_version(self) -> int:
         """The least version of the format that has what it declares."""
+        if self.layout.has_shift:
+            return 3
         return 2 if any(spec.is_packed for spec in self.tensors.values()) else 1
 
     def to_json(self) -> bytes:
@@ -128,7 +130,11 @@ class AdapterConfig:
                 "kind": gates.policy,
                 "start": gates.start,
                 "sites": {
-                    name: {"kind": str(gate.kind), "shape": list(gate.shape)}
+                    name: {
+                        "kind": str(gate.kind),
+                        "shape": list(gate.shape),
+                        **({"shift": True} if gate.shift else {}),
+                    }
                     for name, gate in gates.sites.items()
                 },
             },

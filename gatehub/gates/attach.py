@@ -21,14 +21,8 @@ from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import AlreadyGatedError, GateError, UngatedLayerWarning
 from gatehub.gates.gated_layer import GatedLayer, gate_layer, place_of
 from gatehub.gates.heads import find_head_places, name_head
-from gatehub.gates.layout import GateLayout, plan_gates
-from gatehub.gates.norms import (
-    STATISTICS,
-    find_gains,
-    find_norm_tensors,
-    form_gainless,
-    has_statistic,
-)
+from gatehub.gates.layout import GateLayout, add_shifts, find_own_values, plan_gates
+from gatehub.gates.norms import STATISTICS, find_gains, form_gainless, has_statistic
 from gatehub.gates.sites import copy_plain, find_ungated
 
 if TYPE_CHECKING:
@@ -64,9 +58,7 @@ class GatedModel(nn.Module):
         own_memory(self.net, lenders=(*theirs.parameters(), *theirs.buffers()))
         self._gains = find_gains(theirs, norm=layout.norm, sites=layout.sites)
         present = {*self._gains.values(), *self.net.state_dict()}
-        norms = find_norm_tensors(
-            theirs, norm=layout.norm, start=layout.start, exclude=backbone.heads
-        )
+        norms = find_own_values(theirs, layout, exclude=backbone.heads)
         self._norm_names = tuple(name for name in norms if name in present)
         self._gate_layers(theirs)
         self._free_norms()
@@ -122,7 +114,7 @@ class GatedModel(nn.Module):
         }
 
     def norm_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the learned normalisation values, by their name in an adapter file."""
+        """Return the learned normalisation values and shifts, by their name in an adapter file."""
         return self._learned(self._norm_names)
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
@@ -205,7 +197,7 @@ class GatedModel(nn.Module):
             gate_layer(layer, gate, gain=gain)
 
     def _free_norms(self) -> None:
-        """Untie the task's normalisation values from others, that may be frozen."""
+        """Untie the task's normalisation values and shifts from others, that may be frozen."""
         for name in self._norm_names:
             if name in self._gains.values():
                 continue
@@ -223,6 +215,7 @@ def attach_gates(
     gates: str = "auto",
     norm: str = "affine",
     start: str | None = None,
+    shift: bool = False,
 ) -> GatedModel:
     """Make a model that learns one task on a frozen backbone.
 
@@ -237,12 +230,14 @@ def attach_gates(
         norm: "frozen", "affine" or "stats": which normalisation values are the task's own.
         start: first stage that is gated, such as "layer3". What comes before is shared by all
             tasks that start there. None gates everything.
+        shift: learn the bias of each gated layer, too, where no batch norm would take that away
+            again; see `gatehub.gates.norms`.
 
     Raises:
         AlreadyGatedError: the model carries gates already.
         BackboneChangedError: the backbone has changed since it was loaded.
-        GateError: bad labels, kind, normalisation mode or stage; or a cast has rounded the
-            backbone's weights since they were loaded.
+        GateError: bad labels, kind, normalisation mode or stage; no layer to which a shift adds
+            anything; or a cast has rounded the backbone's weights since they were loaded.
     """
     if isinstance(backbone, nn.Module) and any(
         isinstance(module, GatedModel | GatedLayer) for module in backbone.modules()
@@ -273,6 +268,9 @@ def attach_gates(
         "own.",
     )
     layout = plan_gates(backbone.model, exclude=backbone.heads, gates=gates, norm=norm, start=start)
+    if shift:
+        size = backbone.preprocessing.input_size
+        layout = add_shifts(backbone.model, layout, input_size=size)
     ungated = find_ungated(backbone.model, start=start, exclude=backbone.heads)
     if ungated and layout.sites:
         left = ", ".join(map(str, ungated))

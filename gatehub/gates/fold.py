@@ -17,9 +17,9 @@ from gatehub.backbone.structure import own_memory
 from gatehub.backbone.torch_settings import pin_settings
 from gatehub.errors import BackboneMismatchError, GateError, SiteError
 from gatehub.gates.heads import find_head_places, name_head
-from gatehub.gates.layout import GateLayout, SiteGate
+from gatehub.gates.layout import GateLayout, SiteGate, find_own_values
 from gatehub.gates.norm_folding import merge_norms
-from gatehub.gates.norms import find_gains, find_norm_tensors, form_gainless
+from gatehub.gates.norms import find_gains, form_gainless
 from gatehub.gates.sites import copy_plain, mark_plain
 
 
@@ -279,9 +279,7 @@ def _find_places(
     backbone: Backbone, present: Mapping[str, Tensor], layout: GateLayout
 ) -> dict[str, str]:
     """Return where norm values and head belong: name in an adapter → name in the plain model."""
-    norms = find_norm_tensors(
-        backbone.model, norm=layout.norm, start=layout.start, exclude=backbone.heads
-    )
+    norms = find_own_values(backbone.model, layout, exclude=backbone.heads)
     taken = {*norms, *layout.gate_shapes()}
     head = name_head(find_head_places(present, backbone.heads), backbone.heads, taken=taken)
     return {name: name for name in norms if name in present} | head

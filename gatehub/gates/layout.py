@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from gatehub._text import quote
 from gatehub.backbone.classifier import is_inside
 from gatehub.errors import GateError
 from gatehub.gates.kinds import GateKind
-from gatehub.gates.norms import NORMS, find_norm_tensors
+from gatehub.gates.norms import NORMS, find_norm_tensors, find_shifts
 from gatehub.gates.policy import NONE, choose_kinds
 from gatehub.gates.sites import find_sites, modules_from
 
@@ -23,10 +23,12 @@ class SiteGate:
     Args:
         kind: the form of its matrix.
         shape: (O, I/groups) of its matrix.
+        shift: whether the layer's bias is the task's own, too; see `add_shifts`.
     """
 
     kind: GateKind
     shape: tuple[int, int]
+    shift: bool = False
 
     @property
     def parts(self) -> dict[str, tuple[int, ...]]:
@@ -53,6 +55,15 @@ class GateLayout:
 
     def __post_init__(self) -> None:
         check_norm(self.norm)
+
+    @property
+    def has_shift(self) -> bool:
+        """Whether a layer's bias is the task's own."""
+        return any(gate.shift for gate in self.sites.values())
+
+    def shift_names(self) -> tuple[str, ...]:
+        """Names of the biases that are the task's own, in an adapter file and in the network."""
+        return tuple(f"{site}.bias" for site, gate in self.sites.items() if gate.shift)
 
     def gate_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all learned gate tensors, by their name in an adapter file."""
@@ -115,6 +126,32 @@ def plan_gates(
             for site, kind in zip(sites, kinds, strict=True)
         },
     )
+
+
+def add_shifts(
+    model: nn.Module, layout: GateLayout, *, input_size: tuple[int, int, int]
+) -> GateLayout:
+    """Return a layout with a shift for each gated layer to which it adds something.
+
+    The arguments and errors are those of `find_shifts`.
+    """
+    shifted = find_shifts(model, layout.sites, input_size=input_size)
+    sites = {site: replace(gate, shift=site in shifted) for site, gate in layout.sites.items()}
+    return replace(layout, sites=sites)
+
+
+def find_own_values(
+    model: nn.Module, layout: GateLayout, *, exclude: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the names of a task's values that are neither gates nor head: of norms, and shifts.
+
+    Args:
+        model: a timm model, on any device.
+        layout: of the task.
+        exclude: names of the modules that hold the classifier.
+    """
+    norms = find_norm_tensors(model, norm=layout.norm, start=layout.start, exclude=exclude)
+    return (*norms, *layout.shift_names())
 
 
 def check_norm(norm: str) -> None:

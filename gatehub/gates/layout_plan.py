@@ -11,9 +11,9 @@ from torch import Tensor
 from gatehub.backbone import Backbone
 from gatehub.errors import SiteError
 from gatehub.gates.fold import find_kernel
-from gatehub.gates.layout import GateLayout
+from gatehub.gates.layout import GateLayout, find_own_values
 from gatehub.gates.norm_folding import NormMerge
-from gatehub.gates.norms import find_gains, find_norm_tensors
+from gatehub.gates.norms import find_gains
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
@@ -25,7 +25,7 @@ class LayoutPlan:
     Args:
         layout: gates and normalisation.
         gains: from `find_gains`.
-        norms: names of the task's normalisation values in the plain model.
+        norms: names of the task's normalisation values and shifts in the plain model.
         own: names of the merged model's tensors that differ from task to task, but for the head.
         taken: names of a task's tensors, but for the head.
     """
@@ -100,7 +100,7 @@ def plan_layout(
     for site, gate in layout.sites.items():
         find_kernel(kernels, site, gate, subject="A task")
     model, exclude = backbone.model, backbone.heads
-    values = find_norm_tensors(model, norm=layout.norm, start=layout.start, exclude=exclude)
+    values = find_own_values(model, layout, exclude=exclude)
     norms = frozenset(name for name in values if name in kernels)
     own = {f"{site}.weight" for site in layout.sites}
     consumed: set[str] = set()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gatehub.compiler.tracing import Operation, Trace, trace_forward
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-_BATCH_NORMS = frozenset(
+BATCH_NORMS = frozenset(
     {
         "aten.native_batch_norm",
         "aten.cudnn_batch_norm",
@@ -60,7 +60,7 @@ def find_merges(model: nn.Module, *, input_size: tuple[int, int, int]) -> tuple[
     }
     merges = []
     for operation in trace.operations:
-        if operation.name not in _BATCH_NORMS:
+        if operation.name not in BATCH_NORMS:
             continue
         source = operation.arguments[0]
         writer = writers.get(id(source))

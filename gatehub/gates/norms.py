@@ -1,8 +1,19 @@
-"""Which of a backbone's values a task has of its own beside its gates and its head."""
+"""Which of a backbone's values a task has of its own beside its gates and its head.
+
+Normalisation values, and shifts: the bias of a gated layer, y = (M * K(W)) x + b + s. Meta-Transfer
+Learning (CVPR 2019, arXiv 1812.02391, equation 5) trains a scale for each pair of channels, as a
+gate does, and a shift of the bias. Here b + s is what is learned and stored, so folding a shift is
+putting it in the place of the layer's bias: exact, and nothing that computes has to know of it.
+
+A batch norm that reads a layer's output, and nothing else does, takes its mean away and with it any
+shift; what the norm adds then, its own bias, is a shift already (norm "affine"). Layers before such
+a norm get none. Nor do those without a bias, which is where designers have left it out for the sake
+of a norm that follows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from timm.layers import CondConv2d
@@ -10,6 +21,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from gatehub.backbone.classifier import is_inside
+from gatehub.compiler.tracing import trace_forward
+from gatehub.errors import GateError
+from gatehub.gates.norm_folding import BATCH_NORMS
 from gatehub.gates.rules import registered_sites
 from gatehub.gates.sites import is_vector, modules_from
 
@@ -51,6 +65,42 @@ def find_norm_tensors(
         if norm == "stats":
             names += [f"{name}.{part}" for part in STATISTICS if has_statistic(module, part)]
     return tuple(names)
+
+
+def find_shifts(
+    model: nn.Module, sites: Collection[str], *, input_size: tuple[int, int, int]
+) -> frozenset[str]:
+    """Return the gated layers for which a shift adds something, from what really runs.
+
+    Args:
+        model: a timm model, on any device.
+        sites: names of the gated layers.
+        input_size: (channels, height, width) of an image.
+
+    Raises:
+        GateError: there is no such layer, or the model does not run on the meta device.
+    """
+    try:
+        trace = trace_forward(model, input_size)
+    except GateError as error:
+        raise GateError(error.message, hint="Leave shift (--shift) out.") from error
+    normed = [id(o.arguments[0]) for o in trace.operations if o.name in BATCH_NORMS]
+    shifted = set()
+    for operation in trace.operations:
+        absorbed = operation.name == "aten.convolution" and (
+            0 < normed.count(out := id(operation.outputs[0])) == trace.readers[out]
+        )
+        for tensor in operation.inputs if not absorbed else ():
+            layer, _, part = (trace.name(tensor) or "").rpartition(".")
+            if part == "bias" and layer in sites:
+                shifted.add(layer)
+    if not shifted:
+        raise GateError(
+            f"A shift adds nothing to the {len(sites)} gated layers of {type(model).__name__}: "
+            "each of them has no bias, or is followed by a batch norm, which takes it away.",
+            hint="Leave shift (--shift) out; norm 'affine' trains the norms' biases, which shift.",
+        )
+    return frozenset(shifted)
 
 
 def find_gains(model: nn.Module, *, norm: str, sites: Iterable[str]) -> dict[str, str]:

@@ -13,8 +13,9 @@ from gatehub.adapter.files import check_dtype
 from gatehub.adapter.names import check_task_name
 from gatehub.backbone import build_structure
 from gatehub.backbone.classifier import split_classifier
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import SiteError, TrainingError
-from gatehub.gates.layout import check_norm, plan_gates
+from gatehub.gates.layout import add_shifts, check_norm, plan_gates
 from gatehub.gates.policy import read_policy
 from gatehub.training.economy.recomputing import recompute_blocks
 
@@ -76,6 +77,7 @@ def check_structure(
     gates: str,
     norm: str,
     start: str | None,
+    shift: bool = False,
     input_size: int | None = None,
     gradient_checkpointing: bool = False,
 ) -> None:
@@ -86,12 +88,13 @@ def check_structure(
         gates: see `attach_gates`.
         norm: see `attach_gates`.
         start: see `attach_gates`.
+        shift: see `attach_gates`.
         input_size: height and width of the images, in pixels; None for the backbone's own.
         gradient_checkpointing: see `Recipe`.
 
     Raises:
         BackboneError: there is no such backbone, or it has no classifier.
-        GateError: no such stage, or a layer that cannot be gated.
+        GateError: no such stage, a layer that cannot be gated, or none that a shift adds to.
         TrainingError: it does not take images of that size, or offers no checkpointing.
     """
     model = build_structure(backbone)
@@ -106,7 +109,9 @@ def check_structure(
     if gradient_checkpointing:
         recompute_blocks(model)
     heads, _ = split_classifier(model)
-    plan_gates(model, exclude=heads, gates=gates, norm=norm, start=start)
+    layout = plan_gates(model, exclude=heads, gates=gates, norm=norm, start=start)
+    if shift:
+        add_shifts(model, layout, input_size=Preprocessing.from_model(model).input_size)
 
 
 def check_storable(adapter: Adapter) -> None:

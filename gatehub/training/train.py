@@ -50,6 +50,7 @@ def train_adapter(
     gates: str | None = None,
     norm: str | None = None,
     start: str | None = None,
+    shift: bool = False,
     dtype: str = "float16",
     preprocessing: Preprocessing | None = None,
     init_from: str | Path | Adapter | Origin | None = None,
@@ -77,6 +78,7 @@ def train_adapter(
         gates: see `attach_gates`; None for "auto".
         norm: see `attach_gates`; None for "affine".
         start: see `attach_gates`.
+        shift: see `attach_gates`.
         dtype: how gates are stored; see `Adapter.save`.
         preprocessing: how files become tensors, recorded in the adapter; None for the backbone's.
             Other sizes than the backbone's own may suit a task: smaller ones are faster.
@@ -110,7 +112,7 @@ def train_adapter(
     began = time.monotonic()
     recipe = recipe or Recipe()
     origin = None if init_from is None else open_origin(init_from)
-    form = choose_form(origin, gates=gates, norm=norm, start=start)
+    form = choose_form(origin, gates=gates, norm=norm, start=start, shift=shift)
     if origin is not None:
         origin.check_problem(multi_label=data.multi_label)
         origin.check_preprocessing(preprocessing)
@@ -148,6 +150,7 @@ def train_adapter(
             **asdict(recipe),
             **({} if origin is None else origin.recorded()),
             **({} if guide is None else guide.recorded()),
+            **({"shift": True} if form.shift else {}),
             **({"multi_label": True} if data.multi_label else {}),
         }
         untrained = Adapter.from_model(model, task=task, training=settings)

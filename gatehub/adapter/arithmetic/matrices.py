@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def truncate(gate: SiteGate, parts: Parts, rank: int) -> tuple[SiteGate, dict[st
     left, singular, right = torch.linalg.svd(read_moved(gate, parts), full_matrices=False)
     share = singular[:rank].sqrt()  # each factor gets half, so that both round alike
     factors = {"gate_a": left[:, :rank] * share, "gate_b": right[:rank].T * share}
-    return SiteGate(kind=kind, shape=gate.shape), {
+    return replace(gate, kind=kind), {
         name: _widen(factor, rank).float().contiguous() for name, factor in factors.items()
     }
 

@@ -4,8 +4,9 @@ What a task has learned is how far it moved from the backbone. Such moves are ad
 
     M = 1 + Σ w_k (M_k - 1)        v = v_0 + Σ w_k (v_k - v_0)
 
-for gates M and normalisation values v, where v_0 is the backbone's value. The frozen filters give
-every gate its place, so the gates of two tasks mean the same, and need not be matched first.
+for gates M, normalisation values and shifts v, where v_0 is the backbone's value. The frozen
+filters give every gate its place, so the gates of two tasks mean the same, and need not be matched
+first.
 
 A head has no such origin, since each task begins with another one: heads are averaged. A label that
 several adapters have gets the mean of its rows, weighted by the positive weights; one that only a
@@ -28,8 +29,8 @@ from gatehub.adapter.arithmetic.matrices import add_gates, order_tensors
 from gatehub.backbone import Backbone
 from gatehub.errors import AdapterError
 from gatehub.gates.fold import check_backbone
-from gatehub.gates.layout import GateLayout, SiteGate
-from gatehub.gates.norms import NORMS, find_norm_tensors
+from gatehub.gates.layout import GateLayout, SiteGate, find_own_values
+from gatehub.gates.norms import NORMS
 from gatehub.gates.policy import AUTO
 from gatehub.problem import ONE_LABEL, Problem
 
@@ -105,7 +106,8 @@ def _add_moves(
             for weight, each in zip(weights, adapters, strict=True)
             if site in each.layout.sites
         ]
-        sites[site], parts = add_gates(gate.shape, terms)
+        merged, parts = add_gates(gate.shape, terms)
+        sites[site] = replace(merged, shift=any(own.shift for _, own, _ in terms))
         tensors |= {f"{site}.{part}": value for part, value in parts.items()}
     kinds = {str(gate.kind) for gate in sites.values()}
     layout = GateLayout(
@@ -169,9 +171,7 @@ def _read_head(backbone: Backbone, adapter: Adapter) -> dict[str, Tensor]:
 
 
 def _find_norms(backbone: Backbone, layout: GateLayout) -> tuple[str, ...]:
-    return find_norm_tensors(
-        backbone.model, norm=layout.norm, start=layout.start, exclude=backbone.heads
-    )
+    return find_own_values(backbone.model, layout, exclude=backbone.heads)
 
 
 def _mean(terms: Sequence[tuple[float, Tensor]]) -> Tensor:

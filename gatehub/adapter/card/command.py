@@ -66,6 +66,8 @@ def write_command(config: AdapterConfig) -> str | None:
     words += _list_images(config)
     if config.layout.start:
         words += ["--start", config.layout.start]
+    if config.layout.has_shift:
+        words += ["--shift"]
     if (origin := name_origin(config)) is not None:
         words += ["--init-from", origin]
     lines = [words]

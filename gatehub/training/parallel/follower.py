@@ -67,7 +67,12 @@ def follow(team: Team, device: torch.device) -> None:
     )
     seed_everything(plan.recipe.seed)
     whole = attach_gates(
-        backbone, labels=plan.labels, gates=plan.gates, norm=plan.norm, start=plan.start
+        backbone,
+        labels=plan.labels,
+        gates=plan.gates,
+        norm=plan.norm,
+        start=plan.start,
+        shift=plan.shift,
     )
     arrange_kernels(whole)
     whole.preprocessing = plan.preprocessing

@@ -36,6 +36,7 @@ class Plan:
         preprocessing: how files become tensors.
         workers: processes that decode images beside each of these.
         decoded_bytes: see `train_adapter`; the processes share it.
+        shift: see `attach_gates`.
     """
 
     backbone: str
@@ -50,6 +51,7 @@ class Plan:
     preprocessing: Preprocessing
     workers: int
     decoded_bytes: int
+    shift: bool = False
 
 
 def write_plan(plan: Plan) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -79,6 +79,7 @@ def sweep_rates(
     gates: str | None = None,
     norm: str | None = None,
     start: str | None = None,
+    shift: bool = False,
     preprocessing: Preprocessing | None = None,
     init_from: Origin | None = None,
     workers: int = 0,
@@ -97,6 +98,7 @@ def sweep_rates(
         gates: see `train_adapter`.
         norm: see `train_adapter`.
         start: see `train_adapter`.
+        shift: see `train_adapter`.
         preprocessing: see `train_adapter`.
         init_from: see `train_adapter`.
         workers: processes that decode images beside this one.
@@ -106,7 +108,7 @@ def sweep_rates(
         GatehubError: as for `train_adapter`.
     """
     seed_everything(recipe.seed)
-    form = choose_form(init_from, gates=gates, norm=norm, start=start)
+    form = choose_form(init_from, gates=gates, norm=norm, start=start, shift=shift)
     if init_from is not None:
         init_from.check_problem(multi_label=data.multi_label)
         data = init_from.take_up(data)

@@ -42,11 +42,13 @@ class Form:
         gates: kind of the gates.
         norm: which normalisation values.
         start: first gated stage, or None.
+        shift: whether gated layers have a shift.
     """
 
     gates: str
     norm: str
     start: str | None
+    shift: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -142,11 +144,9 @@ class Origin:
             BackboneMismatchError: the backbone's digest is not the adapter's.
             TrainingError: the adapter's tensors are not those that a training makes here.
         """
-        adapter, layout = self.adapter, self.adapter.layout
+        adapter = self.adapter
         self.check_backbone(backbone)
-        model = attach_gates(
-            backbone, labels=labels, gates=layout.policy, norm=layout.norm, start=layout.start
-        )
+        model = attach_model(backbone, labels, choose_form(self, gates=None, norm=None, start=None))
         model.preprocessing = adapter.preprocessing
         own = model.task_tensors()
         for name in sorted(own.keys() ^ adapter.tensors.keys()):
@@ -194,7 +194,12 @@ def open_origin(place: str | Path | Adapter | Origin) -> Origin:
 
 
 def choose_form(
-    origin: Origin | None, *, gates: str | None, norm: str | None, start: str | None
+    origin: Origin | None,
+    *,
+    gates: str | None,
+    norm: str | None,
+    start: str | None,
+    shift: bool = False,
 ) -> Form:
     """Return the form of a task: what is asked for, else the origin's, else the defaults.
 
@@ -202,7 +207,7 @@ def choose_form(
         TrainingError: what is asked for is not the origin's.
     """
     if origin is None:
-        return Form(gates=gates or "auto", norm=norm or "affine", start=start)
+        return Form(gates=gates or "auto", norm=norm or "affine", start=start, shift=shift)
     layout = origin.adapter.layout
     if gates is not None and read_policy(gates) != read_policy(layout.policy):
         raise _contradict(origin, "gates", layout.policy, gates)
@@ -210,11 +215,13 @@ def choose_form(
         raise _contradict(origin, "norm", layout.norm, norm)
     if start is not None and start != layout.start:
         raise _contradict(origin, "start", layout.start, start)
-    return Form(gates=layout.policy, norm=layout.norm, start=layout.start)
+    if shift and not layout.has_shift:
+        raise _contradict(origin, "shift", None, shift)
+    return Form(gates=layout.policy, norm=layout.norm, start=layout.start, shift=layout.has_shift)
 
 
 def attach_model(
-    backbone: Backbone, labels: Sequence[str], form: Form, origin: Origin | None
+    backbone: Backbone, labels: Sequence[str], form: Form, origin: Origin | None = None
 ) -> GatedModel:
     """Return a gated model for a run: new, or with the values of its origin.
 
@@ -222,7 +229,14 @@ def attach_model(
     """
     if origin is not None:
         return origin.attach(backbone, labels)
-    return attach_gates(backbone, labels=labels, gates=form.gates, norm=form.norm, start=form.start)
+    return attach_gates(
+        backbone,
+        labels=labels,
+        gates=form.gates,
+        norm=form.norm,
+        start=form.start,
+        shift=form.shift,
+    )
 
 
 def hold_rows(model: Learner, places: Collection[int]) -> None:
