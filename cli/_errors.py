@@ -36,7 +36,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             with _showing_warnings():
                 command(*args, **kwargs)
         except GatehubError as error:
-            _end(error, *(_spell_options(text, command) for text in (error.message, error.hint)))
+            _end(error, *(spell_options(text, command) for text in (error.message, error.hint)))
         except KeyboardInterrupt as error:
             _end(error, "Interrupted.", None, status=INTERRUPTED)
         except BrokenPipeError as error:
@@ -53,7 +53,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     return wrapped
 
 
-def _spell_options(text: str | None, command: Callable[..., None]) -> str | None:
+def spell_options(text: str | None, command: Callable[..., None]) -> str | None:
     """Write the names of a command's parameters, such as gate_rate, as its options.
 
     Only names with an underscore: the others are words, too. What is quoted is left as it is.

@@ -10,7 +10,7 @@ import gatehub
 from gatehub.cli import adapters, demo, export, hub, serve, upkeep
 from gatehub.cli.answers import evaluate, predict
 from gatehub.cli.arithmetic import compress, merge
-from gatehub.cli.training import train
+from gatehub.cli.training import distill, train
 
 app = typer.Typer(
     name="gatehub",
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 _GROUPS = (
-    *(train, evaluate, predict, adapters, compress, merge),
+    *(train, evaluate, predict, adapters, compress, merge, distill),
     *(hub, upkeep, serve, export, demo),
 )
 for _group in _GROUPS:

@@ -241,6 +241,11 @@ class Adapter:
         return self.config.preprocessing
 
     @property
+    def training(self) -> Mapping[str, str | int | float | bool | None]:
+        """How it was trained, one value for each setting."""
+        return self.config.training
+
+    @property
     def probe(self) -> Probe | None:
         """What it answered to a few known images, if that was kept."""
         return self.config.probe

@@ -1,5 +1,6 @@
 """A pretrained timm model, frozen: its weights and identity, its classifier, its input."""
 
+from gatehub.backbone._weights import find_checkpoint, read_weights
 from gatehub.backbone.backbone import (
     Backbone,
     build_structure,
@@ -14,5 +15,7 @@ __all__ = [
     "build_structure",
     "check_backbone",
     "digest_tensors",
+    "find_checkpoint",
     "load_backbone",
+    "read_weights",
 ]

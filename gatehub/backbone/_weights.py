@@ -12,7 +12,8 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from gatehub._file_kinds import advise_pull, describe_pointer, is_pointer
 from gatehub._pickles import is_pickle
@@ -100,6 +101,41 @@ def resolve_config(name: str) -> Path:
         )
     _check_content(config)
     return config
+
+
+def find_checkpoint(place: str | Path) -> tuple[Path, Path | None]:
+    """Find a trained network's safetensors file, and the config.json beside it if there is one.
+
+    Args:
+        place: a folder with both, "local-dir:PATH", "hf-hub:ORG/NAME[@REVISION]", or the file.
+
+    Raises:
+        BackboneNotFoundError: nothing is there.
+        UnsafeWeightsError: there is only a pickle.
+        BackboneError: neither a folder nor a safetensors file.
+    """
+    name = str(place)
+    if not name.startswith(("hf-hub:", "local-dir:")):
+        if not Path(place).is_dir():
+            file = resolve_file(place)
+            config = file.parent / CONFIG_NAME
+            known = file.name == SAFETENSORS_NAME and config.is_file()
+            return file, config if known else None
+        name = f"local-dir:{name}"
+    resolved = resolve_folder(name)
+    return resolved.file, resolved.folder / CONFIG_NAME
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file.
+
+    Raises:
+        BackboneError: it is not a valid one.
+    """
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise _unsound(file, error) from error
 
 
 def _check_content(file: Path) -> None:

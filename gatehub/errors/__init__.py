@@ -42,6 +42,7 @@ already catch it.
     ├── TrainingError
     │   ├── DivergenceError                 the loss became infinite or NaN
     │   ├── GuidanceError                   a network cannot guide another
+    │   ├── PoorFitError                    an adapter that is too little like its network
     │   └── ResumeError                     a checkpoint that cannot be continued
     ├── HubError
     │   ├── HubNameError                    a repository name or revision that is not valid
@@ -172,6 +173,7 @@ from gatehub.errors._training import (
     DivergenceError,
     GuidanceError,
     LabelMismatchError,
+    PoorFitError,
     ResumeError,
     TrainingError,
     UnreadableImageError,
@@ -232,6 +234,7 @@ __all__ = [
     "NonFiniteTensorError",
     "ParityError",
     "PointerFileError",
+    "PoorFitError",
     "ProgramError",
     "QueueFullError",
     "RepositoryNotFoundError",

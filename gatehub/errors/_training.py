@@ -31,3 +31,17 @@ class ResumeError(TrainingError):
 
 class GuidanceError(TrainingError):
     """A network cannot guide another."""
+
+
+class PoorFitError(TrainingError):
+    """An adapter that answers too often otherwise than the network it was made of.
+
+    Args:
+        message: one sentence.
+        hint: what to do next.
+        stages: how near each stage came, see `gatehub.training.distillation`.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, stages: object = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.stages = stages

@@ -120,6 +120,7 @@ STATUSES: Mapping[type[GatehubError], Status] = {
     errors.TrainingError: FAULT,
     errors.DivergenceError: FAULT,
     errors.GuidanceError: FAULT,
+    errors.PoorFitError: FAULT,
     errors.ResumeError: FAULT,
     errors.ExportError: FAULT,
     errors.ExportFormatError: FAULT,

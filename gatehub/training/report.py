@@ -105,11 +105,12 @@ def illustrate(adapter: Adapter, history: Sequence[EpochRecord], *, kept: int) -
             kept=kept,
             title=f"{adapter.task} on {adapter.backbone.name}",
         ),
-        **_draw_gates(adapter),
+        **draw_gate_map(adapter),
     }
 
 
-def _draw_gates(adapter: Adapter) -> dict[str, bytes]:
+def draw_gate_map(adapter: Adapter) -> dict[str, bytes]:
+    """Return the picture of an adapter's gates, by its file; nothing where it has none."""
     if not adapter.layout.sites:
         return {}
     title = f"Gates of {adapter.task}"

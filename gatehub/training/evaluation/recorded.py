@@ -5,14 +5,36 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from gatehub.adapter import Adapter
 from gatehub.adapter.trained_on import read_sources
+from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import DataError
+from gatehub.problem import Problem
 from gatehub.training.examples import Examples, digest_images, make_examples
 from gatehub.training.sources import Picture, collect_labels
 from gatehub.training.sources.tables.columns import read_columns
 from gatehub.training.split import SplitSettings, divide
+
+
+class Remembering(Protocol):
+    """What remembers its training: an `Adapter`, or a `TrainedNetwork`."""
+
+    @property
+    def problem(self) -> Problem: ...
+    @property
+    def training(self) -> Mapping[str, Any]: ...
+
+
+class Judged(Remembering, Protocol):
+    """What images are chosen for, to measure it on."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +61,9 @@ class Recorded:
     multi_label: bool
 
     @classmethod
-    def read(cls, adapter: Adapter) -> Recorded:
+    def read(cls, adapter: Remembering) -> Recorded:
         """Read what an adapter remembers; what it does not say has the usual values."""
-        training = adapter.config.training
+        training = adapter.training
         seed, share = training.get("split_seed"), training.get("split_val_fraction")
         count = training.get("split_train_images")
         train, val = training.get("train_digest"), training.get("val_digest")

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gatehub.adapter import Adapter
 from gatehub.errors import DataError, LabelMismatchError
-from gatehub.training.evaluation.recorded import Recorded
+from gatehub.training.evaluation.recorded import Judged, Recorded
 from gatehub.training.examples import Examples, make_examples
 from gatehub.training.sources import (
     Given,
@@ -55,7 +54,7 @@ class Selection:
 
 
 def select_images(
-    adapter: Adapter,
+    adapter: Judged,
     source: Given,
     *,
     split: str | None = None,
@@ -66,7 +65,7 @@ def select_images(
     """Read a source of labelled images and choose those to measure an adapter on.
 
     Args:
-        adapter: its labels include those of the data.
+        adapter: an `Adapter`, or a network of a task's own; its labels include those of the data.
         source: a form that `gatehub.training.sources` reads, or several tables.
         split: "all", "train", "val" or "test"; None for "val" of what the adapter was trained on
             and for all of any other source.

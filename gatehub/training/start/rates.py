@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gatehub.training.methods.learner import Learner
-from gatehub.training.objectives import SINGLE_LABEL, Measured, Objective
+from gatehub.training.objectives import SINGLE_LABEL
 from gatehub.training.start.head_inputs import watch_features
 
 # Shares of the spread of features and logits by which the first step at the full rate moves them.
@@ -42,12 +43,22 @@ class Rates:
     head: float
 
 
+class StepLoss(Protocol):
+    """What steps make less of; an `Objective` has it."""
+
+    def loss(self, logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
+        """Return the mean loss of a batch."""
+
+    def centre(self, logits: Tensor) -> Tensor:
+        """Return logits without what does not change the answer."""
+
+
 def find_rates(
     model: Learner,
     images: Tensor,
     targets: Tensor,
     *,
-    objective: Objective[Measured] = SINGLE_LABEL,
+    objective: StepLoss = SINGLE_LABEL,
     weights: Sequence[float] | None = None,
 ) -> Rates:
     """Find the rates of a model that is about to be trained; it stays as it was.
