@@ -144,7 +144,7 @@ def test_training_notes_what_stays_without_gates(gatehub: Gatehub, tmp_path: Pat
     save_hybrid(folder)
     ran = gatehub(
         *("train", "--backbone", f"local-dir:{folder}", "--data", "sklearn:digits"),
-        *("--task", "digits", "--out", tmp_path / "digits", "--epochs", 1, "--format", "json"),
+        *("--task", "digits", "--out", tmp_path / "digits", "--epochs", 0, "--train-images", 30),
     )
     assert ran.status == 0, ran.err
     assert "Note: mobilevit_xxs keeps layers without gates: 36 Linear (491,520 values)." in ran.err

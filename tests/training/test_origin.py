@@ -96,7 +96,15 @@ def test_new_classes_come_behind_the_old_ones(
 
 
 @pytest.mark.filterwarnings("ignore::gatehub.errors.UngatedLayerWarning")
-@pytest.mark.parametrize("architecture", ["resnet18", "resnetv2_18", "levit_128s", "caformer_s18"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "resnet18",
+        "resnetv2_18",
+        pytest.param("levit_128s", marks=pytest.mark.slow),
+        pytest.param("caformer_s18", marks=pytest.mark.slow),
+    ],
+)
 def test_old_rows_stay_in_any_kind_of_head(architecture: str) -> None:
     """Linear, a 1 x 1 convolution, two heads whose answers are averaged, and an MLP."""
     size = 224 if architecture == "levit_128s" else 64

@@ -72,12 +72,20 @@ PULL_FAULTS = [
 ]
 
 
+def some(faults: list[Fault]) -> list[object]:
+    """Every third fault in each run; all of them with `-m slow`."""
+    return [
+        fault if number % 3 == 0 else pytest.param(fault, marks=pytest.mark.slow)
+        for number, fault in enumerate(faults)
+    ]
+
+
 def name(fault: Fault) -> str:
     what = [k for k in ("lose", "drop", "cut", "flip", "status", "slow_s") if getattr(fault, k)]
     return "-".join((fault.method, fault.path, *what[:1]))
 
 
-@pytest.mark.parametrize("fault", PUSH_FAULTS, ids=name)
+@pytest.mark.parametrize("fault", some(PUSH_FAULTS), ids=name)
 def test_one_fault_does_not_stop_a_push(
     faults: list[Fault], where: str, adapter_folder: Path, other: Path, fault: Fault
 ) -> None:
@@ -93,7 +101,7 @@ def test_one_fault_does_not_stop_a_push(
     assert contents(pull(f"{REPO}@v1", hub=where)) == contents(other)
 
 
-@pytest.mark.parametrize("fault", PULL_FAULTS, ids=name)
+@pytest.mark.parametrize("fault", some(PULL_FAULTS), ids=name)
 def test_one_fault_does_not_stop_a_pull(
     faults: list[Fault], where: str, adapter_folder: Path, tmp_path: Path, fault: Fault
 ) -> None:

@@ -250,7 +250,7 @@ def test_an_adapter_is_the_same_whether_the_stem_runs_once_or_in_every_step(
     assert moved > 0.05
     if recipe.precision == "float32":
         for name, tensor in expected.items():
-            torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-4)
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
     logs = [
         [json.loads(line) for line in (tmp_path / name / "training.jsonl").read_text().splitlines()]
         for name in ("every-step", "once")
@@ -269,7 +269,7 @@ def test_several_labels_an_image_are_learned_from_features(
     expected = train(tiny_backbone, data, tmp_path / "every-step", decoded_bytes=0)
     found = train(tiny_backbone, data, tmp_path / "once")
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-4)
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_each_image_goes_through_the_stem_once(

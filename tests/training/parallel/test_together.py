@@ -130,6 +130,7 @@ def is_running(number: int) -> bool:
     return True
 
 
+@pytest.mark.slow  # in every run two that are launched do: tests/cli/test_devices.py
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX processes")
 def test_two_processes_train_as_one_does(photos: Path, tmp_path: Path) -> None:
     """An interrupted run too, when it goes on. Batches of five are not divided evenly."""
