@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gatehub.training.evaluation.selection import Selection
     from gatehub.training.objectives import Measured
 
+_SMALLER = "Choose a lower rank, a higher sparsity, or a dtype of fewer bits."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -129,7 +131,12 @@ def measure_and_choose(
         title=f"{adapter.task}: {len(selected.examples)} images of {names}",
     )
     write_whole(picture, drawn)
-    table = _tabulate(begun, points, kept=None if kept is None else candidates.index(kept))
+    table = _tabulate(
+        begun,
+        points,
+        measure="mAP" if original.mean_average_precision is not None else "right",
+        kept=None if kept is None else candidates.index(kept),
+    )
     if kept is None:
         output.note(table)
         smaller = [c for c in candidates if c.bytes < before]
@@ -142,7 +149,9 @@ def measure_and_choose(
         raise AdapterError(
             f"Nothing was kept: {found}; expected at most {100 * max_drop:g} points of "
             f"{name_score(original)}.",
-            hint=f"Allow more (--max-drop), or see {picture} for what is to be had.",
+            hint=_SMALLER
+            if best is None
+            else f"Allow more (--max-drop), or see {picture} for what is to be had.",
         )
     stored = kept.adapter
     if not selected.trained:
@@ -164,7 +173,7 @@ def _show(
     picture: Path,
 ) -> None:
     loss = 100 * (score(original) - score(kept.measured))
-    change = f"{loss:.1f} points less" if loss > 0 else f"{-loss:.1f} points more"
+    change = f"{abs(loss):.1f} points {'less' if loss > 0 else 'more'}" if loss else "the same"
     sentence = (
         f"{out}: {kept.form}; {_compare(kept.bytes, begun.bytes)}, {change} "
         f"{name_score(original)} on {len(selected.examples)} images ({selected.split})."
@@ -218,7 +227,7 @@ def _count_stored(place: Path) -> int:
     return (place / "gates.safetensors").stat().st_size
 
 
-def _tabulate(begun: Point, points: Sequence[Point], *, kept: int | None) -> Any:
+def _tabulate(begun: Point, points: Sequence[Point], *, measure: str, kept: int | None) -> Any:
     rows = [("", "as it was", format_bytes(begun.bytes), "", format_percent(begun.score), "")]
     for number, point in enumerate(points):
         rows.append(
@@ -231,7 +240,7 @@ def _tabulate(begun: Point, points: Sequence[Point], *, kept: int | None) -> Any
                 f"{100 * (point.score - begun.score):+.1f}",
             )
         )
-    return make_table(("", "form", "bytes", "of it", "right", "points"), rows, left=2)
+    return make_table(("", "form", "bytes", "of it", measure, "points"), rows, left=2)
 
 
 def _compare(after: int, before: int) -> str:
@@ -244,5 +253,5 @@ def _not_smaller(what: str, after: int, before: int) -> Exception:
 
     return AdapterError(
         f"With {what} it would take {after:,} bytes, and takes {before:,} as it is.",
-        hint="Choose a lower rank, a higher sparsity, or a dtype of fewer bits.",
+        hint=_SMALLER,
     )

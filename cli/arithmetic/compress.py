@@ -106,7 +106,7 @@ def compress(
     """
     from gatehub.adapter import Adapter
     from gatehub.cli.arithmetic._choosing import make_one, measure_and_choose
-    from gatehub.errors import AdapterExistsError
+    from gatehub.errors import AdapterError, AdapterExistsError
     from gatehub.training.destination import check_apart, check_replaceable
 
     output = Output(format)
@@ -126,6 +126,11 @@ def compress(
             check_apart(out, source)
     place = find_adapter(output, folder, hub)
     adapter = Adapter.load(place)
+    if not adapter.layout.sites:
+        raise AdapterError(
+            f"Adapter '{adapter.task}' has no gates, and gates are what is compressed.",
+            hint="It is as small as it gets: normalisation values and the head alone.",
+        )
     if out.exists() and os.path.samefile(out, place):
         raise AdapterExistsError(
             f"'{out}' is the adapter that is compressed, and would be lost.",

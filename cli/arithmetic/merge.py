@@ -7,6 +7,7 @@ gatehub merge birds noise --weights 1,-0.5 --out birds-clean
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -82,11 +83,19 @@ def merge(
     from gatehub.adapter import Adapter
     from gatehub.adapter.arithmetic import merge_adapters
     from gatehub.adapter.gate_map import draw_gates
+    from gatehub.errors import AdapterExistsError
     from gatehub.training.destination import check_replaceable
 
     output = Output(format)
     shares = None if weights is None else _parse_weights(weights)
-    adapters = [Adapter.load(find_adapter(output, folder, hub)) for folder in folders]
+    places = [find_adapter(output, folder, hub) for folder in folders]
+    for place in places:
+        if out.exists() and os.path.samefile(out, place):
+            raise AdapterExistsError(
+                f"'{out}' is one of the adapters that are merged, and would be lost.",
+                hint="Choose another folder.",
+            )
+    adapters = [Adapter.load(place) for place in places]
     loaded = open_backbone(adapters[0], backbone, backbone_weights, device)
     merged = merge_adapters(loaded, adapters, weights=shares, task=task)
     check_replaceable(out, task=merged.task, force=force)
@@ -102,6 +111,7 @@ def merge(
             f"Their labels differ: the head has all {len(merged.labels)}, and its rows were not "
             "trained beside each other."
         )
+    names = "labels" if merged.problem.is_multi_label else "classes"
     output.note(f"It has not been measured; gatehub eval {out} --data SRC does that.")
     output.result(
         {
@@ -113,6 +123,6 @@ def merge(
             "merged": merged.config.training["merged_from"],
             "weights": merged.config.training["merge_weights"],
         },
-        human=f"{out}: {merged.task}, {len(merged.labels)} classes, {format_bytes(size)}.",
+        human=f"{out}: {merged.task}, {len(merged.labels)} {names}, {format_bytes(size)}.",
         quiet=str(out),
     )

@@ -106,6 +106,16 @@ class AskedGuide:
                 "--guide-file names weights, and --guide-untrained draws others.",
                 hint="Leave one of them out.",
             )
+        if recipe.epochs == 0:
+            raise GuidanceError(
+                "--guide steers the steps of a training, and there are none (epochs 0).",
+                hint="Leave out --guide, or --epochs.",
+            )
+        if self.untrained and self.model == "demo":
+            raise GuidanceError(
+                "'demo' brings its own weights, and --guide-untrained asks for others.",
+                hint="Leave out --guide-untrained, or name a network of timm's, such as resnet18.",
+            )
         check_backbone(self.model, weights=self.file, pretrained=not self.untrained)
         check_weight(1.0 if self.weight is None else self.weight)
         check_run(recipe, images=recipe.batch_size, processes=devices, method=method)

@@ -81,13 +81,16 @@ def find_rate(
             "rates": list(found.rates),
             "losses": list(found.losses),
         },
-        human=[f"{picture}: what each rate of the gates does to the loss.", _advise(found)],
+        human=[
+            f"{picture}: what each rate of the {found.learned} does to the loss.",
+            _advise(found),
+        ],
         quiet=str(picture),
     )
 
 
 def _advise(found: RateRange) -> str:
-    usual = f"Without --lr-find the same command trains at a gate rate of {found.found:g}"
+    usual = f"Without --lr-find the same command trains the {found.learned} at {found.found:g}"
     if found.suggested is None:
         return (
             f"No rate lowered the loss in {len(found.rates)} steps, so there is nothing to choose. "

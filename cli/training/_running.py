@@ -98,7 +98,7 @@ def run_method(
         )
         with (
             output.warnings_as_notes(UngatedLayerWarning),
-            watch_training(output, task, start=begun_as) as shown,
+            watch_training(output, task, start=begun_as, method=chosen.method) as shown,
             saying_how_to_go_on(output, place),
         ):
             report = choose_run(

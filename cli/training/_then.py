@@ -121,7 +121,10 @@ def find_begun(
     if last is None or isinstance(place, Path) or not resume or not has_checkpoint(last.work):
         return None
     adapter = Adapter.load(place.folder)
-    known = {**adapter.config.training, "start": adapter.layout.start}
+    layout = adapter.layout
+    known = {**adapter.config.training, "start": layout.start, "shift": layout.has_shift}
+    if adapter.probe is not None:
+        known["dtype"] = adapter.probe.dtype
     for name, now in asked.items():
         if now is not None and known.get(name) != now:
             raise ResumeError(
@@ -164,7 +167,7 @@ def finetune_adapter(
 
     output.note(f"{place.folder} is the adapter; every weight is trained from there on.")
     with (
-        watch_training(output, task, start="folded adapter") as shown,
+        watch_training(output, task, start="folded adapter", method="finetune") as shown,
         saying_how_to_go_on(output, last),
     ):
         return train_network(

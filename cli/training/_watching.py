@@ -19,18 +19,24 @@ if TYPE_CHECKING:
     from gatehub.training.report import Report
     from gatehub.training.start import Choices
 
+# What learns at the gates' rate where there are none.
+_LEARNED = {"finetune": "weights", "scratch": "weights", "lora": "updates"}
+
 
 @contextmanager
-def watch_training(output: Output, task: str, *, start: str = "linear probe") -> Iterator[_Watch]:
+def watch_training(
+    output: Output, task: str, *, start: str = "linear probe", method: str = "gates"
+) -> Iterator[_Watch]:
     """Show a run: a bar for its steps, a line for each epoch.
 
     Args:
         output: where to.
         task: the task that is trained.
         start: what the run starts as.
+        method: how it is trained.
     """
     with output.progress(task) as advance:
-        yield _Watch(output, task, advance, start)
+        yield _Watch(output, task, advance, start, _LEARNED.get(method, "gates"))
 
 
 def log_training(output: Output, shown: Observer, place: Destination, to: LogTo | None) -> Observer:
@@ -111,10 +117,13 @@ def show_report(
 
 
 class _Watch:
-    def __init__(self, output: Output, task: str, advance: Advance, start: str) -> None:
+    def __init__(
+        self, output: Output, task: str, advance: Advance, start: str, learned: str
+    ) -> None:
         self._output = output
         self._task = task
         self._start = start
+        self._learned = learned
         self._advance = advance
 
     def on_start(
@@ -124,7 +133,7 @@ class _Watch:
         learned = [
             f"{name} {rate:g}"
             for name, rate in (
-                ("gates", choices.gate_rate),
+                (self._learned, choices.gate_rate),
                 ("normalisation values", choices.norm_rate),
                 ("head", choices.head_rate),
             )

@@ -125,6 +125,7 @@ def train(
     from gatehub.training.economy.precision import check_precision
     from gatehub.training.observers.tensorboard import check_tensorboard
     from gatehub.training.preflight import check_settings, check_structure
+    from gatehub.training.range_test import check_sweep
     from gatehub.training.recipe import Recipe
     from gatehub.training.split import SplitSettings, check_split
     from gatehub.training.start.origin import Form, choose_form
@@ -203,6 +204,7 @@ def train(
         place: Path | Destination
         last: Destination | None = None
         if lr_find:
+            check_sweep(form, recipe)
             logs = log_to is not None
             place = find_place(out, data, resume=resume, log=logs, devices=team.size)
         else:
@@ -214,6 +216,7 @@ def train(
         if resume and states and not any(map(has_checkpoint, states)):
             output.note(f"There is no interrupted run of {out} to go on with; this one is new.")
         asked: dict[str, object] = {"gates": gates, "norm": norm, "start": start, "seed": seed}
+        asked |= {"shift": shift, "dtype": dtype, "gate_rate": gate_rate, "head_rate": head_rate}
         adapter = find_begun(place, last, resume=resume, asked=asked)
         check_structure(
             backbone,

@@ -26,6 +26,7 @@ from gatehub.errors import (
 CONFIG_FILE = "config.json"
 TENSORS_FILE = "gates.safetensors"
 CARD_FILE = "README.md"
+PEFT_FILE = "adapter_config.json"
 INFO_FILE = "gatehub.json"  # in a folder that a training wrote and that is no adapter's
 REQUIRED_FILES = (CONFIG_FILE, TENSORS_FILE, CARD_FILE)
 OPTIONAL_FILES = ("training.jsonl", "training.png", "gates.png")
@@ -52,12 +53,7 @@ def list_files(folder: Path) -> set[str]:
     if not os.path.isdir(folder):
         raise _no_folder(folder)
     if (folder / INFO_FILE).is_file() and not (folder / TENSORS_FILE).is_file():
-        raise MissingFileError(
-            f"'{folder}' holds a network that was trained by another method than gates, and no "
-            "adapter.",
-            hint=f"timm reads one with {CONFIG_FILE} (--backbone local-dir:{folder} for gatehub), "
-            "PEFT one with adapter_config.json.",
-        )
+        raise _no_adapter(folder)
     for name in REQUIRED_FILES:
         if not (folder / name).is_file():
             raise MissingFileError(
@@ -187,3 +183,20 @@ def _list_names(names: list[str]) -> str:
     """Write a few names as a list, however many there are."""
     shown = " and ".join(quote(name, 80) for name in names[:2])
     return shown if len(names) <= 2 else f"{shown} and {len(names) - 2} more"
+
+
+def _no_adapter(folder: Path) -> MissingFileError:
+    """Of a folder that a training wrote by a method that leaves no adapter."""
+    if (folder / PEFT_FILE).is_file():
+        kind = "updates in PEFT's format"
+        way = f"peft.PeftModel.from_pretrained(…, '{folder}') reads it"
+    else:
+        kind = "a whole network in timm's format"
+        way = (
+            f"gatehub distill-to-gates {folder} makes one of it, and it is a backbone of its own "
+            f"(--backbone local-dir:{folder})"
+        )
+    return MissingFileError(
+        f"'{folder}' holds {kind}, and no adapter.",
+        hint=f"{way}. How good it was stands in its {INFO_FILE}.",
+    )

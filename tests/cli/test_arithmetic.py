@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +93,26 @@ def test_where_nothing_is_good_enough_the_table_says_so(
     assert "as it was" in ran.err
     assert (tmp_path / "small.compress.png").is_file()
     assert not (tmp_path / "small").exists()
+    assert "Hint: Choose a lower rank, a higher sparsity, or a dtype of fewer bits." in ran.err
     ran = gatehub("compress", made / "pets", "--dtype", "float32", "--out", tmp_path / "small")
     assert "With float32 it would take" in ran.err
+
+
+def test_an_adapter_without_gates_has_nothing_to_compress(
+    gatehub: Gatehub, made: Path, tmp_path: Path
+) -> None:
+    backbone = load_backbone("demo")
+    model = attach_gates(backbone, labels=LABELS, gates="none")
+    Adapter.from_model(model, task="bare").with_probe(backbone).save(tmp_path / "bare")
+    ran = gatehub("compress", tmp_path / "bare", "--dtype", "int8", "--out", tmp_path / "small")
+    assert ran.status == 1
+    assert "Adapter 'bare' has no gates, and gates are what is compressed." in ran.err
+
+
+def test_no_change_is_no_change(gatehub: Gatehub, made: Path, tmp_path: Path) -> None:
+    options = ("--dtype", "int8", "--max-drop", 0.99, "--data")
+    ran = gatehub("compress", made / "pets", *options, made / "photos", "--out", tmp_path / "small")
+    assert "the same accuracy on 8 images" in " ".join(ran.out.split()), ran.out + ran.err
 
 
 @pytest.mark.parametrize(
@@ -153,7 +172,8 @@ def test_two_tasks_become_one(gatehub: Gatehub, made: Path, tmp_path: Path) -> N
         (("--weights", "a"), 2, "'a' is no list of numbers such as 0.7,0.3"),
         (("--weights", "1"), 1, "2 adapters are to be merged with 1 weights"),
         (("--task", "../x"), 1, "../x"),
-        (("--out", "{made}/zoo"), 1, "holds the adapter of task 'zoo'"),
+        (("--out", "{made}/zoo", "--task", "zoo"), 1, "is one of the adapters that are merged"),
+        (("--out", "{tmp}/third"), 1, "holds the adapter of task 'zoo'"),
     ],
 )
 def test_a_merge_that_cannot_be_is_refused(
@@ -164,7 +184,8 @@ def test_a_merge_that_cannot_be_is_refused(
     status: int,
     message: str,
 ) -> None:
-    words = [word.format(made=made) for word in options]
+    shutil.copytree(made / "zoo", tmp_path / "third")
+    words = [word.format(made=made, tmp=tmp_path) for word in options]
     out = () if "--out" in words else ("--out", tmp_path / "both")
     ran = gatehub("merge", made / "pets", made / "zoo", *words, *out, env={"COLUMNS": "200"})
     assert ran.status == status, ran.err

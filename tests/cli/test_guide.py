@@ -59,7 +59,7 @@ def test_a_guide_is_recorded_trained_or_not(gatehub: Gatehub, here: Path) -> Non
             "The guide's weight is -1.0; expected 0 or more",
         ),
         (("--guide", "demo", "--guide-weight", "nan"), "The guide's weight is nan"),
-        (("--guide", "demo", "--guide-untrained"), "'demo' brings its own weights"),
+        (("--guide", "demo", "--guide-untrained"), "and --guide-untrained asks for others"),
         (("--guide", "demo", "--lr-find"), "no adapter is trained, so --guide means nothing"),
         (
             ("--guide", SMALL, "--guide-untrained", "--guide-file", "x.safetensors"),
@@ -67,7 +67,9 @@ def test_a_guide_is_recorded_trained_or_not(gatehub: Gatehub, here: Path) -> Non
         ),
         (("--guide", SMALL, "--guide-file", "x.safetensors"), "x.safetensors"),
         (("--guide", "demo", "--then", "finetune"), "with --then there are two"),
-        (("--guide", "demo", "--method", "linear"), "No layer that the guide would steer"),
+        (("--guide", "demo", "--method", "linear"), "and there are none (epochs 0)"),
+        (("--guide", "demo", "--gates", "none", "--norm", "frozen"), "No layer that the guide"),
+        (("--guide", "demo", "--batch-size", 1), "A batch has 1 image, and a guide compares 3"),
     ],
 )
 def test_what_contradicts_a_guide_is_refused(

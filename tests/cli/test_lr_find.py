@@ -37,7 +37,7 @@ def test_a_picture_is_all_that_is_left(gatehub: Gatehub, here: Path) -> None:
 def test_the_picture_is_the_same_again(gatehub: Gatehub, here: Path) -> None:
     ran = find(gatehub, "pets", "--format", "json")
     said = find(gatehub, "rates.png")
-    assert f"trains at a gate rate of {ran.json['gate_rate']:g}" in said.out
+    assert f"trains the gates at {ran.json['gate_rate']:g}" in said.out
     assert (here / "rates.png").read_bytes() == (here / "pets.lr-find.png").read_bytes()
 
 
@@ -47,6 +47,9 @@ def test_the_picture_is_the_same_again(gatehub: Gatehub, here: Path) -> None:
         ("pets", ["--resume"], "no adapter is trained, so --resume means nothing"),
         ("pets", ["--log-to", "tensorboard"], "so --log-to means nothing"),
         ("pets", ["--devices", "2"], "so --devices means nothing"),
+        ("pets", ["--method", "linear"], "nothing but the head would be learned"),
+        ("pets", ["--gates", "none", "--norm", "frozen"], "nothing but the head would be learned"),
+        ("pets", ["--epochs", "0"], "(--lr-find) tries rates of gates and normalisation values"),
         ("data/cat/a.png", [], "lies among the images of 'data'"),
         ("data/pets", [], "lies among the images of 'data'"),
         ("folder.png", [], "'folder.png', which is a folder"),

@@ -36,7 +36,9 @@ def test_a_fine_tuned_network_is_a_backbone_and_no_adapter(
     for command in (("eval", out, "--data", "sklearn:digits"), ("verify", out), ("inspect", out)):
         refused = gatehub(*command)
         assert refused.status == 1
-        assert "holds a network that was trained by another method than gates" in refused.err
+        assert "holds a whole network in timm's format, and no adapter." in refused.err
+        assert f"Hint: gatehub distill-to-gates {out} makes one of it, and" in refused.err
+    assert "rates: weights " in ran.err
 
     probe = gatehub(
         *("train", "--backbone", f"local-dir:{out}", *FEW, 0, "--method", "linear"),
@@ -74,9 +76,11 @@ def test_fine_tuning_follows_an_adapter_that_is_kept(
     adapter = Adapter.load(beside)
     before = (beside / "gates.safetensors").stat().st_mtime_ns
     assert not out.exists()
-    other = gatehub(*command, "--resume", "--seed", 1)
-    assert other.status == 1
-    assert "was trained with seed = 0, but 1 is asked for now" in other.err
+    changed = (("--seed", 1), ("--gate-rate", 0.25), ("--dtype", "int8"), ("--shift",))
+    for option in changed:
+        other = gatehub(*command, "--resume", *option)
+        assert other.status == 1
+        assert f"was trained with {option[0][2:]} = " in other.err.replace("--gate", "gate")
 
     ran = gatehub(*command, "--resume")
 

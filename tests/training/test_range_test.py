@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from gatehub.backbone import Backbone
+from gatehub.errors import TrainingError
 from gatehub.gates.attach import attach_gates
 from gatehub.training.batches import evaluation_batches
 from gatehub.training.range_test import RateRange, draw_range, sweep_rates
@@ -56,6 +58,14 @@ def test_a_sweep_begins_as_a_run_does_and_repeats(tiny_backbone: Backbone) -> No
     model = attach_gates(tiny_backbone, labels=data.labels)
     watched = evaluation_batches(data.val, model.preprocessing.transform())
     assert first.found == begin(model, data, RECIPE, watched=watched).choices.gate_rate
+
+
+def test_normalisation_values_alone_are_swept_and_named(tiny_backbone: Backbone) -> None:
+    found = sweep_rates(tiny_backbone, colour_data(), recipe=RECIPE, gates="none")
+    assert (found.learned, found.found > 0) == ("normalisation values", True)
+    assert draw_range(found, title="t") != draw_range(replace(found, learned="gates"), title="t")
+    with pytest.raises(TrainingError, match="nothing but the head would be learned"):
+        sweep_rates(tiny_backbone, colour_data(), recipe=RECIPE, gates="none", norm="frozen")
 
 
 def test_the_picture() -> None:

@@ -153,6 +153,11 @@ def test_unknown_form_lists_the_forms(source: str) -> None:
 
 def test_file_that_is_no_table_lists_the_forms(tmp_path: Path) -> None:
     (tmp_path / "images.zip").write_bytes(b"PK")
+    sheet = tmp_path / "labels.xlsx"
+    sheet.write_bytes(b"PK")
+    with pytest.raises(DataError, match="neither a folder nor a table") as caught:
+        read_source(str(sheet))
+    assert caught.value.hint == 'Save the sheet as "CSV UTF-8", and name that file.'
     with pytest.raises(DataError, match="neither a folder nor a table; expected a folder with"):
         read_source(tmp_path / "images.zip")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -61,15 +62,18 @@ class Watch:
 
     def __init__(self) -> None:
         self._layers: list[Layer] = []
+        self._calls: Counter[str] = Counter()
 
     def clear(self) -> None:
         """Forget the last pass."""
         self._layers = []
+        self._calls.clear()
 
     def add(self, name: str, kept: Tensor | None) -> None:
         """Note a call."""
-        before = sum(layer.name.partition("#")[0] == name for layer in self._layers)
-        self._layers.append(Layer(f"{name}#{before + 1}" if before else name, kept))
+        self._calls[name] += 1
+        calls = self._calls[name]
+        self._layers.append(Layer(f"{name}#{calls}" if calls > 1 else name, kept))
 
     @property
     def calls(self) -> int:
@@ -78,7 +82,8 @@ class Watch:
 
     def take(self) -> list[Layer]:
         """Return the layers of the last pass without the last one, which is the answer."""
-        layers, self._layers = self._layers[:-1], []
+        layers = self._layers[:-1]
+        self.clear()
         return layers
 
 

@@ -136,7 +136,8 @@ def check_run(
         )
     if (least := min(recipe.batch_size, images)) < fewest:
         raise GuidanceError(
-            f"A batch has {least} images, and a guide compares {fewest} or more.",
+            f"A batch has {least} {'image' if least == 1 else 'images'}, and a guide compares "
+            f"{fewest} or more.",
             hint="Take larger batches (batch_size).",
         )
 

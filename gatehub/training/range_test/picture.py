@@ -37,7 +37,7 @@ def draw_range(found: RateRange, *, title: str) -> bytes:
     low, high = min(*found.losses, *smoothed), 2.5 * smoothed[0] + 0.01
     axes.set(
         xscale="log",
-        xlabel="learning rate of the gates",
+        xlabel=f"learning rate of the {found.learned}",
         ylabel="loss of a training batch (nats)",
         xlim=(min(LOWEST, found.found), HIGHEST),
         ylim=(0.95 * low, max(high, 1.05 * low)),

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from gatehub.backbone import Backbone
 from gatehub.backbone.preprocessing import Preprocessing
-from gatehub.errors import DivergenceError
+from gatehub.errors import DivergenceError, TrainingError
 from gatehub.gates.kernel_memory import arrange_kernels
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.data import ImageData
@@ -17,7 +17,13 @@ from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.observers import Step
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
-from gatehub.training.start.origin import Origin, attach_model, choose_form, count_known
+from gatehub.training.start.origin import (
+    Form,
+    Origin,
+    attach_model,
+    choose_form,
+    count_known,
+)
 from gatehub.training.steps import train_epoch
 from gatehub.training.steps.optimiser import make_optimiser
 
@@ -40,12 +46,15 @@ class RateRange:
     Args:
         rates: the rate of the gates and normalisation values at each step, rising.
         losses: the loss of each step's images before that step, in nats.
-        found: the rate of the gates that a run would take if none is given.
+        found: the rate of the gates that a run would take if none is given; of the normalisation
+            values where there are no gates.
+        learned: what has these rates.
     """
 
     rates: Sequence[float]
     losses: Sequence[float]
     found: float
+    learned: str = "gates"
 
     @property
     def smoothed(self) -> list[float]:
@@ -105,10 +114,12 @@ def sweep_rates(
         progress: is told how many steps are done, and of how many.
 
     Raises:
+        TrainingError: neither gates nor normalisation values are learned.
         GatehubError: as for `train_adapter`.
     """
     seed_everything(recipe.seed)
     form = choose_form(init_from, gates=gates, norm=norm, start=start, shift=shift)
+    check_sweep(form, recipe)
     if init_from is not None:
         init_from.check_problem(multi_label=data.multi_label)
         data = init_from.take_up(data)
@@ -155,7 +166,26 @@ def sweep_rates(
     except (_Enough, DivergenceError):
         pass
     rates = [rising.rate_at(step, STEPS) for step in range(len(losses))]
-    return RateRange(rates=rates, losses=losses, found=begun.choices.gate_rate)
+    chosen = begun.choices
+    if form.gates == "none":
+        return RateRange(
+            rates=rates, losses=losses, found=chosen.norm_rate, learned="normalisation values"
+        )
+    return RateRange(rates=rates, losses=losses, found=chosen.gate_rate)
+
+
+def check_sweep(form: Form, recipe: Recipe) -> None:
+    """Refuse a run of which no rate of the gates or normalisation values is to be found.
+
+    Raises:
+        TrainingError: nothing but the head is learned.
+    """
+    if recipe.epochs == 0 or (form.gates == "none" and form.norm == "frozen"):
+        raise TrainingError(
+            "A range test (lr_find) tries rates of gates and normalisation values, and nothing but "
+            "the head would be learned.",
+            hint="Take method 'gates', 'scale' or 'norm', with epochs; or leave out lr_find.",
+        )
 
 
 class _Enough(Exception):

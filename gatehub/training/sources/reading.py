@@ -34,6 +34,7 @@ FORMS = (
 )
 _DIGITS, _GLYPHS = "sklearn:digits", "glyphs:"
 _TABLE_SUFFIXES = (".csv", ".tsv", ".txt")  # .txt is what Excel calls Unicode text
+_SHEET_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
 def read_source(
@@ -129,4 +130,8 @@ def _find_form(source: str | Path) -> Literal["digits", "glyphs", "dataset", "fo
     if Path(source).suffix.lower() in _TABLE_SUFFIXES:
         return "table"
     what = "is neither a folder nor a table" if os.path.exists(source) else "does not exist"
-    raise DataError(f"The data source {str(source)!r} {what}; expected {FORMS}.")
+    sheet = Path(source).suffix.lower() in _SHEET_SUFFIXES
+    raise DataError(
+        f"The data source {str(source)!r} {what}; expected {FORMS}.",
+        hint='Save the sheet as "CSV UTF-8", and name that file.' if sheet else None,
+    )

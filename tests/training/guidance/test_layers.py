@@ -50,6 +50,24 @@ def test_recurrent_and_attention_layers_give_the_samples_first_and_each_call_cou
     }
 
 
+def test_any_name_counts_its_calls() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module("a#b", nn.Linear(3, 3))
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            layer = self.get_submodule("a#b")
+            return self.head(layer(layer(inputs)))  # type: ignore[no-any-return]
+
+    network = Twice()
+    with watch_layers(network, keep) as watch:
+        for _ in range(2):
+            network(torch.randn(4, 3))
+            assert [layer.name for layer in watch.take()] == ["a#b", "a#b#2"]
+
+
 def test_packed_sequences_are_padded() -> None:
     class Packed(nn.Module):
         def __init__(self) -> None:
