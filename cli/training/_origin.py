@@ -44,7 +44,9 @@ NormOption = Annotated[
 StartOption = Annotated[
     str | None,
     typer.Option(
-        "--start", help=f"First gated stage, such as layer3. {_KEPT.format('all are gated')}"
+        "--start",
+        help="First gated stage, such as layer3; auto: the latest that costs at most --max-drop, "
+        f"found by training from several. {_KEPT.format('all are gated')}",
     ),
 ]
 ShiftOption = Annotated[

@@ -9,6 +9,7 @@ from gatehub.cli._output import Output
 from gatehub.cli.training._devices import tell_plan
 from gatehub.cli.training._methods import Chosen, choose_run
 from gatehub.cli.training._recipe_options import LogTo
+from gatehub.cli.training._search import AskedSearch, list_tried, run_asked, tabulate
 from gatehub.cli.training._then import finetune_adapter
 from gatehub.cli.training._watching import (
     log_training,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gatehub.training.destination import Destination
     from gatehub.training.parallel.team import Team
     from gatehub.training.recipe import Recipe
+    from gatehub.training.report import Report
     from gatehub.training.start.origin import Form, Origin
 
 
@@ -38,6 +40,7 @@ def run_method(
     *,
     last: Destination | None,
     adapter: Adapter | None,
+    asked: AskedSearch,
     out: Path,
     name: str,
     weights: Path | None,
@@ -63,6 +66,7 @@ def run_method(
         place: where it is written.
         last: where the network is written that follows an adapter, or None.
         adapter: one that is trained already, of which only what follows is left to do.
+        asked: what is to be searched for.
         out: the folder that was asked for.
         name: of the backbone, for `load_backbone`.
         weights: for `load_backbone`.
@@ -82,7 +86,23 @@ def run_method(
     from gatehub.training.report import TrainReport
 
     settings |= {"task": task, "recipe": recipe, "workers": workers}
+    report: Report
+    search, searched = None, dict[str, Any]()
     if adapter is None:
+        rates = recipe.gate_rate is None
+        search = asked.plan(output, backbone, images, form=form, rates=rates)
+    if search is not None:
+        with (
+            output.warnings_as_notes(UngatedLayerWarning),
+            saying_how_to_go_on(output, place),
+        ):
+            train = run_asked(output, asked, search, task=task, shift=form.shift)
+            found = train(
+                backbone, images, place, dtype=dtype, preprocessing=preprocessing, **settings
+            )
+        searched = {"tried": list_tried(found), "table": tabulate(found, search)}
+        report, adapter = found, found.adapter if last is not None else None
+    elif adapter is None:
         tell_plan(
             team,
             name,
@@ -125,4 +145,12 @@ def run_method(
             output, backbone, images, adapter, last, place=place, log_to=log_to, **settings
         )
     validated = len(images.val)
-    show_report(output, report, out=out, validated=validated, begun_as=begun_as, adapter=adapter)
+    show_report(
+        output,
+        report,
+        out=out,
+        validated=validated,
+        begun_as=begun_as,
+        adapter=adapter,
+        **searched,
+    )

@@ -6,12 +6,14 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gatehub.cli._output import Advance, Output, format_bytes, format_percent
 from gatehub.cli.training._recipe_options import LogTo
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from gatehub.adapter import Adapter
     from gatehub.training.checkpoint import EpochRecord
     from gatehub.training.destination import Destination
@@ -80,6 +82,8 @@ def show_report(
     validated: int,
     begun_as: str,
     adapter: Adapter | None = None,
+    tried: Sequence[dict[str, Any]] = (),
+    table: Table | None = None,
 ) -> None:
     """Print what a run made.
 
@@ -90,12 +94,27 @@ def show_report(
         validated: how many validation images there are.
         begun_as: what the run began as.
         adapter: what the run went on from with --then.
+        tried: the runs that it was chosen from.
+        table: of them.
     """
     if report.score < report.start_score:
         output.note(
             f"That is below the {begun_as}: lower --gate-rate or --head-rate, or do not insist on "
             "--keep last."
         )
+    sentence = (
+        f"{out}: {_describe_result(report, validated)} ({begun_as}: "
+        f"{format_percent(report.start_score)}), epoch "
+        f"{report.kept_epoch} of {report.epochs}, "
+        f"{report.trained_parameters:,} numbers learned, "
+        f"{format_bytes(report.adapter_bytes)}, {report.seconds:.0f} s."
+    )
+    human: list[str | Table] = [sentence]
+    if table is not None:
+        chosen = (
+            f"The figure was chosen from {len(tried)}, by these images: on new ones expect less."
+        )
+        human = [table, "", sentence, chosen]
     output.result(
         {
             "task": report.task,
@@ -106,12 +125,9 @@ def show_report(
             "epochs": report.epochs,
             "seconds": round(report.seconds, 2),
             **({} if adapter is None else {"adapter_accuracy": adapter.config.metrics["accuracy"]}),
+            **({"tried": list(tried)} if tried else {}),
         },
-        human=f"{out}: {_describe_result(report, validated)} ({begun_as}: "
-        f"{format_percent(report.start_score)}), epoch "
-        f"{report.kept_epoch} of {report.epochs}, "
-        f"{report.trained_parameters:,} numbers learned, "
-        f"{format_bytes(report.adapter_bytes)}, {report.seconds:.0f} s.",
+        human=human,
         quiet=str(out),
     )
 

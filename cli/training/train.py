@@ -41,6 +41,7 @@ from gatehub.cli.training._origin import (
     find_origin,
 )
 from gatehub.cli.training._running import run_method
+from gatehub.cli.training._search import MaxDropOption, TuneOption, ask_search
 from gatehub.cli.training._then import (
     ThenOption,
     check_then,
@@ -75,7 +76,9 @@ def train(
     gates: GatesOption = None,
     norm: NormOption = None,
     start: StartOption = None,
+    max_drop: MaxDropOption = None,
     shift: ShiftOption = False,
+    tune: TuneOption = None,
     epochs: recipes.EpochsOption = None,
     batch_size: recipes.BatchSizeOption = defaults.BATCH_SIZE,
     gate_rate: recipes.GateRateOption = None,
@@ -150,7 +153,10 @@ def train(
         lr_find=lr_find,
     )
     check_then(then, chosen, devices=team.size, lr_find=lr_find)
-    gates, norm, epochs = chosen.gates, chosen.norm, chosen.epochs
+    alone = {"--lr-find": lr_find, "--log-to": log_to is not None, "--devices": team.size > 1}
+    alone |= {"--init-from": init_from is not None}
+    search = ask_search(tune, start, max_drop, chosen, rate=gate_rate, others=alone)
+    gates, norm, start, epochs = chosen.gates, chosen.norm, search.start, chosen.epochs
     check_settings(
         task=task,
         gates=gates,
@@ -271,6 +277,7 @@ def train(
             place,
             last=last,
             adapter=adapter,
+            asked=search,
             out=out,
             name=backbone,
             weights=weights,

@@ -17,6 +17,7 @@ from gatehub._disk import write_whole
 from gatehub.errors import ResumeError
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+TRIALS_FILE = "trials.json"  # of a search; see `gatehub.training.search`
 _KEY = "state"
 
 
@@ -77,8 +78,8 @@ def work_folder(out: Path) -> Path:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run can be continued from a folder."""
-    return (folder / CHECKPOINT_FILE).is_file()
+    """Whether a run, or a search, can be continued from a folder."""
+    return any((folder / name).is_file() for name in (CHECKPOINT_FILE, TRIALS_FILE))
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -99,6 +100,11 @@ def read_checkpoint(folder: Path, settings: Mapping[str, object]) -> Checkpoint 
         ResumeError: it is of a run with other settings, or cannot be read.
     """
     file = folder / CHECKPOINT_FILE
+    if (folder / TRIALS_FILE).is_file():
+        raise ResumeError(
+            f"'{folder}' holds an interrupted search for settings, and a single run is asked for.",
+            hint=f"Continue it with --tune or --start auto as before, or remove '{folder}'.",
+        )
     if not file.is_file():
         return None
     try:

@@ -27,7 +27,7 @@ from gatehub.adapter.folder import CONFIG_FILE, check_movable, check_place
 from gatehub.errors import AdapterExistsError, GatehubError, ResumeError, TrainingError
 from gatehub.training.checkpoint import has_checkpoint, work_folder
 from gatehub.training.sources import Given, folders_of_images, list_given
-from gatehub.training.sources.products import HOLDER_FILE, LOCK_FILE, STATE_FILES
+from gatehub.training.sources.products import HOLDER_FILE, LOCK_FILE, is_state
 
 _TRIES = 100
 
@@ -208,7 +208,7 @@ def _check_state(work: Path, *, resume: bool) -> None:
     if not os.path.lexists(work):
         return
     names = [name for name in os.listdir(work) if name[0] != "."] if work.is_dir() else [work.name]
-    if strange := sorted(set(names) - STATE_FILES):
+    if strange := sorted(name for name in names if not is_state(name)):
         raise AdapterExistsError(
             f"A run keeps its state in {_show(work)}, but {_show(strange[0])} is there.",
             hint="Move it away, or choose another folder.",

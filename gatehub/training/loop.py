@@ -28,7 +28,7 @@ from gatehub.training.objectives import Measured
 from gatehub.training.observers import Observer, Step
 from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
-from gatehub.training.start import Choices, begin
+from gatehub.training.start import Choices, KnownStart, begin
 from gatehub.training.steps import check_finite, train_epoch
 from gatehub.training.steps.added_loss import NOTHING, AddedLoss
 from gatehub.training.steps.average import Average, put_tensors
@@ -74,6 +74,7 @@ def fit(
     observer: Observer | None = None,
     team: Team = ALONE,
     added: AddedLoss = NOTHING,
+    known_start: KnownStart | None = None,
 ) -> Fitted:
     """Train a model in place, from its start on; it is left as the epoch that is kept.
 
@@ -96,6 +97,7 @@ def fit(
         observer: is told of the start, of steps and of epochs.
         team: the processes that share each batch; this one leads them.
         added: what the loss of a step has beside the task's.
+        known_start: see `begin`.
 
     Raises:
         ResumeError: the checkpoint is of another run, or of more epochs.
@@ -118,7 +120,14 @@ def fit(
         penalties: Mapping[str, Tensor] = _select(_PENALTY, checkpoint.tensors)
     else:
         start = begin(
-            model, data, recipe, watched=watched, watching=watching, known=known, workers=workers
+            model,
+            data,
+            recipe,
+            watched=watched,
+            watching=watching,
+            known=known,
+            workers=workers,
+            known_start=known_start,
         )
         choices, first, penalties = start.choices, start.tensors, start.penalties
         best = mean = first

@@ -75,9 +75,11 @@ class TrainReport(Report):
 
     Args:
         adapter: the adapter, as it was saved.
+        calibrated_loss: on the validation images, in nats; see `EpochRecord`.
     """
 
     adapter: Adapter
+    calibrated_loss: float
 
 
 def recorded_settings(data: ImageData, digests: Digests) -> dict[str, str | int | float | None]:

@@ -28,7 +28,7 @@ from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.preflight import check_settings, check_storable
 from gatehub.training.recipe import Recipe
 from gatehub.training.report import TrainReport, illustrate, recorded_settings
-from gatehub.training.start import Choices
+from gatehub.training.start import Choices, KnownStart
 from gatehub.training.start.origin import (
     Origin,
     attach_model,
@@ -62,6 +62,7 @@ def train_adapter(
     observer: Observer | None = None,
     note: Callable[[str], None] | None = None,
     team: Team = ALONE,
+    known_start: KnownStart | None = None,
 ) -> TrainReport:
     """Train an adapter and save it, with its curve, its log and a picture of its gates.
 
@@ -97,6 +98,7 @@ def train_adapter(
         observer: is told of steps and epochs.
         note: is told, in a sentence, how often the layers before late gates are computed.
         team: other processes that take a share of each batch; see `gatehub.training.parallel`.
+        known_start: what runs on the same images share; see `gatehub.training.search`.
 
     Raises:
         ResumeError: there is an interrupted run and `resume` is False, or it has other settings
@@ -184,6 +186,7 @@ def train_adapter(
             note=note,
             team=team,
             added=added,
+            known_start=known_start,
         )
         measured = outcome.measured
         adapter = outcome.made.with_probe(backbone, dtype=dtype)
@@ -208,6 +211,7 @@ def train_adapter(
         start_accuracy=outcome.start_accuracy,
         mean_average_precision=measured.mean_average_precision,
         start_mean_average_precision=outcome.start_mean_average_precision,
+        calibrated_loss=measured.calibrated_loss(balanced=recipe.class_weights == "balanced"),
         trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         adapter_bytes=(place.folder / "gates.safetensors").stat().st_size,
         epochs=outcome.history[-1].epoch,

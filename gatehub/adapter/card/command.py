@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from gatehub.adapter.card.names import name_backbone, name_data, name_network, name_origin
+from gatehub.adapter.card.tried import GIVEN, SEARCH
 from gatehub.adapter.config import AdapterConfig
 
 # Settings that an adapter remembers of its training, and the options of `gatehub train`.
@@ -45,6 +46,8 @@ NEUTRAL = {
     "color_jitter": 0.0,
     "precision": "float32",
 }
+# What a search decides, unless it was given.
+_SEARCHED = ("gates", "norm", "gate_rate", "epochs")
 _WHITE = (255, 255, 255)
 
 
@@ -64,7 +67,9 @@ def write_command(config: AdapterConfig) -> str | None:
     words += ["--multi-label"] if config.problem.is_multi_label else []
     words += _list_settings(config)
     words += _list_images(config)
-    if config.layout.start:
+    if SEARCH in config.training:
+        words += _list_search(config)
+    elif config.layout.start:
         words += ["--start", config.layout.start]
     if config.layout.has_shift:
         words += ["--shift"]
@@ -86,13 +91,39 @@ def _list_compression(config: AdapterConfig) -> Iterator[str]:
     yield from ("--out", f"{config.task}-small")
 
 
+def _list_search(config: AdapterConfig) -> list[str]:
+    given = _read_given(config)
+    if config.training[SEARCH] == "start auto":
+        return ["--start", "auto", *_option("--max-drop", given.get("max_drop"))]
+    return ["--tune", "small", *_option("--start", given.get("start"))]
+
+
+def _option(name: str, value: object) -> list[str]:
+    return [] if value is None else [name, str(value)]
+
+
+def _read_given(config: AdapterConfig) -> dict[str, object]:
+    try:
+        given = json.loads(str(config.training.get(GIVEN)))
+    except ValueError:
+        return {}
+    return given if isinstance(given, dict) else {}
+
+
+def _read_scalar(value: object) -> str | int | float | None:
+    return value if isinstance(value, str | int | float) else None
+
+
 def _list_settings(config: AdapterConfig) -> Iterator[str]:
-    training = config.training
+    training = dict(config.training)
+    if SEARCH in training:
+        given = _read_given(config)
+        training |= {name: _read_scalar(given.get(name)) for name in _SEARCHED}
     for setting, option in _OPTIONS.items():
         value = training.get(setting)
         if value is None or isinstance(value, bool) or value == NEUTRAL.get(setting):
             continue
-        if setting.endswith("_rate") and training.get("epochs") == 0:  # of no steps
+        if setting.endswith("_rate") and config.training.get("epochs") == 0:  # of no steps
             continue
         # --gate-rate is the rate of the normalisation values, too; where theirs is another, both
         # were found, and are found again.

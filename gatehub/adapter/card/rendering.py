@@ -11,6 +11,7 @@ import yaml
 
 from gatehub.adapter.card.command import write_command
 from gatehub.adapter.card.names import name_backbone, name_base_model, name_data, name_origin
+from gatehub.adapter.card.tried import GIVEN, SEARCH, TRIED, read_tried
 from gatehub.adapter.config import AdapterConfig
 
 CURVE_FILE = "training.png"
@@ -145,7 +146,7 @@ gatehub export ADAPTER --out {config.task}.onnx
 ```
 
 It fits only the backbone whose weights have the digest `{config.backbone.digest}`.
-{measured}{_thresholds(config)}{_gates(config)}{_training(config)}"""
+{measured}{_search(config)}{_thresholds(config)}{_gates(config)}{_training(config)}"""
 
 
 def _count_more(config: AdapterConfig) -> str:
@@ -170,6 +171,28 @@ An image has a label if the sigmoid of the label's logit is not below its thresh
 {rows}{more if _count_more(config) else ""}"""
 
 
+def _search(config: AdapterConfig) -> str:
+    tried = read_tried(config.training)
+    if not tried:
+        return ""
+    rows = "".join(
+        f"| {write_cell(row.gates)} | {write_cell(row.norm)} | "
+        f"{write_cell(row.start or 'first')} | {row.rate:.2g} | "
+        f"{row.score:.4g} | {row.calibrated_loss:.4g} | "
+        f"{row.trained_parameters:,} | {row.adapter_bytes:,} |\n"
+        for row in tried
+    )
+    return f"""
+## Chosen from {len(tried)} runs
+
+By the validation images ({write_cell(config.training.get(SEARCH))}), so the figures on these images
+are higher than those to be expected on new ones: of several runs, the best was lucky, too.
+
+| gates | norm | start | rates | validation | calibrated loss | numbers | bytes |
+|---|---|---|---|---|---|---|---|
+{rows}"""
+
+
 def _gates(config: AdapterConfig) -> str:
     if GATES_FILE not in config.files:
         return ""
@@ -188,6 +211,8 @@ def _training(config: AdapterConfig) -> str:
     if not config.training:
         return ""
     shown = {**config.training, **name_data(config)}
+    if read_tried(config.training):
+        shown = {name: value for name, value in shown.items() if name not in (TRIED, GIVEN)}
     if (origin := name_origin(config)) is not None:
         shown["init_from"] = origin
     settings = "".join(f"| {write_cell(k)} | {write_cell(v)} |\n" for k, v in shown.items())

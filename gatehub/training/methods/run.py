@@ -20,7 +20,7 @@ from gatehub.training.objectives import Measured
 from gatehub.training.observers import Observer
 from gatehub.training.parallel.team import ALONE, Team
 from gatehub.training.recipe import Recipe
-from gatehub.training.start import Choices
+from gatehub.training.start import Choices, KnownStart
 from gatehub.training.steps.added_loss import NOTHING, AddedLoss
 from gatehub.training.steps.average import put_tensors
 
@@ -100,6 +100,7 @@ def run_training(
     note: Callable[[str], None] | None = None,
     team: Team = ALONE,
     added: AddedLoss = NOTHING,
+    known_start: KnownStart | None = None,
 ) -> Outcome[Made]:
     """Train a model, and return what is made of the epoch that is kept.
 
@@ -120,6 +121,7 @@ def run_training(
         note: see `train_adapter`.
         team: the processes that share each batch.
         added: what the loss of a step has beside the task's.
+        known_start: see `begin`.
 
     Raises:
         GatehubError: see `fit`.
@@ -148,6 +150,7 @@ def run_training(
         observer=observer,
         team=team,
         added=added,
+        known_start=known_start,
     )
     made, measured = make(fitted.choices)
     kept, begun = fitted.kept, fitted.history[0]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from gatehub.adapter.folder import CONFIG_FILE, INFO_FILE, TENSORS_FILE
-from gatehub.training.checkpoint import CHECKPOINT_FILE
+from gatehub.training.checkpoint import CHECKPOINT_FILE, TRIALS_FILE
 
 LOCK_FILE, HOLDER_FILE = "lock", "holder"
-STATE_FILES = frozenset({CHECKPOINT_FILE, LOCK_FILE, HOLDER_FILE})
+STATE_FILES = frozenset({CHECKPOINT_FILE, TRIALS_FILE, LOCK_FILE, HOLDER_FILE})
 LOG_PREFIX = "events.out.tfevents."  # TensorBoard reads what is called so, in order of the names
+
+
+def is_state(name: str) -> bool:
+    """Whether something in the folder of a run's state may be a run's, or a search's."""
+    return name in STATE_FILES or re.fullmatch(r"trial-[0-9]+(\.training)?", name) is not None
 
 
 def is_product(files: Collection[str]) -> bool:
