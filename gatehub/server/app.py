@@ -45,17 +45,24 @@ from gatehub.server.observing.metrics import Metrics, ServerFacts, render_metric
 from gatehub.server.observing.observer import Observer
 from gatehub.server.observing.record import record_of
 from gatehub.server.observing.request_log import RequestLog
+from gatehub.server.observing.tracing import Tracing, open_tracing
 from gatehub.server.refusals import exception_handlers
 from gatehub.server.settings import ServerSettings
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
     from gatehub.runtime.engine import Engine, TaskInfo
 
 T = TypeVar("T")
 
 
 def create_app(
-    engine: Engine, *, settings: ServerSettings | None = None, path_prefix: str = ""
+    engine: Engine,
+    *,
+    settings: ServerSettings | None = None,
+    path_prefix: str = "",
+    tracer_provider: TracerProvider | None = None,
 ) -> Starlette:
     """Build the ASGI application that serves an engine's tasks.
 
@@ -64,14 +71,18 @@ def create_app(
         settings: limits; None for the defaults.
         path_prefix: what every route begins with, such as "/vision", for a proxy that passes paths
             on as they are.
+        tracer_provider: of OpenTelemetry, for a span of each request; None to send them where the
+            environment says, if it does (`gatehub.server.observing.tracing`).
 
     Raises:
-        ServerError: a prefix that is no path.
+        ServerError: a prefix that is no path, or variables that OpenTelemetry refuses.
     """
     settings = settings or ServerSettings()
     prefix = check_path_prefix(path_prefix)
     lifecycle = Lifecycle()
-    endpoints = _Endpoints(engine, settings, lifecycle)
+    tracing = open_tracing(tracer_provider)
+    endpoints = _Endpoints(engine, settings, lifecycle, tracing)
+    sinks = (*([] if tracing is None else [tracing]), endpoints.metrics, RequestLog())
     routes = [
         Route(f"{prefix}/health", endpoints.get_health, methods=["GET"]),
         Route(f"{prefix}/health/live", endpoints.get_live, methods=["GET"]),
@@ -81,9 +92,7 @@ def create_app(
         Route(prefix + "/tasks/{task}", endpoints.post_image, methods=["POST"]),
     ]
     app = _Application(
-        observer=Observer(
-            [endpoints.metrics, RequestLog()], {route.endpoint: route.path for route in routes}
-        ),
+        observer=Observer(sinks, {route.endpoint: route.path for route in routes}),
         routes=routes,
         middleware=[Middleware(OneLength)],
         exception_handlers=exception_handlers(settings),
@@ -132,8 +141,15 @@ class _Application(Starlette):
 class _Endpoints:
     """One method for each route, over the same engine, settings and threads."""
 
-    def __init__(self, engine: Engine, settings: ServerSettings, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: ServerSettings,
+        lifecycle: Lifecycle,
+        tracing: Tracing | None,
+    ) -> None:
         self._engine = engine
+        self._tracing = tracing
         self._lifecycle = lifecycle
         self._settings = settings
         self._bodies = Bodies(settings)
@@ -163,6 +179,8 @@ class _Endpoints:
         if self._started is not None:
             self._started.close()
             self._started = None
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     async def get_health(self, request: Request) -> Response:
         return JSONResponse(

@@ -24,6 +24,8 @@ from gatehub.server.listening import Listener, listen
 from gatehub.server.settings import ServerSettings
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
     from gatehub.runtime.engine import Engine
 
 # Longer than common clients keep an idle connection, so that they are the ones to close it;
@@ -41,6 +43,7 @@ def serve(
     listener: Listener | None = None,
     settings: ServerSettings | None = None,
     path_prefix: str = "",
+    tracer_provider: TracerProvider | None = None,
     on_ready: Callable[[str], None],
 ) -> None:
     """Serve an engine's tasks until SIGINT or SIGTERM, then finish what is in flight.
@@ -56,6 +59,7 @@ def serve(
         listener: an address that was taken before, by `listen`; then host and port mean nothing.
         settings: limits; None for the defaults.
         path_prefix: see `create_app`; the server's URL ends with it.
+        tracer_provider: see `create_app`.
         on_ready: called once, in a thread of its own, with the server's URL as soon as it
             answers.
 
@@ -63,7 +67,8 @@ def serve(
         ServerError: the address cannot be listened on, or a prefix that is no path.
     """
     with listen(host, port) if listener is None else nullcontext(listener) as taken:
-        _make_server(engine, taken, settings, path_prefix, on_ready).run(sockets=[taken.socket])
+        server = _make_server(engine, taken, settings, path_prefix, tracer_provider, on_ready)
+        server.run(sockets=[taken.socket])
 
 
 @contextmanager
@@ -75,6 +80,7 @@ def running_server(
     listener: Listener | None = None,
     settings: ServerSettings | None = None,
     path_prefix: str = "",
+    tracer_provider: TracerProvider | None = None,
 ) -> Iterator[str]:
     """Serve an engine's tasks from a background thread, for the length of a with block.
 
@@ -89,7 +95,7 @@ def running_server(
     """
     url: Future[str] = Future()
     with listen(host, port) if listener is None else nullcontext(listener) as taken:
-        server = _make_server(engine, taken, settings, path_prefix, url.set_result)
+        server = _make_server(engine, taken, settings, path_prefix, tracer_provider, url.set_result)
 
         def run() -> None:
             try:
@@ -164,10 +170,13 @@ def _make_server(
     listener: Listener,
     settings: ServerSettings | None,
     path_prefix: str,
+    tracer_provider: TracerProvider | None,
     on_ready: Callable[[str], None],
 ) -> _Server:
     settings = settings or ServerSettings()
-    app = create_app(engine, settings=settings, path_prefix=path_prefix)
+    app = create_app(
+        engine, settings=settings, path_prefix=path_prefix, tracer_provider=tracer_provider
+    )
     url = f"{listener.url}{app.state.path_prefix}"
     config = uvicorn.Config(
         app,
