@@ -40,7 +40,7 @@ WITHIN: Mapping[str, Floors] = {
         ("gatehub.runtime.execution",),
         ("gatehub.runtime.tasks",),
         ("gatehub.runtime.mixing", "gatehub.runtime.jobs"),
-        ("gatehub.runtime.engine",),
+        ("gatehub.runtime.engine", "gatehub.runtime.aside"),
         ("gatehub.runtime.batcher",),
     ),
     "gatehub.hub": (

@@ -6,10 +6,12 @@ import math
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,9 +20,11 @@ from torch import Tensor
 
 from gatehub._text import quote
 from gatehub.errors import EngineError
+from gatehub.runtime.aside import Aside
 from gatehub.runtime.inputs import MAX_VALUES, check_image
 from gatehub.runtime.jobs import BatchTimes, Job, end, note_begun, note_ended, too_late
 from gatehub.runtime.scheduler import BatchSettings, Request, Scheduler
+from gatehub.runtime.tasks.haste import NotAtOnceError, at_once
 from gatehub.runtime.tasks.served import Answer
 
 if TYPE_CHECKING:
@@ -66,8 +70,12 @@ class Batcher:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise EngineError(f"threads is {threads!r}; expected a whole number of at least 1.")
         self._engine = engine
+        self._max_batch = (settings or BatchSettings()).max_batch
         self._scheduler: Scheduler[Job] = Scheduler(
             settings or BatchSettings(), announced=announced
+        )
+        self._aside = Aside(
+            partial(self._answer, patient=True), most=(settings or BatchSettings()).max_queue
         )
         self._changed = threading.Condition()
         self._closed = False
@@ -159,7 +167,8 @@ class Batcher:
     def depths(self) -> dict[str, int]:
         """Return how many requests of each task wait."""
         with self._changed:
-            return self._scheduler.depths()
+            depths = Counter(self._scheduler.depths())
+        return dict(depths + Counter(self._aside.depths()))
 
     def close(self) -> None:
         """Answer what waits, and end the threads. Nothing is accepted any more.
@@ -173,6 +182,9 @@ class Batcher:
         if threading.current_thread() not in self._threads:
             for thread in self._threads:
                 thread.join()
+            self._aside.close(wait=True)
+        else:
+            self._aside.close(wait=False)
 
     def __enter__(self) -> Self:
         return self
@@ -239,23 +251,37 @@ class Batcher:
                 end(request, error=too_late(request, now))
         return going
 
-    def _answer(self, batch: Sequence[Request[Job]]) -> None:
-        """Give every request of a batch its answer, or the error that it met."""
-        if len(batch) > 1 and len(batch) * batch[0].payload.image.numel() > MAX_VALUES:
-            half = len(batch) // 2
-            self._answer(batch[:half])
-            self._answer(batch[half:])
+    def _answer(self, batch: Sequence[Request[Job]], *, patient: bool = False) -> None:
+        """Give every request of a batch its answer, or the error that it met.
+
+        Args:
+            batch: of one stem, or of one task.
+            patient: whether to wait for tasks that are not in memory; if not, their requests are
+                put aside, since others wait for this thread.
+        """
+        values = batch[0].payload.image.numel()
+        largest = min(self._max_batch, max(1, MAX_VALUES // max(1, values)))
+        if len(batch) > largest:
+            self._answer(batch[:largest], patient=patient)
+            self._answer(batch[largest:], patient=patient)
             return
         tasks = [request.task for request in batch]
         alone = len(set(tasks)) == 1
         note_begun(batch, time.monotonic())
         try:
             images = torch.stack([request.payload.image for request in batch])
+            with nullcontext() if patient else at_once():
+                if alone:
+                    answer = self._engine.run(tasks[0], images)
+                    answers = [replace(answer, logits=logits) for logits in answer.logits]
+                else:
+                    answers = self._engine.run_mixed(tasks, images)
+        except NotAtOnceError:
+            for task in [] if alone else dict.fromkeys(tasks):
+                self._answer([request for request in batch if request.task == task])
             if alone:
-                answer = self._engine.run(tasks[0], images)
-                answers = [replace(answer, logits=logits) for logits in answer.logits]
-            else:
-                answers = self._engine.run_mixed(tasks, images)
+                self._aside.put(batch)
+            return
         except Exception as error:
             note_ended(batch, time.monotonic())
             # One task's trouble is not another's.

@@ -23,12 +23,14 @@ class BatchTimes:
 
     Args:
         submitted: it began to wait; None before.
+        aside: it was put aside until its task would be in memory; None for never.
         begun: its batch began; None before.
         ended: its batch was computed, whatever became of it; None before.
         images: of the batch.
     """
 
     submitted: float | None = None
+    aside: float | None = None
     begun: float | None = None
     ended: float | None = None
     images: int = 0

@@ -8,6 +8,7 @@ from typing import TypeVar
 from gatehub.backbone.torch_settings import pin_thread_settings
 from gatehub.errors import TaskUnavailableError
 from gatehub.runtime.tasks.catalogue import Catalogue
+from gatehub.runtime.tasks.haste import check_may_wait
 from gatehub.runtime.tasks.loading import Loader
 from gatehub.runtime.tasks.served import Served
 
@@ -33,7 +34,11 @@ class Current:
             TaskNotFoundError: no task of that name is known.
             TaskUnavailableError: another thread loads it, and takes longer than that.
         """
-        return self._catalogue.find(task) or self._loader.load(task, wait_s=self._wait_s)
+        served = self._catalogue.find(task)
+        if served is None:
+            check_may_wait()
+            served = self._loader.load(task, wait_s=self._wait_s)
+        return served
 
     def answer(self, tasks: Sequence[str], run: Callable[[Mapping[str, Served]], T]) -> T:
         """Run a request with the present generations of its tasks, each found once.
@@ -51,6 +56,7 @@ class Current:
                 try:
                     return run(found)
                 except TaskUnavailableError:
+                    check_may_wait()
                     for task in found:
                         self._loader.settle(task, wait_s=self._wait_s)
                     if all(map(self._catalogue.is_current, found.values())):

@@ -20,7 +20,16 @@ from typing import Generic, TypeVar, cast
 from gatehub.errors import GatehubError, MemoryBudgetError, TaskUnavailableError
 from gatehub.runtime.durations import Durations
 from gatehub.runtime.tasks.entries import Entry, TierReport, Wanted
-from gatehub.runtime.tasks.room import Room, count_least, find_room, find_stand_ins, list_idle
+from gatehub.runtime.tasks.haste import NotAtOnceError, check_may_wait, is_hurried
+from gatehub.runtime.tasks.room import (
+    Room,
+    begin,
+    count_least,
+    find_room,
+    find_stand_ins,
+    join_names,
+    list_idle,
+)
 
 V = TypeVar("V")
 
@@ -59,13 +68,7 @@ class Tier(Generic[V]):
         """
         deadline = time.monotonic() + self._wait_s
         distinct = {want.key: want for want in wanted}
-        try:
-            held = self._take(distinct, deadline)
-        except GatehubError:
-            with self._changed:
-                if not find_stand_ins(distinct, self._entries, self._pins):
-                    raise
-            held = self._take(distinct, deadline, sparing=True)
+        held = self._hold(distinct, deadline)
         try:
             yield [cast(V, held[want.key].value) for want in wanted]
         finally:
@@ -125,8 +128,25 @@ class Tier(Generic[V]):
                 made=self._made.report(),
             )
 
+    def _hold(
+        self, distinct: dict[Hashable, Wanted[V]], deadline: float
+    ) -> dict[Hashable, Entry[V]]:
+        """Take leases on values, or on those that stand in for them."""
+        sparing = False
+        while True:
+            try:
+                return self._take(distinct, deadline, sparing)
+            except NotAtOnceError:
+                if is_hurried():
+                    raise  # else it was another thread that had no time to make it
+            except GatehubError:
+                with self._changed:
+                    if sparing or not find_stand_ins(distinct, self._entries, self._pins):
+                        raise
+                sparing = True
+
     def _take(
-        self, distinct: dict[Hashable, Wanted[V]], deadline: float, *, sparing: bool = False
+        self, distinct: dict[Hashable, Wanted[V]], deadline: float, sparing: bool
     ) -> dict[Hashable, Entry[V]]:
         """Take leases on values and see to it that all are there; return them by what is wanted."""
         held, mine = self._reserve(distinct, deadline, sparing)
@@ -146,12 +166,15 @@ class Tier(Generic[V]):
         with self._changed:
             while (room := self._find_room(distinct, sparing)) is None:
                 self._check_possible(distinct)
+                check_may_wait()
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise TaskUnavailableError(
-                        f"No room for {_names(distinct)} among the {self._name} tasks within "
+                        f"No room for {join_names(distinct)} among the {self._name} tasks within "
                         f"{self._wait_s:g} s: all of them are in use or pinned.",
                         hint="Raise the budget, or unpin a task.",
                     )
+            if any(e and not e.ready for e in map(self._entries.get, room.taken.values())):
+                check_may_wait()
             self._remove(room.going)
             self._evictions += len(room.going)
             held, mine = {}, []
@@ -182,7 +205,7 @@ class Tier(Generic[V]):
         need, kept = count_least(distinct, self._entries, self._pins)
         if need + kept > self._budget:
             raise MemoryBudgetError(
-                f"{_begin(_names(distinct))} would take {need:,} bytes {self._name}, of "
+                f"{begin(join_names(distinct))} would take {need:,} bytes {self._name}, of "
                 f"{self._budget - kept:,} that are not pinned by other tasks.",
                 hint="Raise the budget, or unpin a task.",
             )
@@ -245,13 +268,11 @@ class Tier(Generic[V]):
                 if isinstance(entry.error, Exception):
                     raise entry.error
                 if entry.error is not None:  # who was making it was told to stop; we are not
-                    raise TaskUnavailableError(
-                        f"{_begin(want.name)} was being loaded by a thread that was stopped.",
-                        hint="Try again.",
-                    )
+                    stopped = f"{begin(want.name)} was being loaded by a thread that was stopped."
+                    raise TaskUnavailableError(stopped, hint="Try again.")
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise TaskUnavailableError(
-                        f"{_begin(want.name)} was not ready within {self._wait_s:g} s; it is "
+                        f"{begin(want.name)} was not ready within {self._wait_s:g} s; it is "
                         "being loaded.",
                         hint="Try again.",
                     )
@@ -277,13 +298,3 @@ class Tier(Generic[V]):
             del self._entries[entry.key]
             self._bytes -= entry.bytes
             self._changed.notify_all()
-
-
-def _names(distinct: dict[Hashable, Wanted[V]]) -> str:
-    names = [want.name for want in distinct.values()]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _begin(name: str) -> str:
-    """Begin a sentence with a name, whose own capitals stay."""
-    return name[:1].upper() + name[1:]

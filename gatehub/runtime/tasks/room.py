@@ -145,3 +145,14 @@ def _find_lasting(
     """Return what stays of each pinned group whatever comes: what is ready, and was used last."""
     ranked = sorted(entries, key=lambda entry: (entry.ready, entry.used))
     return {entry.group: entry for entry in ranked if entry.group in pins}
+
+
+def join_names(distinct: Mapping[Hashable, Wanted[V]]) -> str:
+    """Return the names of what is wanted, three at most."""
+    names = [want.name for want in distinct.values()]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def begin(name: str) -> str:
+    """Begin a sentence with a name, whose own capitals stay."""
+    return name[:1].upper() + name[1:]

@@ -14,6 +14,7 @@ from gatehub.runtime.execution.execution import Execution, FoldedTask
 from gatehub.runtime.execution.shared_pass import ChannelTask
 from gatehub.runtime.heap import return_free_memory
 from gatehub.runtime.tasks.entries import TierReport, Wanted
+from gatehub.runtime.tasks.haste import check_may_wait
 from gatehub.runtime.tasks.packed import PackedTask
 from gatehub.runtime.tasks.residency import Tier
 from gatehub.runtime.tasks.served import Served
@@ -199,7 +200,11 @@ class Tiers:
         """Hold a task's gates; `packed` if they have just been read."""
 
         def make() -> PackedTask:
-            return packed or task.kept or self._read_again(task)
+            found = packed or task.kept
+            if found is None:
+                check_may_wait()
+                found = self._read_again(task)
+            return found
 
         wanted = self._want(task, key=task, group=task, size=task.packed_bytes, make=make)
         with self._gates.lease([wanted]) as (value,):
