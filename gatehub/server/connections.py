@@ -11,13 +11,22 @@ import json
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from gatehub.errors import ServerError
 from gatehub.server.settings import ServerSettings
 
 # For what a client still sends when it has been answered already: if the connection were closed at
 # once, the system would reset it, and the answer could be lost.
 _LINGER_S = 5.0
+# What is relied on, which uvicorn does not document: methods that it calls, and what it keeps.
+_METHODS = (
+    *("connection_made", "data_received", "connection_lost", "pause_writing", "resume_writing"),
+    *("handle_events", "on_response_complete", "send_400_response"),
+)
+_KEPT = ("connections", "transport", "conn", "cycle", "loop")
+_TRIED = "0.30 to 0.54"
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 503: b"Service Unavailable"}
 
 
@@ -26,11 +35,12 @@ class Connection(H11Protocol):
 
     Args:
         settings: see `ServerSettings`.
-        uvicorn: what uvicorn passes.
+        given: what uvicorn passes.
     """
 
-    def __init__(self, *uvicorn: Any, settings: ServerSettings, **more: Any) -> None:
-        super().__init__(*uvicorn, **more)
+    def __init__(self, *given: Any, settings: ServerSettings, **more: Any) -> None:
+        super().__init__(*given, **more)
+        check_uvicorn(self)
         self._settings = settings
         self._timer: asyncio.TimerHandle | None = None
         self._awaited = ""
@@ -139,3 +149,22 @@ class Connection(H11Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._watch()
+
+
+def check_uvicorn(made: object | None = None) -> None:
+    """Refuse a uvicorn that would leave clients without limits, and not say so.
+
+    Args:
+        made: a connection, to look at what it keeps; None to look at the class.
+
+    Raises:
+        ServerError: it lacks what `Connection` stands on.
+    """
+    where, names = (H11Protocol, _METHODS) if made is None else (made, _KEPT)
+    missing = [name for name in names if not hasattr(where, name)]
+    if missing:
+        raise ServerError(
+            f"uvicorn {uvicorn.__version__} has no H11Protocol.{missing[0]}, by which connections "
+            f"are limited; gatehub was tried with {_TRIED}.",
+            hint="Install one of these: pip install 'uvicorn>=0.30,<=0.54'.",
+        )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from gatehub.server.app import create_app
-from gatehub.server.connections import Connection
+from gatehub.server.connections import Connection, check_uvicorn
 from gatehub.server.lifecycle import Lifecycle
 from gatehub.server.listening import Listener, listen
 from gatehub.server.settings import ServerSettings
@@ -173,6 +173,7 @@ def _make_server(
     tracer_provider: TracerProvider | None,
     on_ready: Callable[[str], None],
 ) -> _Server:
+    check_uvicorn()
     settings = settings or ServerSettings()
     app = create_app(
         engine, settings=settings, path_prefix=path_prefix, tracer_provider=tracer_provider

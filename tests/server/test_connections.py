@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
+from gatehub.errors import ServerError
 from gatehub.server import ServerSettings, running_server
+from gatehub.server.connections import check_uvicorn
 from tests.server.connections import connection, read_to_end, until
 from tests.server.linear_engine import LinearEngine
 from tests.server.pictures import picture
@@ -220,3 +226,27 @@ def test_an_image_that_would_become_larger_than_allowed_is_refused(engine: Any) 
         response = post(url)
         assert (response.status_code, response.json()["code"]) == (413, "image_too_large")
         assert "takes more than 100" in response.json()["error"]
+
+
+def test_uvicorn_has_all_that_connections_stand_on() -> None:
+    """If it fails, the version that is installed broke gatehub/server/connections.py."""
+    config, loop = uvicorn.Config(lambda: None, log_config=None), asyncio.new_event_loop()
+    try:
+        made = H11Protocol(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    finally:
+        loop.close()
+    check_uvicorn()
+    check_uvicorn(made)
+    for name in ("startup", "on_tick", "shutdown", "handle_exit"):  # of serve.py
+        assert callable(getattr(uvicorn.Server, name, None)), (
+            f"uvicorn {uvicorn.__version__}: {name}"
+        )
+
+
+def test_a_uvicorn_that_is_built_otherwise_is_refused_by_its_version(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uvicorn, "__version__", "9.9")
+    monkeypatch.delattr(H11Protocol, "handle_events")
+    with pytest.raises(ServerError, match=r"uvicorn 9\.9 has no H11Protocol\.handle_events"):
+        running_server(engine).__enter__()

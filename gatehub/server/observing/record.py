@@ -92,6 +92,12 @@ class RequestRecord:
         """Note how long an image waited for its batch, and how long that took."""
         if times.submitted is None:
             return
+        if times.aside is not None:  # what it waited for then is mostly its task
+            ended = time.monotonic() if times.ended is None else times.ended
+            self.stages.append(Stage("queue", times.submitted, times.aside))
+            self.stages.append(Stage("load", times.aside, max(times.aside, ended)))
+            self.images = times.images
+            return
         began = time.monotonic() if times.begun is None else times.begun
         self.stages.append(Stage("queue", times.submitted, began))
         if times.begun is not None:
