@@ -42,7 +42,7 @@ from gatehub.server.classification import ClassificationRequest, parse_request
 from gatehub.server.lifecycle import Lifecycle
 from gatehub.server.limits import Bodies, OneLength
 from gatehub.server.observing.metrics import Metrics, ServerFacts, render_metrics
-from gatehub.server.observing.observer import Observer
+from gatehub.server.observing.observer import Observer, Sink
 from gatehub.server.observing.record import record_of
 from gatehub.server.observing.request_log import RequestLog
 from gatehub.server.observing.tracing import Tracing, open_tracing
@@ -82,7 +82,9 @@ def create_app(
     lifecycle = Lifecycle()
     tracing = open_tracing(tracer_provider)
     endpoints = _Endpoints(engine, settings, lifecycle, tracing)
-    sinks = (*([] if tracing is None else [tracing]), endpoints.metrics, RequestLog())
+    sinks: list[Sink] = [endpoints.metrics, RequestLog()]
+    if tracing is not None:
+        sinks.insert(0, tracing)  # the log tells of the trace
     routes = [
         Route(f"{prefix}/health", endpoints.get_health, methods=["GET"]),
         Route(f"{prefix}/health/live", endpoints.get_live, methods=["GET"]),

@@ -138,7 +138,7 @@ def open_tracing(provider: TracerProvider | None = None) -> Tracing | None:
         return None
     try:
         resource = Resource.create()
-        if resource.attributes.get(SERVICE_NAME, "").startswith("unknown_service"):
+        if str(resource.attributes.get(SERVICE_NAME)).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: "gatehub"}))
         made = Provider(resource=resource, shutdown_on_exit=False)
         made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
