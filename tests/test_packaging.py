@@ -20,7 +20,12 @@ else:
 
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 # Distributions whose package has another name than they have.
-IMPORTED_AS = {"pyyaml": "yaml", "pillow": "PIL", "scikit-learn": "sklearn"}
+IMPORTED_AS = {
+    "opentelemetry-sdk": "opentelemetry",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 
 # Needed by annotations under TYPE_CHECKING alone, and part of every type checker.
 TYPING_ONLY = {"typing_extensions"}
