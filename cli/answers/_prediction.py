@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gatehub.cli.answers._pictures import in_batches
 from gatehub.errors import GatehubError, InputError
@@ -17,12 +17,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gatehub.backbone.preprocessing import Preprocessing
-    from gatehub.runtime.engine import Engine, TaskInfo
+    from gatehub.problem import Problem
 
     Transform = Callable[[Path], Tensor]
 
 # Decoding releases the interpreter lock; more threads than this only wait for the disk.
 _MAX_THREADS = 8
+
+
+class Task(Protocol):
+    """What answers are read by."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+    @property
+    def problem(self) -> Problem: ...
+
+
+class Answering(Protocol):
+    """What answers for several tasks: an `Engine`, or `Networks`."""
+
+    def task(self, task: str) -> Task: ...
+    def predict_all(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +60,7 @@ class Answer:
 
 
 def answer_images(
-    engine: Engine,
+    engine: Answering,
     tasks: Sequence[str],
     images: Iterable[tuple[str, GatehubError | None]],
     *,
@@ -89,7 +107,7 @@ def answer_images(
         yield from map(answer, in_batches(images, batch_size))
 
 
-def _name_best(logits: Tensor, info: TaskInfo, top_k: int | None) -> list[tuple[str, float]]:
+def _name_best(logits: Tensor, info: Task, top_k: int | None) -> list[tuple[str, float]]:
     """Return the labels to show with their scores, the best first."""
     scores = info.problem.score(logits)
     chosen = info.problem.choose(logits, scores, top_k=top_k, usual=1)

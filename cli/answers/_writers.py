@@ -6,17 +6,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from rich.cells import cell_len
 
 from gatehub.cli._output import Format, Output, format_json, make_table
 from gatehub.cli.answers._files import ESCAPED, open_csv
-from gatehub.cli.answers._prediction import Answer
+from gatehub.cli.answers._prediction import Answer, Task
 from gatehub.training.sources.tables.label_sets import join_labels
-
-if TYPE_CHECKING:
-    from gatehub.runtime.engine import TaskInfo
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 _LABEL_WIDTH = 30
@@ -49,7 +46,7 @@ def to_json(answer: Answer) -> dict[str, object]:
 
 @contextmanager
 def open_writer(
-    output: Output, tasks: Mapping[str, TaskInfo], file: BinaryIO | None, out: Path | None
+    output: Output, tasks: Mapping[str, Task], file: BinaryIO | None, out: Path | None
 ) -> Iterator[Callable[[Sequence[Answer]], None]]:
     """Yield what writes answers, to a file or else to the terminal.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,12 @@ from gatehub.cli._options import (
 )
 from gatehub.cli._output import Format, FormatOption, Output
 from gatehub.cli.answers._files import check_file
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gatehub.adapter import Adapter
+    from gatehub.training.methods.trained_network import LoadedNetwork
 
 
 class Split(str, Enum):
@@ -81,15 +87,16 @@ def evaluate(
 ) -> None:
     """Measure an adapter on labelled images: accuracy, figures of each class, confusions.
 
+    A network that train --method finetune or scratch left, or another in timm's format whose
+    config.json has label_names, is measured in the same way.
+
     All of SRC is measured, by none of the rules for data to train on. Only what the adapter was
     trained on, known by its name and its numbers of images, is divided as it was then.
     """
     from gatehub._disk import write_whole
-    from gatehub.adapter import Adapter
     from gatehub.cli.answers._figures import show_figures
     from gatehub.cli.answers._label_figures import show_label_figures
     from gatehub.cli.answers._predictions import write_classes, write_label_sets
-    from gatehub.gates.fold import fold
     from gatehub.gates.kernel_memory import arrange_kernels
     from gatehub.training.batches import evaluation_batches
     from gatehub.training.evaluation import evaluate
@@ -111,13 +118,14 @@ def evaluate(
     for file, suffix in ((predictions, ".csv"), (confusion, ".png")):
         if file is not None:
             check_file(file, suffix)
-    adapter = Adapter.load(find_adapter(output, folder, hub))
+    adapter, model = _open(
+        output, folder, hub=hub, backbone=backbone, weights=weights, device=device
+    )
     if confusion is not None and adapter.problem.is_multi_label:
         raise typer.BadParameter(
             f"'{adapter.task}' gives an image any number of labels, so none is taken for another; "
             "there is no confusion matrix."
         )
-    model = fold(open_backbone(adapter, backbone, weights, device), adapter)
     arrange_kernels(model)
     with output.progress("checking images") as advance:
         selected = select_images(
@@ -164,3 +172,25 @@ def evaluate(
         title = f"{adapter.task}: {measured.images} images ({selected.split}) of {names}"
         write_whole(confusion, draw_confusion(figures.confusion, adapter.labels, title=title))
     show_figures(output, selected, measured, figures)
+
+
+def _open(
+    output: Output,
+    place: str,
+    *,
+    hub: str | None,
+    backbone: str | None,
+    weights: Path | None,
+    device: str,
+) -> tuple[Adapter | LoadedNetwork, nn.Module]:
+    """Return what is measured, and the model that answers for it."""
+    from gatehub.adapter import Adapter
+    from gatehub.cli.answers._networks import open_network
+    from gatehub.gates.fold import fold
+    from gatehub.training.methods.trained_network import is_network
+
+    if is_network(place):
+        network = open_network(place, backbone=backbone, weights=weights, device=device)
+        return network, network.model
+    adapter = Adapter.load(find_adapter(output, place, hub))
+    return adapter, fold(open_backbone(adapter, backbone, weights, device), adapter)

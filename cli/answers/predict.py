@@ -8,7 +8,7 @@ find photos -name '*.jpg' | gatehub predict birds -
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -32,7 +32,7 @@ from gatehub.cli._output import Format, FormatOption, Output
 from gatehub.errors import DataError, GatehubError, UnreadableImageError
 
 if TYPE_CHECKING:
-    from gatehub.cli.answers._prediction import Answer
+    from gatehub.cli.answers._prediction import Answer, Answering, Task
 
 _BATCH_SIZE = 16
 
@@ -95,21 +95,34 @@ def predict(
 ) -> None:
     """Classify images, with one adapter or with several over one pass of their backbone.
 
+    Folders of networks that train --method finetune or scratch left do, too.
+
     Those that can be read are answered, though others cannot; the exit status is 1 then.
     """
     from gatehub.cli.answers._files import check_file
+    from gatehub.cli.answers._networks import Networks, open_networks
     from gatehub.cli.answers._pictures import count_images, find_images
     from gatehub.cli.answers._prediction import answer_images
     from gatehub.cli.answers._writers import SUFFIXES, open_writer
     from gatehub.runtime.engine import Engine
+    from gatehub.training.methods.trained_network import is_network
 
     output = Output(format)
     adapters, images = _divide(arguments, data)
     if out is not None:
         check_file(out, *SUFFIXES)
-    places, last = find_adapters(output, adapters, hub)
-    engine = Engine(open_backbone(last, backbone, weights, device))
-    tasks = {task: engine.load(task, place) for task, place in places.items()}
+    engine: Answering
+    tasks: Mapping[str, Task]
+    if any(map(is_network, adapters)):
+        if not all(map(is_network, adapters)):
+            raise typer.BadParameter("networks and adapters answer in calls of their own.")
+        networks = open_networks(adapters, backbone=backbone, weights=weights, device=device)
+        tasks, engine = networks, Networks(networks)
+    else:
+        places, last = find_adapters(output, adapters, hub)
+        served = Engine(open_backbone(last, backbone, weights, device))
+        tasks = {task: served.load(task, place) for task, place in places.items()}
+        engine = served
     total = count_images(images) if output.is_watched else None
     tally = _Tally(output)
     found = find_images(images, report=lambda left_out: describe_reading(output, (), left_out))
@@ -138,11 +151,12 @@ def predict(
 def _divide(arguments: Sequence[str], data: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """Return the adapters and the images that were named."""
     from gatehub.adapter.folder import is_adapter
+    from gatehub.training.methods.trained_network import is_network
 
     if data is not None:
         return list(arguments), list(data)
     first, *others = arguments
-    adapters = [first, *takewhile(lambda name: is_adapter(Path(name)), others)]
+    adapters = [first, *takewhile(lambda name: is_adapter(Path(name)) or is_network(name), others)]
     images = list(arguments[len(adapters) :])
     if not images:
         raise typer.BadParameter("name images behind the adapter, or with --data.")

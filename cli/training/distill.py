@@ -148,7 +148,7 @@ def distill(
     from gatehub.backbone.device import find_device
     from gatehub.errors import GatehubError, PoorFitError, TrainingError
     from gatehub.training.distillation import Distillation, distill_to_gates, read_network
-    from gatehub.training.methods.trained_network import read_label_file
+    from gatehub.training.methods.network_files import read_label_file
 
     output = Output(format)
     several = len(checkpoints) > 1

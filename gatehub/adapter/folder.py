@@ -193,8 +193,8 @@ def _no_adapter(folder: Path) -> MissingFileError:
     else:
         kind = "a whole network in timm's format"
         way = (
-            f"gatehub distill-to-gates {folder} makes one of it, and it is a backbone of its own "
-            f"(--backbone local-dir:{folder})"
+            f"gatehub eval and predict take it, gatehub distill-to-gates {folder} makes one of it, "
+            f"and it is a backbone of its own (--backbone local-dir:{folder})"
         )
     return MissingFileError(
         f"'{folder}' holds {kind}, and no adapter.",

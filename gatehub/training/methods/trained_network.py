@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,17 +15,13 @@ from gatehub.adapter.folder import INFO_FILE, is_adapter
 from gatehub.adapter.names import check_task_name
 from gatehub.backbone import Backbone, find_checkpoint, load_backbone, read_weights
 from gatehub.backbone.classifier import is_inside
-from gatehub.backbone.images import NEWEST_RULES, ImageRules
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import GatehubError, TrainingError
 from gatehub.problem import ONE_LABEL, Problem
 from gatehub.training.methods.network import describe_network, draw_network
+from gatehub.training.methods.network_files import read_json, read_pictures
 
-_MAX_JSON_BYTES = 4_000_000
 _UPDATES_FILE = "adapter_config.json"  # PEFT's
-_PICTURE_FIELDS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,7 +63,7 @@ class TrainedNetwork:
                 hint="Mend its config.json.",
             ) from error
 
-    def load(self) -> Backbone:
+    def load(self, device: torch.device | str = "cpu") -> LoadedNetwork:
         """Build it as timm does, with its own classifier, for a network that lies in a folder.
 
         Raises:
@@ -76,8 +71,24 @@ class TrainedNetwork:
             TrainingError: it answers with other than its labels.
         """
         made = load_backbone(self.file.parent)
-        _check_answers(self, made.model, made.preprocessing)
-        return made
+        preprocessing = self.preprocess(made.preprocessing)
+        with torch.inference_mode():
+            like = next(made.parameters())
+            found = made(torch.zeros(1, *preprocessing.input_size, dtype=like.dtype)).shape[-1]
+        if found != len(self.labels):
+            raise TrainingError(
+                f"{quote(self.place)} answers with {found} logits, and {len(self.labels)} labels "
+                "are named.",
+                hint="Name as many in its config.json (label_names).",
+            )
+        return LoadedNetwork(
+            task=self.task,
+            labels=self.labels,
+            problem=self.problem,
+            preprocessing=preprocessing,
+            training=self.training,
+            model=made.to(device).model,
+        )
 
     def build_on(self, backbone: Backbone) -> nn.Module:
         """Build it as a network of a backbone's architecture, frozen, in evaluation mode.
@@ -142,10 +153,32 @@ class TrainedNetwork:
                 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedNetwork:
+    """A task's network, ready to answer; see `TrainedNetwork`.
+
+    Args:
+        task: its name.
+        labels: class names, in the order of the logits.
+        problem: how its logits are read.
+        preprocessing: how images become tensors.
+        training: what it remembers of its training.
+        model: frozen, in evaluation mode: (B, 3, H, W) → (B, labels).
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    problem: Problem
+    preprocessing: Preprocessing
+    training: Mapping[str, Any]
+    model: nn.Module
+
+
 def is_network(place: str | Path) -> bool:
     """Whether a folder holds a task's network, and no adapter: by what lies in it."""
     folder = Path(place)
-    return (folder / "model.safetensors").is_file() and not is_adapter(folder)
+    files = ("config.json", "model.safetensors")
+    return all((folder / name).is_file() for name in files) and not is_adapter(folder)
 
 
 def read_network(
@@ -166,9 +199,9 @@ def read_network(
     """
     _refuse_others(place)
     file, config_file = find_checkpoint(place)
-    config = {} if config_file is None else _read_json(config_file)
+    config = {} if config_file is None else read_json(config_file)
     info_file = file.parent / INFO_FILE
-    info = _read_json(info_file) if config_file is not None and info_file.is_file() else {}
+    info = read_json(info_file) if config_file is not None and info_file.is_file() else {}
     named = labels or info.get("labels") or config.get("label_names")
     if isinstance(named, str) or not isinstance(named, Sequence) or not named:
         raise TrainingError(
@@ -191,40 +224,8 @@ def read_network(
         problem=ONE_LABEL if thresholds is None else Problem(thresholds=tuple(thresholds)),
         training=info.get("training") or {},
         architecture=config.get("architecture"),
-        pictures=_read_pictures(described, rules=info.get("preprocessing") is not None),
+        pictures=read_pictures(described, rules=info.get("preprocessing") is not None),
     )
-
-
-def read_label_file(file: Path) -> tuple[str, ...]:
-    """Read labels, one a line.
-
-    Raises:
-        TrainingError: it cannot be read, or holds none.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(
-            f"The labels cannot be read from {quote(str(file))}: {first_line(error)}.",
-            hint="Write one label a line, in UTF-8.",
-        ) from error
-    labels = tuple(line.strip() for line in lines if line.strip())
-    if not labels:
-        raise TrainingError(f"{quote(str(file))} holds no label; expected one a line.")
-    return labels
-
-
-def _check_answers(network: TrainedNetwork, model: nn.Module, pre: Preprocessing) -> None:
-    with torch.inference_mode():
-        like = next(model.parameters())
-        size = network.preprocess(pre).input_size
-        logits = model(torch.zeros(1, *size, dtype=like.dtype, device=like.device))
-    if tuple(logits.shape) != (1, len(network.labels)):
-        raise TrainingError(
-            f"{quote(network.place)} answers with {logits.shape[-1]} logits, and "
-            f"{len(network.labels)} labels are named.",
-            hint="Name as many in its config.json (label_names).",
-        )
 
 
 def _refuse_others(place: str | Path) -> None:
@@ -246,47 +247,3 @@ def _name_place(place: str | Path, file: Path) -> str:
     if str(place).startswith("hf-hub:"):
         return str(place).partition("@")[0].rpartition("/")[2]
     return file.parent.name if file.name == "model.safetensors" else file.stem
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as stream:
-            value = json.loads(stream.read(_MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(
-            f"{quote(str(file))} cannot be read: {first_line(error)}.",
-            hint="Save the network again.",
-        ) from error
-    if not isinstance(value, dict):
-        raise TrainingError(f"{quote(str(file))} holds no JSON object.")
-    return value
-
-
-def _read_pictures(described: Json, *, rules: bool) -> dict[str, Any]:
-    """Return what is said of images as fields of `Preprocessing`."""
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value := described[name], list) else value
-        for name in _PICTURE_FIELDS
-        if described.get(name) is not None
-    }
-    for name in ("mean", "std"):
-        if isinstance(fields.get(name), tuple):
-            fields[name] = tuple(map(_as_number, fields[name]))
-    if "crop_pct" in fields:
-        fields["crop_pct"] = _as_number(fields["crop_pct"])
-    if not rules:
-        return {**fields, "image_rules": NEWEST_RULES}
-    own = described.get("image_rules")
-    if not isinstance(own, dict):
-        return {**fields, "image_rules": None}
-    try:
-        background = tuple(own["background"])
-        return {**fields, "image_rules": ImageRules(version=own["version"], background=background)}
-    except (GatehubError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"Its image rules cannot be read: {first_line(error)}.", hint="Train it again."
-        ) from error
-
-
-def _as_number(value: Any) -> Any:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
