@@ -40,7 +40,8 @@ def write_label_sets(
     def join(row: NDArray[np.bool_]) -> str:
         return write_cell(labels[place] for place in np.flatnonzero(row).tolist())
 
-    rows = zip(names, measured.targets, measured.predicted, measured.scores, strict=True)
+    said = measured.scores >= measured.thresholds  # of labels that are not known, too
+    rows = zip(names, measured.targets, said, measured.scores, strict=True)
     with replacing(file) as stream:
         scores = (f"score:{label}" for label in labels)
         write = open_csv(stream, ("path", "labels", "predicted", *scores))

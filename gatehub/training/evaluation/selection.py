@@ -8,7 +8,7 @@ on is divided as it was then, and measured on the images that were held out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gatehub.errors import DataError, LabelMismatchError
 from gatehub.training.evaluation.recorded import Judged, Recorded
@@ -134,15 +134,34 @@ def select_images(
     examples = make_examples(chosen, labels, multi_label=found.multi_label)
     if trained is None:
         trained = recorded.count_trained(examples, labels)
+    notes = list(found.notes)
+    if found.multi_label and (absent := _find_absent(pictures, labels)):
+        named = name_some([labels[place] for place in absent])
+        if known:  # then the training held them for unknown; see `ImageData.with_labels`
+            examples = replace(examples, unknown=frozenset(absent))
+            notes.append(
+                f"No image has: {named}. As in the training, whether these images have them is "
+                "taken as not known, and the figures are of the other labels."
+            )
+        else:
+            notes.append(
+                f"No image has: {named}. They count as absent, so it is wrong to find them."
+            )
     return Selection(
         examples=examples,
         split=split,
         trained=trained,
         skipped=readable.skipped,
         left_out=found.left_out,
-        notes=found.notes,
+        notes=tuple(notes),
         remark=_remark(adapter.task, given, recorded, trained, len(pictures)),
     )
+
+
+def _find_absent(pictures: Sequence[Picture], labels: Sequence[str]) -> list[int]:
+    """Return the places of the labels that no picture has."""
+    found = collect_labels(pictures)
+    return [place for place, label in enumerate(labels) if label not in found]
 
 
 def _check_labels(pictures: Sequence[Picture], labels: Sequence[str], source: str) -> None:

@@ -92,6 +92,29 @@ def test_eval_says_of_each_label_how_well_it_is_found(
     assert quiet.strip() == f"{shown['mean_average_precision']:.6f}"
 
 
+def test_labels_that_the_training_did_not_know_are_not_known_to_eval_either(
+    gatehub: Gatehub, photos: Path, tmp_path: Path
+) -> None:
+    """Else an adapter that went on from another would seem worse than its training said."""
+    old = save_adapter(tmp_path / "old", LABELS, thresholds=[0.5, 0.5, 0.0])
+    options = ("--backbone", "demo", "--data", photos, "--multi-label", "--task", "lights")
+    out, table = tmp_path / "new", tmp_path / "answers.csv"
+    ran = gatehub(
+        *("train", *options, "--init-from", old, "--epochs", 0, "--val-fraction", 0.5),
+        *("--out", out, "--format", "json"),
+    )
+    shown = gatehub("eval", out, "--data", photos, "--predictions", table, "--format", "json")
+    figures = ("accuracy", "micro_f1", "macro_f1", "mean_average_precision")
+    assert {name: shown.json[name] for name in figures} == {
+        name: ran.json[name] for name in figures
+    }
+    assert "No image has: c. As in the training, whether" in " ".join(shown.err.split())
+    assert all("c" in row["predicted"] for row in read(table))  # answers are what they are
+
+    shown = gatehub("eval", old, "--data", photos)
+    assert "No image has: c. They count as absent, so" in " ".join(shown.err.split())
+
+
 def test_a_table_of_labels_fits_a_terminal(gatehub: Gatehub, photos: Path, tmp_path: Path) -> None:
     labels = ["a", "b", f"{'x' * 19} {'y' * 19}", f"{'x' * 24}1", "\u68a8" * 15]
     adapter = save_adapter(tmp_path / "long", labels, thresholds=[0.5] * 5)
