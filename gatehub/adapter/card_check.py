@@ -44,7 +44,7 @@ def check_card(folder: str | Path) -> CardReport:
         AdapterFormatError: the folder is not a sound adapter.
     """
     from gatehub.adapter.files import verify_adapter
-    from gatehub.adapter.folder import CARD_FILE, TENSORS_FILE, find_foreign
+    from gatehub.adapter.folder import CARD_FILE, TENSORS_FILE
 
     folder = Path(folder)
     config = verify_adapter(folder)
@@ -62,7 +62,7 @@ def check_card(folder: str | Path) -> CardReport:
         text=text,
         metadata=metadata,
         problems=tuple(_find_problems(metadata, config, size)),
-        advice=(*advice, *_advise(metadata, config, find_foreign(folder))),
+        advice=(*advice, *_advise(metadata, config, folder)),
     )
 
 
@@ -146,12 +146,20 @@ def _show(value: object) -> str:
     return shorten(repr(value))
 
 
-def _advise(metadata: dict[str, Any], config: AdapterConfig, foreign: Sequence[str]) -> list[str]:
+def _advise(metadata: dict[str, Any], config: AdapterConfig, folder: Path) -> list[str]:
     from gatehub.adapter.card import GATES_FILE
+    from gatehub.adapter.folder import check_movable, find_foreign
 
     advice = []
-    if GATES_FILE not in config.files:
-        after = f" once {quote(foreign[0], 80)} lies elsewhere" if foreign else ""
+    if config.layout.sites and GATES_FILE not in config.files:
+        after = ""
+        if foreign := find_foreign(folder):
+            after = f" once {quote(foreign[0], 80)} lies elsewhere"
+        else:
+            try:
+                check_movable(folder)
+            except AdapterExistsError:
+                after = " when it is called from outside the folder"
         advice.append(f"It has no picture of its gates (--write draws it{after}).")
     if "license" not in metadata:
         advice.append("It names no license (--license apache-2.0 --write).")

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from gatehub.adapter import Adapter
 from gatehub.adapter.card_check import MAX_CARD_BYTES, check_card, write_card
 from gatehub.adapter.files import verify_adapter
+from gatehub.backbone import Backbone
 from gatehub.errors import AdapterExistsError, HubError
 from gatehub.hub.files import MAX_FILE_BYTES
 from tests.hub.plain import contents
+from tests.tiny import make_trained
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -50,6 +53,21 @@ def test_the_gates_are_drawn_once(adapter_folder: Path) -> None:
     assert b"](gates.png)" in drawn["README.md"]
     write_card(adapter_folder)
     assert contents(adapter_folder) == drawn
+
+
+def test_a_picture_that_would_not_be_drawn_is_not_promised(
+    adapter_folder: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(adapter_folder)
+    write_card(".", license="mit", datasets=["acme/birds"])  # the current folder stays
+    assert check_card(".").advice == (
+        "It has no picture of its gates (--write draws it when it is called from outside the "
+        "folder).",
+    )
+    bare = make_trained(tiny_backbone, labels=("a", "b"), gates="none")
+    Adapter.from_model(bare, task="bare").save(tmp_path / "bare")
+    write_card(tmp_path / "bare", license="mit", datasets=["acme/birds"])
+    assert check_card(tmp_path / "bare").advice == ()
 
 
 def test_hidden_files_are_not_lost_for_a_picture(adapter_folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import typer.main
 
 from gatehub.adapter.card.command import NEUTRAL, write_command
+from gatehub.adapter.probe import Probe
 from gatehub.backbone.images import ImageRules
 from gatehub.cli.app import app
 from gatehub.problem import Problem
@@ -85,6 +86,13 @@ def test_a_guide_comes_back_without_its_place_on_a_machine() -> None:
     assert (told["guide_weight"], told["guide_steps"]) == (0.5, 200)
     assert told["guide_untrained"] is True
     assert parse(RECIPE)["guide"] is None
+
+
+def test_gates_are_stored_again_as_they_were() -> None:
+    for dtype in ("int8", "float16"):
+        probe = Probe(seed=0, dtype=dtype, logits=((0.0,) * len(SAMPLE_CONFIG.labels),) * 3)
+        config = replace(SAMPLE_CONFIG, probe=probe, training={"data": "t.csv"})
+        assert ("--dtype int8" in (write_command(config) or "")) is (dtype == "int8")
 
 
 def test_what_is_not_said_is_the_default() -> None:

@@ -48,6 +48,7 @@ NEUTRAL = {
 }
 # What a search decides, unless it was given.
 _SEARCHED = ("gates", "norm", "gate_rate", "epochs")
+_DTYPE = "float16"  # in which gates are stored where nothing is said
 _WHITE = (255, 255, 255)
 
 
@@ -75,8 +76,11 @@ def write_command(config: AdapterConfig) -> str | None:
         words += ["--shift"]
     if (origin := name_origin(config)) is not None:
         words += ["--init-from", origin]
+    compressed = "compressed_from" in config.training
+    if config.probe is not None and config.probe.dtype != _DTYPE and not compressed:
+        words += ["--dtype", config.probe.dtype]
     lines = [words]
-    if "compressed_from" in config.training:
+    if compressed:
         lines.append(["gatehub", "compress", config.task, *_list_compression(config)])
     command = "\n".join(map(shlex.join, lines))
     told = all(map(str.isprintable, command.split("\n"))) and "`" not in command
