@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 import gatehub
-from gatehub.cli import adapters, demo, export, hub, serve, upkeep
+from gatehub.cli import adapters, demo, export, hub, upkeep
 from gatehub.cli.answers import evaluate, predict
 from gatehub.cli.arithmetic import compress, merge
+from gatehub.cli.serving import serve
 from gatehub.cli.training import distill, train
 
 app = typer.Typer(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,7 +41,7 @@ from gatehub.server.answering import Answering
 from gatehub.server.classification import ClassificationRequest, parse_request
 from gatehub.server.lifecycle import Lifecycle
 from gatehub.server.limits import Bodies, OneLength
-from gatehub.server.observing.metrics import Metrics, ServerFacts, render_metrics
+from gatehub.server.observing.metrics import Figures, Metrics, ServerFacts, render_metrics
 from gatehub.server.observing.observer import Observer, Sink
 from gatehub.server.observing.record import record_of
 from gatehub.server.observing.request_log import RequestLog
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from gatehub.runtime.engine import Engine, TaskInfo
 
 T = TypeVar("T")
+Gather = Callable[[Figures], Awaitable[Figures]]
 
 
 def create_app(
@@ -63,6 +64,7 @@ def create_app(
     settings: ServerSettings | None = None,
     path_prefix: str = "",
     tracer_provider: TracerProvider | None = None,
+    gather: Gather | None = None,
 ) -> Starlette:
     """Build the ASGI application that serves an engine's tasks.
 
@@ -73,6 +75,7 @@ def create_app(
             on as they are.
         tracer_provider: of OpenTelemetry, for a span of each request; None to send them where the
             environment says, if it does (`gatehub.server.observing.tracing`).
+        gather: adds the figures of other processes that serve the same to those of this one.
 
     Raises:
         ServerError: a prefix that is no path, or variables that OpenTelemetry refuses.
@@ -81,7 +84,7 @@ def create_app(
     prefix = check_path_prefix(path_prefix)
     lifecycle = Lifecycle()
     tracing = open_tracing(tracer_provider)
-    endpoints = _Endpoints(engine, settings, lifecycle, tracing)
+    endpoints = _Endpoints(engine, settings, lifecycle, tracing, gather)
     sinks: list[Sink] = [endpoints.metrics, RequestLog()]
     if tracing is not None:
         sinks.insert(0, tracing)  # the log tells of the trace
@@ -102,6 +105,7 @@ def create_app(
     )
     app.state.lifecycle = lifecycle
     app.state.path_prefix = prefix
+    app.state.metrics = endpoints.metrics
     # A redirect would name the Host that the client claims, and lose the body on the way.
     app.router.redirect_slashes = False
     return app
@@ -149,8 +153,10 @@ class _Endpoints:
         settings: ServerSettings,
         lifecycle: Lifecycle,
         tracing: Tracing | None,
+        gather: Gather | None,
     ) -> None:
         self._engine = engine
+        self._gather = gather
         self._tracing = tracing
         self._lifecycle = lifecycle
         self._settings = settings
@@ -202,7 +208,10 @@ class _Endpoints:
 
     async def get_metrics(self, request: Request) -> Response:
         accepted = request.headers.get("accept", "")
-        body, media_type = await asyncio.to_thread(render_metrics, self.metrics.registry, accepted)
+        figures = await asyncio.to_thread(self.metrics.figures)
+        if self._gather is not None:
+            figures = await self._gather(figures)
+        body, media_type = await asyncio.to_thread(render_metrics, figures, accepted)
         return Response(body, headers={"Content-Type": media_type})
 
     async def get_tasks(self, request: Request) -> Response:

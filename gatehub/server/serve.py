@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
-from gatehub.server.app import create_app
+from gatehub.server.app import Gather, create_app
 from gatehub.server.connections import Connection, check_uvicorn
 from gatehub.server.lifecycle import Lifecycle
 from gatehub.server.listening import Listener, listen
@@ -67,7 +67,7 @@ def serve(
         ServerError: the address cannot be listened on, or a prefix that is no path.
     """
     with listen(host, port) if listener is None else nullcontext(listener) as taken:
-        server = _make_server(engine, taken, settings, path_prefix, tracer_provider, on_ready)
+        server = make_server(engine, taken, settings, path_prefix, tracer_provider, on_ready)
         server.run(sockets=[taken.socket])
 
 
@@ -95,7 +95,7 @@ def running_server(
     """
     url: Future[str] = Future()
     with listen(host, port) if listener is None else nullcontext(listener) as taken:
-        server = _make_server(engine, taken, settings, path_prefix, tracer_provider, url.set_result)
+        server = make_server(engine, taken, settings, path_prefix, tracer_provider, url.set_result)
 
         def run() -> None:
             try:
@@ -114,7 +114,7 @@ def running_server(
             thread.join()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server, which says when it accepts requests, and drains in steps.
 
     Args:
@@ -122,6 +122,10 @@ class _Server(uvicorn.Server):
         lifecycle: of the application.
         settings: see `ServerSettings`.
         announce: called when the server accepts.
+
+    Attributes:
+        supervised: whether another process decides on its end; then no signal ends it at once, and
+            SIGINT, which a terminal sends to all processes, means nothing.
     """
 
     def __init__(
@@ -136,6 +140,12 @@ class _Server(uvicorn.Server):
         self._settings = settings
         self._announce = announce
         self._exit_at = float("inf")
+        self.supervised = False
+
+    def stop(self) -> None:
+        """Begin to stop; callable from any thread, and more than once."""
+        self._lifecycle.stop()
+        self._exit_at = min(self._exit_at, time.monotonic() + self._settings.drain_grace_s)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -158,25 +168,35 @@ class _Server(uvicorn.Server):
         uvicorn's own handler notes a signal, to raise it again once the server has drained: by
         default that kills the process, with no chance for the caller to clean up.
         """
+        if self.supervised:
+            if sig != signal.SIGINT:
+                self.stop()
+            return
         if self._lifecycle.stopping:
             signal.signal(sig, signal.SIG_DFL)
             os.kill(os.getpid(), sig)
-        self._lifecycle.stop()
-        self._exit_at = time.monotonic() + self._settings.drain_grace_s
+        self.stop()
 
 
-def _make_server(
+def make_server(
     engine: Engine,
     listener: Listener,
     settings: ServerSettings | None,
     path_prefix: str,
     tracer_provider: TracerProvider | None,
     on_ready: Callable[[str], None],
-) -> _Server:
+    *,
+    gather: Gather | None = None,
+) -> Server:
+    """Build a server that accepts from an address that was taken; the rest as for `serve`."""
     check_uvicorn()
     settings = settings or ServerSettings()
     app = create_app(
-        engine, settings=settings, path_prefix=path_prefix, tracer_provider=tracer_provider
+        engine,
+        settings=settings,
+        path_prefix=path_prefix,
+        tracer_provider=tracer_provider,
+        gather=gather,
     )
     url = f"{listener.url}{app.state.path_prefix}"
     config = uvicorn.Config(
@@ -193,4 +213,4 @@ def _make_server(
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout_s + _LAST_ANSWERS_S,
     )
-    return _Server(config, app.state.lifecycle, settings, lambda: on_ready(url))
+    return Server(config, app.state.lifecycle, settings, lambda: on_ready(url))

@@ -44,24 +44,33 @@ class JsonFormatter(logging.Formatter):
 _FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
 
 
-@contextmanager
-def logging_to(form: str, stream: TextIO) -> Iterator[None]:
-    """Write this process's log in a with block: each request, and warnings of everything else.
+def start_logging(form: str, stream: TextIO) -> logging.Handler:
+    """Write this process's log from now on: each request, and warnings of everything else.
 
     Args:
         form: "text", "json", or "off" for warnings alone, as text.
         stream: where to.
+
+    Returns:
+        What the root logger was given.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_FORMATTERS.get(form, TextFormatter)())
-    root, requests = logging.getLogger(), logging.getLogger(LOGGER)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger(LOGGER).setLevel(logging.WARNING if form == "off" else logging.INFO)
+    return handler
+
+
+@contextmanager
+def logging_to(form: str, stream: TextIO) -> Iterator[None]:
+    """Do what `start_logging` does, for the length of a with block."""
+    requests = logging.getLogger(LOGGER)
     before = requests.level
-    root.addHandler(handler)
-    requests.setLevel(logging.WARNING if form == "off" else logging.INFO)
+    handler = start_logging(form, stream)
     try:
         yield
     finally:
-        root.removeHandler(handler)
+        logging.getLogger().removeHandler(handler)
         requests.setLevel(before)
 
 

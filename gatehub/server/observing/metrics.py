@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -64,6 +64,50 @@ class ServerFacts:
     ready: bool
 
 
+class Family(NamedTuple):
+    """A metric of a process, as it is sent to another.
+
+    Args:
+        name: of the metric.
+        text: what it says.
+        kind: of Prometheus, such as "counter".
+        samples: name, labels and value of each.
+    """
+
+    name: str
+    text: str
+    kind: str
+    samples: list[tuple[str, dict[str, str], float]]
+
+
+Figures = list[Family]
+
+
+def add_label(figures: Figures, name: str, value: object) -> Figures:
+    """Return figures with one more label on each sample."""
+    return [
+        family._replace(
+            samples=[(n, {**labels, name: str(value)}, v) for n, labels, v in family.samples]
+        )
+        for family in figures
+    ]
+
+
+class _Gathered(Collector):
+    """Figures of several processes, those of one name together."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        metrics: dict[str, Metric] = {}
+        for family in self._figures:
+            metric = metrics.setdefault(family.name, Metric(family.name, family.text, family.kind))
+            for name, labels, value in family.samples:
+                metric.add_sample(name, labels, value)
+        yield from metrics.values()
+
+
 class Metrics(Collector):
     """Counts requests, and tells how the engine and the server stand.
 
@@ -99,8 +143,20 @@ class Metrics(Collector):
         if record.images:
             self._images.observe(record.images)
 
+    def figures(self) -> Figures:
+        """Return everything, the process's own figures included; callable from any thread."""
+        return [
+            Family(
+                metric.name,
+                metric.documentation,
+                metric.type,
+                [(sample.name, dict(sample.labels), sample.value) for sample in metric.samples],
+            )
+            for metric in self.registry.collect()
+        ]
+
     def collect(self) -> Iterator[Metric]:
-        """Write everything out; callable from any thread."""
+        """Make metrics of everything; callable from any thread."""
         yield _gauge(
             "gatehub_build",
             "The version and the backbone.",
@@ -175,11 +231,11 @@ class Metrics(Collector):
         yield _gauge("gatehub_budget_bytes", "Bytes that a tier may have.", budgets, ("tier",))
 
 
-def render_metrics(registry: CollectorRegistry, accepted: str) -> tuple[bytes, str]:
-    """Write out what a registry collects.
+def render_metrics(figures: Figures, accepted: str) -> tuple[bytes, str]:
+    """Write figures out.
 
     Args:
-        registry: whose.
+        figures: of one process or several.
         accepted: the Accept header, which may ask for OpenMetrics; anything else gets the text form
             that every scraper reads.
 
@@ -190,6 +246,8 @@ def render_metrics(registry: CollectorRegistry, accepted: str) -> tuple[bytes, s
     # writes it into the answer.
     types = [part.partition(";")[0].strip().lower() for part in accepted.split(",")]
     encode, media_type = choose_encoder(_OPEN_METRICS if _OPEN_METRICS in types else "")
+    registry = CollectorRegistry()
+    registry.register(_Gathered(figures))
     return encode(registry), media_type
 
 

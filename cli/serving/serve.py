@@ -20,10 +20,10 @@ from gatehub.cli._options import (
     HubOption,
     WeightsOption,
     find_adapters,
-    open_backbone,
 )
 from gatehub.cli._output import Format, FormatOption, Output
-from gatehub.cli._serve_options import (
+from gatehub.cli.serving._engine import EnginePlan, say_left_out
+from gatehub.cli.serving._options import (
     BodyTimeoutOption,
     DeadlineOption,
     DrainGraceOption,
@@ -42,6 +42,7 @@ from gatehub.cli._serve_options import (
     MaxWaitOption,
     PathPrefixOption,
     UnixSocketOption,
+    WorkersOption,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def serve(
     ] = None,
     unix_socket: UnixSocketOption = None,
     path_prefix: PathPrefixOption = "",
+    workers: WorkersOption = 1,
     keep_going: KeepGoingOption = False,
     max_body_bytes: MaxBodyBytesOption = None,
     max_pixels: MaxPixelsOption = None,
@@ -116,9 +118,7 @@ def serve(
     format: FormatOption = Format.human,
 ) -> None:
     """Serve adapters of one backbone over HTTP until Ctrl-C."""
-    from gatehub.errors import GatehubError
-    from gatehub.runtime.engine import Engine
-    from gatehub.server import ServerSettings, listen, serve
+    from gatehub.server import ServerSettings, listen, serve, serve_workers
     from gatehub.server.app import check_path_prefix
     from gatehub.server.observing.log_format import logging_to
 
@@ -145,27 +145,40 @@ def serve(
     with listen(host, port, path=unix_socket) as listener, logging_to(form.value, sys.stderr):
         left_out = partial(_report, output) if keep_going else None
         places, adapter = find_adapters(output, folders, hub, left_out=left_out)
-        engine = Engine(
-            open_backbone(adapter, backbone, weights, device),
+        plan = EnginePlan(
+            places=places,
+            task=adapter.task,
+            backbone=backbone,
+            weights=weights,
+            device=device,
             dtype=dtype,
-            folded_bytes=None if folded_mb is None else folded_mb * 1_000_000,
-            gates_bytes=None if gates_mb is None else gates_mb * 1_000_000,
+            folded_mb=folded_mb,
+            gates_mb=gates_mb,
+            keep_going=keep_going,
+            log_format=form.value,
         )
-        with output.progress("loading") as advance:
-            for done, (task, place) in enumerate(places.items(), start=1):
-                try:
-                    engine.load(task, place)
-                except GatehubError as error:
-                    if left_out is None or (done == len(places) and not engine.tasks()):
-                        raise
-                    left_out(str(place), error)
-                advance(done, len(places))
 
         def announce(url: str) -> None:
-            served = len(engine.tasks())
-            output.note(f"{served} tasks on {engine.backbone.identity}; Ctrl-C stops.")
+            served = f"{len(places)} tasks in {workers} processes"
+            if engine is not None:
+                served = f"{len(engine.tasks())} tasks on {engine.backbone.identity}"
+            output.note(f"{served}; Ctrl-C stops.")
             output.result({"url": url}, human=f"Serving on {url}", quiet=url)
 
+        engine = None
+        if workers > 1:
+            serve_workers(
+                plan,
+                workers=workers,
+                listener=listener,
+                settings=settings,
+                path_prefix=path_prefix,
+                on_ready=announce,
+                on_note=output.note,
+            )
+            return
+        with output.progress("loading") as advance:
+            engine = plan.open(left_out, advance)
         serve(
             engine,
             listener=listener,
@@ -176,4 +189,4 @@ def serve(
 
 
 def _report(output: Output, place: str, error: GatehubError) -> None:
-    output.note(f"Left out '{place}': {error}")
+    output.note(say_left_out(place, error))

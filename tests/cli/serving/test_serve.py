@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import logging
+import pickle
 import re
 import shutil
 import socket
@@ -11,10 +14,12 @@ from typing import Any, get_args
 
 import pytest
 
-from gatehub.cli import _serve_options
+from gatehub.cli.serving import _options
+from gatehub.cli.serving._engine import EnginePlan
 from gatehub.errors import SelfCheckError
 from gatehub.runtime.engine import Engine
 from gatehub.server import ServerSettings
+from gatehub.server.observing.request_log import LOGGER
 from tests.cli.conftest import Gatehub
 
 # Option, setting, and a value that is not the default.
@@ -78,10 +83,10 @@ def test_limits_arrive_and_others_keep_their_defaults(
 
 def test_the_help_names_the_true_defaults() -> None:
     told = {}
-    for alias in vars(_serve_options).values():
+    for alias in vars(_options).values():
         for option in get_args(alias)[1:]:
             names = str(option.param_decls) + str(option.default)
-            if re.search("keep-going|path-prefix|unix-socket|log-format", names):
+            if re.search("keep-going|path-prefix|unix-socket|log-format|workers", names):
                 continue
             default = re.search(r"default: ([\d,]+)", option.help)
             assert default is not None, option.help
@@ -195,3 +200,56 @@ def test_with_keep_going_a_task_that_answers_otherwise_here_is_left_out_too(
     assert [info.task for info in served.pop()["engine"].tasks()] == ["birds"]
     ran = gatehub("serve", adapters["cars"], "--port", "0", "--keep-going")
     assert (ran.status, served) == (1, [])
+
+
+def test_several_workers_are_given_what_an_engine_is_made_of(
+    gatehub: Gatehub, birds: Path, broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def serve_workers(plan: Any, **given: Any) -> None:
+        calls.append({"plan": plan, **given})
+        given["on_ready"]("http://there")
+        given["on_note"]("a note")
+
+    monkeypatch.setattr("gatehub.server.serve_workers", serve_workers)
+    options = ("--workers", 3, "--gates-mb", 7, "--path-prefix", "/vision", "--deadline", 9)
+    ran = gatehub("serve", birds, broken, "--port", 0, "--keep-going", *options)
+    assert (ran.status, ran.out) == (0, "Serving on http://there\n")
+    assert "1 tasks in 3 processes" in ran.err
+    assert "a note" in ran.err
+    (call,) = calls
+    assert (call["workers"], call["path_prefix"]) == (3, "/vision")
+    assert call["settings"].deadline_s == 9
+    plan = pickle.loads(pickle.dumps(call["plan"]))  # as it reaches a new process
+    assert (plan.gates_mb, plan.log_format, dict(plan.places)) == (7, "text", {"birds": birds})
+
+
+def test_a_workers_engine_comes_with_its_log_and_leaves_out_what_is_not_sound(
+    birds: Path, broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = EnginePlan(
+        places={"birds": birds, "broken": broken},
+        task="birds",
+        backbone=None,
+        weights=None,
+        device="auto",
+        dtype="auto",
+        folded_mb=None,
+        gates_mb=None,
+        keep_going=True,
+        log_format="json",
+    )
+    stream, notes, root = io.StringIO(), list[str](), logging.getLogger()
+    before, level = root.handlers[:], logging.getLogger(LOGGER).level
+    monkeypatch.setattr("sys.stderr", stream)
+    try:
+        engine = plan(notes.append)
+        gc.collect()
+        logging.getLogger(LOGGER).info("asked", extra={"request": {"task": "birds"}})
+    finally:
+        root.handlers[:] = before
+        logging.getLogger(LOGGER).setLevel(level)
+    assert [info.task for info in engine.tasks()] == ["birds"]
+    assert [note.partition(":")[0] for note in notes] == [f"Left out '{broken}'"]
+    assert '"task": "birds"' in stream.getvalue()

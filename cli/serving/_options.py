@@ -111,3 +111,12 @@ LogFormatOption = Annotated[
         "in a line; off, for warnings alone. \\[default: text; off with --format quiet]",
     ),
 ]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Processes that serve, each with a backbone, tasks and limits of its own; torch's "
+        "threads are divided among them.",
+    ),
+]

@@ -1,0 +1,1 @@
+"""gatehub serve: its options, its engine, its processes."""
