@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -90,11 +89,21 @@ def measure_memory(arguments: list[str]) -> dict[str, int]:
 def print_peak(way: Way, setting: Setting) -> None:
     """Train for an epoch, and print by how much the peak of this process rose."""
     data = draw_images(setting)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = read_peak()
     epoch = make_epoch(way, setting, data)
     epoch()
     epoch()
-    print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+    print(read_peak() - before)
+
+
+def read_peak() -> int:
+    """Return the most that this process has held, in bytes.
+
+    Not `resource.getrusage`: Linux begins its figure with the peak of the process that started
+    this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def measure_accuracy(

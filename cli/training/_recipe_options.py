@@ -97,7 +97,7 @@ KeepOption = Annotated[
     _option(
         "--keep",
         help="auto: the epoch with the least calibrated loss on the validation images, of those "
-        "right about two more than the start, else the start. best: the highest accuracy there. "
+        "right about three more than the start, else the start. best: the highest accuracy there. "
         "last: the last. With --multi-label, auto and best: the highest mean average precision.",
     ),
 ]

@@ -69,8 +69,8 @@ class Recipe:
         auto_augment: timm's description of a policy, such as "rand-m6-n2", or "" for none.
         color_jitter: timm's strength of random brightness, contrast and saturation.
         keep: which epoch's values the adapter gets: "auto" for the one with the least calibrated
-            loss on the validation images, of those right about two more than the start; "best" for
-            the highest accuracy; or "last". See `choose_epoch`.
+            loss on the validation images, of those right about three more than the start; "best"
+            for the highest accuracy; or "last". See `choose_epoch`.
         class_weights: "none" for every image alike; "balanced" for every class alike, however many
             images it has, in the probe, in the loss, and where epochs are compared.
         patience: stop after so many epochs without a better one; None to do them all.
