@@ -47,6 +47,29 @@ finally:
     print("cleaned")
 """
 
+# Python drops what is raised in a destructor, and so while a worker is forked.
+DROPPED = """
+import os, signal, sys, time
+from gatehub.cli._signals import unwind_on_signals
+
+unwind_on_signals()
+
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        for _ in range(100):
+            time.sleep(0)
+
+try:
+    Deaf()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+    print("never heard")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
 
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -99,9 +122,23 @@ def test_a_second_signal_does_not_end_the_cleaning_up() -> None:
     assert (process.returncode, out, err) == (128 + signal.SIGHUP, "cleaned\n", "")
 
 
+@pytest.mark.parametrize(
+    ("number", "left"),
+    [(signal.SIGTERM, (128 + signal.SIGTERM, "")), (signal.SIGINT, (0, "interrupted\n"))],
+)
+def test_a_signal_that_python_drops_is_sent_again(number: int, left: tuple[int, str]) -> None:
+    with start(DROPPED, int(number)) as process:
+        try:
+            out, err = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (*left, "")
+
+
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM"])
-def test_what_the_caller_has_set_stays(name: str) -> None:
+def test_what_the_caller_has_set_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As under `nohup`."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     number = signal.Signals[name]
     before = {n: signal.getsignal(n) for n in (signal.SIGHUP, signal.SIGTERM)}
     try:
