@@ -66,7 +66,8 @@ def compress(
         typer.Option(
             "--dtype",
             help="Gates as int8, int4 or sign (of how far they moved), sparse (float16 without "
-            "those at 1), float16, bfloat16 or float32; may be repeated.",
+            "those at 1), float16, bfloat16 or float32. With +float16, such as int8+float16, head "
+            "and normalisation weights and biases are float16, too; else float32. May be repeated.",
         ),
     ] = None,
     data: MeasureOption = None,

@@ -170,8 +170,8 @@ DtypeOption = Annotated[
     str,
     typer.Option(
         "--dtype",
-        help="Gates are stored as float16, bfloat16, float32, int8, int4 or sign; see gatehub "
-        "compress.",
+        help="Gates are stored as float16, bfloat16, float32, int8, int4 or sign, the head, too, "
+        "with +float16 (int8+float16); see gatehub compress.",
     ),
 ]
 ResumeOption = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gatehub._text import quote
 from gatehub.adapter.coding.packed import STORED_AS, TensorSpec
+from gatehub.adapter.coding.stored import VALUES_AS, is_head, is_statistic, parse_stored
 from gatehub.adapter.config import AdapterConfig
 from gatehub.errors import (
     ConfigError,
@@ -31,8 +32,9 @@ def check_declared(config: AdapterConfig, where: str) -> None:
         ConfigError: more bytes of tensors than are read.
         MissingTensorError: a gate without its tensor.
         UnknownTensorError: a tensor that is neither gate, normalisation value nor head.
-        TensorDtypeError: a normalisation value or head tensor that is not float32, or a gate of
-            another dtype than the probe was computed with.
+        TensorDtypeError: a running statistic that is not float32; normalisation values and head
+            tensors of several dtypes, or whole numbers; or another dtype than the probe was
+            computed with.
         TensorShapeError: another shape than the gate, the layer or the labels need.
     """
     # Packed gates count as float16: in memory they take more than in the file.
@@ -42,16 +44,14 @@ def check_declared(config: AdapterConfig, where: str) -> None:
             f"{where} declares {size:,} bytes of tensors; at most {MAX_TENSOR_BYTES:,} are read."
         )
     left = dict(config.tensors)
-    probed = None if config.probe is None else config.probe.dtype
+    probed = None if config.probe is None else parse_stored(config.probe.dtype)
+    heads = {spec.dtype for name, spec in left.items() if is_head(name)}
     for name, shape in config.layout.gate_shapes().items():
         spec = left.pop(name, None)
         if spec is None:
             raise MissingTensorError(f"{where} declares a gate but no tensor {quote(name)}.")
-        if probed is not None and spec.dtype != STORED_AS[probed]:
-            raise TensorDtypeError(
-                f"{where} declares {quote(name)} as {spec.dtype}; its probe was computed with "
-                f"{probed}."
-            )
+        if probed is not None and spec.dtype != STORED_AS[probed.gates]:
+            raise _other_than_probed(where, name, spec, config)
         if spec.shape != shape:
             raise TensorShapeError(
                 f"{where} declares {quote(name)} as {list(spec.shape)}; its gate needs "
@@ -69,16 +69,26 @@ def check_declared(config: AdapterConfig, where: str) -> None:
     rows: dict[str, tuple[int, ...]] = {}
     for name, spec in left.items():
         layer, _, part = name.rpartition(".")
-        is_head = name.startswith("head.")
-        if not is_head and not _can_be_norm(config, name, spec):
+        in_head = name.startswith("head.")
+        if not in_head and not _can_be_norm(config, name, spec, heads):
             raise UnknownTensorError(
                 f"{where} declares {quote(name)}, which is neither a gate, a head tensor nor a "
                 f"normalisation value of mode '{config.layout.norm}'."
             )
-        if spec.dtype != "F32" or spec.is_packed:
+        allowed = ("F32",) if is_statistic(name) else VALUES_AS
+        if spec.dtype not in allowed or spec.is_packed:
             found = f"packed {spec.dtype}" if spec.is_packed else spec.dtype
-            raise TensorDtypeError(f"{where} declares {quote(name)} as {found}; expected F32.")
-        if not is_head and not is_vector(spec.shape):
+            raise TensorDtypeError(
+                f"{where} declares {quote(name)} as {found}; expected {' or '.join(allowed)}."
+            )
+        if not is_statistic(name) and heads and heads != {spec.dtype}:
+            raise TensorDtypeError(
+                f"{where} declares {quote(name)} as {spec.dtype}, and its head as "
+                f"{' and '.join(sorted(heads))}; expected one dtype for all."
+            )
+        if probed is not None and spec.dtype != probed.value_dtype(name):
+            raise _other_than_probed(where, name, spec, config)
+        if not in_head and not is_vector(spec.shape):
             raise TensorShapeError(
                 f"{where} declares {quote(name)} as {list(spec.shape)}; a normalisation value has "
                 "one dimension longer than 1 at most."
@@ -99,7 +109,16 @@ def check_declared(config: AdapterConfig, where: str) -> None:
         )
 
 
-def _can_be_norm(config: AdapterConfig, name: str, spec: TensorSpec) -> bool:
+def _other_than_probed(
+    where: str, name: str, spec: TensorSpec, config: AdapterConfig
+) -> TensorDtypeError:
+    probed = None if config.probe is None else config.probe.dtype
+    return TensorDtypeError(
+        f"{where} declares {quote(name)} as {spec.dtype}; its probe was computed with {probed}."
+    )
+
+
+def _can_be_norm(config: AdapterConfig, name: str, spec: TensorSpec, heads: set[str]) -> bool:
     """Whether a task of the declared mode may have such a normalisation value."""
     layer, _, part = name.rpartition(".")
     if part == "bias" and layer in config.layout.sites:
@@ -110,6 +129,6 @@ def _can_be_norm(config: AdapterConfig, name: str, spec: TensorSpec) -> bool:
         return config.layout.norm == "stats"
     if layer not in config.layout.sites:
         # A vector may have any name there, that of a gate too.
-        return part not in GATE_PARTS or (spec.dtype == "F32" and is_vector(spec.shape))
+        return part not in GATE_PARTS or (spec.dtype in heads and is_vector(spec.shape))
     # A site's weight is the backbone's; what else it has may be a gain.
     return part not in ("weight", *GATE_PARTS)

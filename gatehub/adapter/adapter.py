@@ -136,7 +136,8 @@ class Adapter:
             folder: where to.
             dtype: for the gates "float16", "bfloat16" or "float32"; "sparse", which is float16 and
                 leaves out what has not moved; "int8", "int4" or "sign", which round how far each
-                has moved. Normalisation values and head stay float32.
+                has moved. With "+float16", such as "int8+float16", head and normalisation
+                weights and biases are float16, too; else they stay float32.
             attachments: "training.jsonl", "training.png" and "gates.png", if there are any.
 
         Returns:

@@ -21,6 +21,7 @@ from gatehub.adapter._sections import (
     read_training,
 )
 from gatehub.adapter.coding.packed import TensorSpec
+from gatehub.adapter.coding.stored import is_head
 from gatehub.adapter.names import check_line, check_task_name
 from gatehub.adapter.probe import Probe, read_probe
 from gatehub.backbone import BackboneIdentity
@@ -29,8 +30,9 @@ from gatehub.errors import AdapterFormatError, ConfigError, FormatVersionError, 
 from gatehub.gates.layout import GateLayout
 from gatehub.problem import ONE_LABEL, Problem
 
-# Version 2 has packed gates, version 3 shifts. What needs none of them is written as version 1.
-FORMAT_VERSION = 3
+# Version 2 has packed gates, version 3 shifts, version 4 heads and normalisation values in half
+# precision. What needs none of them is written as version 1.
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,9 @@ class AdapterConfig:
     @property
     def format_version(self) -> int:
         """The least version of the format that has what it declares."""
+        # Every adapter has a head, and normalisation values are of its dtype.
+        if any(spec.dtype != "F32" for name, spec in self.tensors.items() if is_head(name)):
+            return 4
         if self.layout.has_shift:
             return 3
         return 2 if any(spec.is_packed for spec in self.tensors.values()) else 1

@@ -22,7 +22,8 @@ from gatehub.adapter._tensors import (
     round_tensor,
 )
 from gatehub.adapter.card import render_card
-from gatehub.adapter.coding.packed import FLOATS, STORED_AS, TensorSpec, choose_spec
+from gatehub.adapter.coding.packed import FLOATS, TensorSpec, choose_spec
+from gatehub.adapter.coding.stored import StoredAs, list_stored, parse_stored
 from gatehub.adapter.config import AdapterConfig
 from gatehub.adapter.folder import (
     ADAPTER_FILES,
@@ -147,15 +148,12 @@ def attach_file(folder: Path, name: str, content: bytes) -> AdapterConfig:
 
 
 def check_dtype(dtype: str) -> None:
-    """Refuse a dtype in which gates are not stored.
+    """Refuse a dtype in which adapters are not stored.
 
     Raises:
         TensorDtypeError: no such dtype.
     """
-    if dtype not in STORED_AS:
-        raise TensorDtypeError(
-            f"Gates are stored as {', '.join(sorted(STORED_AS))}, not as {shorten(repr(dtype))}."
-        )
+    _parse_dtype(dtype)
 
 
 def round_tensors(
@@ -268,11 +266,19 @@ def _check_digest(
 def _declare(
     config: AdapterConfig, tensors: Mapping[str, Tensor], dtype: str
 ) -> dict[str, TensorSpec]:
-    check_dtype(dtype)
-    rests = config.layout.gate_rests()
+    stored, rests = _parse_dtype(dtype), config.layout.gate_rests()
     return {
-        name: choose_spec(tensor, dtype, rest=rests[name])
+        name: choose_spec(tensor, stored.gates, rest=rests[name])
         if name in rests
-        else TensorSpec(dtype="F32", shape=tuple(tensor.shape))
+        else TensorSpec(dtype=stored.value_dtype(name), shape=tuple(tensor.shape))
         for name, tensor in tensors.items()
     }
+
+
+def _parse_dtype(dtype: str) -> StoredAs:
+    stored = parse_stored(dtype) if isinstance(dtype, str) else None
+    if stored is None:
+        raise TensorDtypeError(
+            f"Gates are stored as {list_stored()}, not as {shorten(repr(dtype))}."
+        )
+    return stored

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gatehub._text import quote
 from gatehub.adapter._fields import Fields, describe
-from gatehub.adapter.coding.packed import STORED_AS
+from gatehub.adapter.coding.stored import list_stored, parse_stored
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.errors import ConfigError, SelfCheckError
 
@@ -29,7 +29,7 @@ class Probe:
 
     Args:
         seed: of the images; see `draw_images`.
-        dtype: in which the gates were stored, see `Adapter.save`.
+        dtype: in which it was stored, see `Adapter.save`.
         logits: (3, classes).
 
     Raises:
@@ -46,9 +46,9 @@ class Probe:
             raise ConfigError(
                 f"A probe has the seed {describe(self.seed)}; expected 0 to {2**32 - 1}."
             )
-        if self.dtype not in STORED_AS:
+        if parse_stored(self.dtype) is None:
             raise ConfigError(
-                f"A probe has the dtype {quote(self.dtype, 40)}; expected {', '.join(STORED_AS)}."
+                f"A probe has the dtype {quote(self.dtype, 40)}; expected {list_stored()}."
             )
         if len(self.logits) != PROBE_IMAGES or len({len(row) for row in self.logits}) != 1:
             raise ConfigError(

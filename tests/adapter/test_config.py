@@ -281,9 +281,9 @@ UNSAFE_FILES = [
 BROKEN_FIELDS = [
     Broken(
         "a newer format",
-        in_turn(assign("format_version", value=4), assign("of the future", value=1)),
+        in_turn(assign("format_version", value=5), assign("of the future", value=1)),
         FormatVersionError,
-        "of format version 4; this gatehub reads up to 3. Upgrade gatehub",
+        "of format version 5; this gatehub reads up to 4. Upgrade gatehub",
     ),
     Broken(
         "a version with packed gates, without any",

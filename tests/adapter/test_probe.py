@@ -71,7 +71,7 @@ def test_an_adapter_without_a_probe_loads_and_passes() -> None:
         ({"seed": 2**32}, "has the seed 4294967296"),
         ({"seed": 0.0}, r"probe.seed is 0.0; expected an integer"),
         ({"seed": True}, "probe.seed is true; expected an integer"),
-        ({"dtype": "float64"}, "has the dtype 'float64'; expected float16, bfloat16, float32"),
+        ({"dtype": "float64"}, "has the dtype 'float64'; expected bfloat16, float16, float32"),
         ({"dtype": None}, "probe.dtype is null; expected a string"),
         ({"logits": []}, r"has 0 answers of \[\] logits; expected 3 of one length"),
         ({"logits": [[1.0, 2.0]] * 4}, r"has 4 answers of \[2\] logits"),

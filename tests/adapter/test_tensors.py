@@ -399,9 +399,38 @@ def test_gates_are_rounded_to_their_dtype_and_nothing_else_is(
         assert spec.dtype == (stored if name in gates else "F32")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "I8", "int2", "half", "F16", "torch.float16", ""])
+@pytest.mark.parametrize("gates", ["float16", "int8"])
+def test_head_and_norms_are_halved_where_that_is_asked_for(gates: str, tmp_path: Path) -> None:
+    names = ("bn1.weight", "head.bias", "bn1.running_var")
+    values = torch.tensor([1 / 3, 1e-9])
+    adapter = make_sample(tensors=sample_tensors() | dict.fromkeys(names, values))
+
+    plain = adapter.save(tmp_path / "plain", dtype=gates)
+    half = adapter.save(tmp_path / "half", dtype=f"{gates}+float16")
+
+    config, loaded = Adapter.load(half).config, Adapter.load(half)
+    rounded = values.half().float()
+    assert torch.equal(loaded.tensors["bn1.weight"], rounded)
+    assert torch.equal(loaded.tensors["head.bias"], rounded)
+    assert torch.equal(loaded.tensors["bn1.running_var"], values)  # it would be 0
+    assert config.format_version == 4
+    assert Adapter.load(plain).config.format_version == (1 if gates == "float16" else 2)
+    for name, spec in config.tensors.items():
+        if name not in config.layout.gate_shapes():
+            assert spec.dtype == ("F32" if ".running_" in name else "F16")
+    again = loaded.save(tmp_path / "again", dtype=f"{gates}+float16")
+    assert (again / "gates.safetensors").read_bytes() == (half / "gates.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *("float64", "I8", "int2", "half", "F16", "torch.float16", ""),
+        *("+float16", "int8+float32", "int8+bfloat16", "int8+", "int8+float16+float16"),
+    ],
+)
 def test_other_dtypes_are_refused(dtype: str, tmp_path: Path) -> None:
-    with pytest.raises(TensorDtypeError, match=r"stored as bfloat16, float16, .*sparse, not as"):
+    with pytest.raises(TensorDtypeError, match=r"stored as bfloat16, .*sparse, or .*, not as"):
         make_sample().save(tmp_path / "fruit", dtype=dtype)
     assert not list(tmp_path.iterdir())
 
