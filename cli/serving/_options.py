@@ -69,6 +69,10 @@ DrainTimeoutOption = Annotated[
     int | None,
     _limit("--drain-timeout", "Seconds for the last requests to be answered. \\[default: 30]"),
 ]
+MaxImagesOption = Annotated[
+    int | None,
+    _limit("--max-images", "Images of one request, of those that take several. \\[default: 64]"),
+]
 MaxBatchOption = Annotated[
     int | None, _limit("--max-batch", "Most images computed together. \\[default: 8]")
 ]

@@ -70,6 +70,7 @@ already catch it.
     ├── ServerError                         the server cannot start, or refuses a request
     │   ├── RequestError                    a request that cannot be understood
     │   │   ├── AmbiguousLengthError        two statements of how long it is
+    │   │   ├── ForbiddenError              something that this server does not do for its clients
     │   │   ├── BodyTooLargeError           more bytes than the limit
     │   │   └── BodyTimeoutError            bytes that do not arrive in time
     │   ├── ServerBusyError                 the queue is full
@@ -155,6 +156,7 @@ from gatehub.errors._serving import (
     DeadlineError,
     EngineError,
     ExecutionError,
+    ForbiddenError,
     ImageTooLargeError,
     InputError,
     MemoryBudgetError,
@@ -206,6 +208,7 @@ __all__ = [
     "ExportFormatError",
     "ExportIntegrityError",
     "ExtraFilesWarning",
+    "ForbiddenError",
     "FormatVersionError",
     "GateError",
     "GateKindError",

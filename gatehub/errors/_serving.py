@@ -57,6 +57,10 @@ class RequestError(ServerError, ValueError):
     """A request that cannot be understood."""
 
 
+class ForbiddenError(RequestError):
+    """A request for what this server does not do for its clients."""
+
+
 class BodyTooLargeError(RequestError):
     """A request body of more bytes than the limit."""
 

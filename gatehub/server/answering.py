@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from torch import Tensor
 
 from gatehub._text import quote
 from gatehub.errors import DeadlineError, GatehubError, ServerBusyError
 from gatehub.runtime.batcher import Batcher
 from gatehub.runtime.jobs import BatchTimes
 from gatehub.runtime.scheduler import BatchSettings
-from gatehub.server.classification import ClassificationRequest, Score, prepare, rank
 from gatehub.server.loads import Loads
 from gatehub.server.observing.record import RequestRecord, Stage
 from gatehub.server.settings import ServerSettings
@@ -23,9 +24,32 @@ from gatehub.server.workers import Workers
 
 if TYPE_CHECKING:
     from gatehub.backbone.preprocessing import Preprocessing
-    from gatehub.runtime.engine import Answer, Engine
+    from gatehub.runtime.engine import Answer, Engine, TaskInfo
 
 T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Asked(Protocol[R_co]):
+    """A request of any protocol, whose body has been read. Worker threads call its methods."""
+
+    def images(self, preprocessing: Preprocessing, settings: ServerSettings) -> Iterator[Tensor]:
+        """Make what the engine takes, as a task wants it: each (3, H, W) float32, normalised.
+
+        Raises:
+            RequestError: the task does not take such a request.
+            InputError: an image cannot be used.
+        """
+
+    def present(self, answers: Sequence[Answer]) -> R_co:
+        """Make what the client gets.
+
+        Args:
+            answers: one for each image, all of the same adapter, logits (classes,) float32.
+
+        Raises:
+            NonFiniteAnswerError: a logit is NaN or infinite.
+        """
 
 
 class Answering:
@@ -74,8 +98,8 @@ class Answering:
             )
 
     async def answer(
-        self, task: str, parse: Callable[[], ClassificationRequest], record: RequestRecord
-    ) -> tuple[list[Score], Answer]:
+        self, task: str, parse: Callable[[], Asked[T]], record: RequestRecord
+    ) -> tuple[T, TaskInfo]:
         """Answer one request by its deadline.
 
         Cancel it where nobody waits for the answer any more; what has not begun then never does.
@@ -85,19 +109,34 @@ class Answering:
             parse: reads the request; called in a worker thread.
             record: gets the times of its stages.
 
+        Returns:
+            What the request makes of the answers, and the task that computed all of them.
+
         Raises:
             ServerBusyError: all places are taken.
             DeadlineError: it would come too late.
-            GatehubError: the request, the image or the task cannot be used.
+            GatehubError: the request, an image or the task cannot be used.
         """
         with self._place(task):
-            working = asyncio.ensure_future(self._answer(task, parse, record))
-            try:
-                await asyncio.wait({working}, timeout=self._settings.deadline_s)
-                if working.done():
-                    return working.result()
-            finally:
-                working.cancel()
+            return await self._by_deadline(task, self._answer(task, parse, record))
+
+    async def find(self, task: str) -> TaskInfo:
+        """Return a task; one that is only registered is loaded first, by the deadline.
+
+        Raises:
+            DeadlineError: it would come too late.
+            GatehubError: there is none, or it cannot be loaded.
+        """
+        return await self._by_deadline(task, self.loads.find(task))
+
+    async def _by_deadline(self, task: str, work: Coroutine[Any, Any, T]) -> T:
+        working = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({working}, timeout=self._settings.deadline_s)
+            if working.done():
+                return working.result()
+        finally:
+            working.cancel()
         raise DeadlineError(
             f"A request for task {quote(task)} was not answered within "
             f"{self._settings.deadline_s} s.",
@@ -115,28 +154,33 @@ class Answering:
             self._taken -= 1
 
     async def _answer(
-        self, task: str, parse: Callable[[], ClassificationRequest], record: RequestRecord
-    ) -> tuple[list[Score], Answer]:
+        self, task: str, parse: Callable[[], Asked[T]], record: RequestRecord
+    ) -> tuple[T, TaskInfo]:
         with record.stage("load"):
             info = await self.loads.find(task)
         while True:
-            preprocessing, times = info.preprocessing, BatchTimes()
+            preprocessing, times = info.preprocessing, list[BatchTimes]()
             with self._batcher.announce(task, preprocessing.input_size):
-                asked, future = await self._prepare(task, parse, preprocessing, record, times)
+                asked, futures = await self._prepare(task, parse, preprocessing, record, times)
             try:
-                answer = await _wait(future)
+                answers = await _wait_all(futures)
             except GatehubError as error:
                 self.loads.note(info, error)
                 raise
             finally:
-                record.note_batch(times)
+                record.note_batches(times)
             self.loads.note(info, None)
-            info = answer.task
-            # Else the task was swapped in between, for one that wants its images otherwise.
-            if info.preprocessing == preprocessing:
+            info = max((answer.task for answer in answers), key=lambda task: task.generation)
+            # Else the task was swapped in between: for one that wants its images otherwise, or one
+            # that has answered for some of the images only.
+            if all(
+                answer.task.generation == info.generation
+                and answer.task.preprocessing == preprocessing
+                for answer in answers
+            ):
                 break
         with record.stage("rank"):
-            return await _wait(self._workers.submit(lambda: rank(asked, answer))), answer
+            return await _wait(self._workers.submit(lambda: asked.present(answers))), info
 
     @property
     def taken(self) -> int:
@@ -155,26 +199,40 @@ class Answering:
     async def _prepare(
         self,
         task: str,
-        parse: Callable[[], ClassificationRequest],
+        parse: Callable[[], Asked[T]],
         preprocessing: Preprocessing,
         record: RequestRecord,
-        times: BatchTimes,
-    ) -> tuple[ClassificationRequest, Future[Answer]]:
-        """Have a worker decode a request's image and hand it to the batcher."""
+        times: list[BatchTimes],
+    ) -> tuple[Asked[T], list[Future[Answer]]]:
+        """Have a worker decode a request's images and hand them to the batcher."""
+        given_up = threading.Event()
 
-        def prepare_and_submit() -> tuple[ClassificationRequest, Future[Answer]]:
+        def prepare_and_submit() -> tuple[Asked[T], list[Future[Answer]]]:
             record.stages.append(Stage("queue", handed_over, time.monotonic()))
+            images = []
             with record.stage("decode"):
                 asked = parse()
-                image = prepare(asked, preprocessing, self._settings)
-            return asked, self._batcher.submit(task, image, times=times)
+                for image in asked.images(preprocessing, self._settings):
+                    images.append(image)
+                    if given_up.is_set():
+                        return asked, []
+            times.extend(BatchTimes() for _ in images)
+            futures: list[Future[Answer]] = []
+            try:
+                for image, noted in zip(images, times, strict=True):
+                    futures.append(self._batcher.submit(task, image, times=noted))
+            except BaseException:
+                _cancel(futures)
+                raise
+            return asked, futures
 
         handed_over = time.monotonic()
         job = self._workers.submit(prepare_and_submit)
         try:
             return await _wait(job)
         except asyncio.CancelledError:
-            # The worker may be about to submit it; then it is taken out of the queue again.
+            given_up.set()
+            # The worker may be about to submit them; then they are taken out of the queue again.
             job.add_done_callback(_withdraw)
             raise
 
@@ -185,10 +243,24 @@ class Answering:
         threading.Thread(target=self._batcher.close, name="gatehub-close", daemon=True).start()
 
 
-def _withdraw(job: Future[tuple[ClassificationRequest, Future[Answer]]]) -> None:
+def _withdraw(job: Future[tuple[Asked[Any], list[Future[Answer]]]]) -> None:
     if not job.cancelled() and job.exception() is None:
-        job.result()[1].cancel()
+        _cancel(job.result()[1])
+
+
+def _cancel(futures: Sequence[Future[Answer]]) -> None:
+    for future in futures:
+        future.cancel()
 
 
 async def _wait(future: Future[T]) -> T:
     return await asyncio.wrap_future(future)
+
+
+async def _wait_all(futures: Sequence[Future[T]]) -> list[T]:
+    """Return all results; after a first error nobody waits for the others."""
+    try:
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+    finally:
+        for future in futures:
+            future.cancel()

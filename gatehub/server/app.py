@@ -6,6 +6,7 @@
     GET  /metrics        figures for Prometheus
     GET  /tasks          [{"task", "state", "labels", "digest", "generation", "backbone", …}]
     POST /tasks/{task}   an encoded image → [{"label", "score"}], best first
+    …    /v2/…           the Open Inference Protocol (`gatehub.server.inference_protocol.routes`)
 
 A task's state is "ready", "registered" (its first request loads it, and it has no other fields
 before), "loading" or "unavailable: " and why.
@@ -23,27 +24,27 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gatehub._text import quote
 from gatehub.errors import ServerError
-from gatehub.server.answering import Answering
 from gatehub.server.classification import ClassificationRequest, parse_request
+from gatehub.server.handling import Handling, name_adapter
+from gatehub.server.inference_protocol.routes import InferenceProtocol
 from gatehub.server.lifecycle import Lifecycle
-from gatehub.server.limits import Bodies, OneLength
-from gatehub.server.observing.metrics import Figures, Metrics, ServerFacts, render_metrics
+from gatehub.server.limits import OneLength
+from gatehub.server.observing.metrics import Figures, Metrics, render_metrics
 from gatehub.server.observing.observer import Observer, Sink
-from gatehub.server.observing.record import record_of
 from gatehub.server.observing.request_log import RequestLog
 from gatehub.server.observing.tracing import Tracing, open_tracing
 from gatehub.server.refusals import exception_handlers
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
     from gatehub.runtime.engine import Engine, TaskInfo
 
-T = TypeVar("T")
 Gather = Callable[[Figures], Awaitable[Figures]]
 
 
@@ -82,10 +82,11 @@ def create_app(
     """
     settings = settings or ServerSettings()
     prefix = check_path_prefix(path_prefix)
-    lifecycle = Lifecycle()
+    handling = Handling(engine, settings, Lifecycle())
     tracing = open_tracing(tracer_provider)
-    endpoints = _Endpoints(engine, settings, lifecycle, tracing, gather)
-    sinks: list[Sink] = [endpoints.metrics, RequestLog()]
+    endpoints = _Endpoints(handling, tracing, gather)
+    protocol = InferenceProtocol(handling)
+    sinks: list[Sink] = [endpoints.metrics, protocol.statistics, RequestLog()]
     if tracing is not None:
         sinks.insert(0, tracing)  # the log tells of the trace
     routes = [
@@ -95,6 +96,7 @@ def create_app(
         Route(f"{prefix}/metrics", endpoints.get_metrics, methods=["GET"]),
         Route(f"{prefix}/tasks", endpoints.get_tasks, methods=["GET"]),
         Route(prefix + "/tasks/{task}", endpoints.post_image, methods=["POST"]),
+        *protocol.routes(prefix),
     ]
     app = _Application(
         observer=Observer(sinks, {route.endpoint: route.path for route in routes}),
@@ -103,7 +105,7 @@ def create_app(
         exception_handlers=exception_handlers(settings),
         lifespan=endpoints.lifespan,
     )
-    app.state.lifecycle = lifecycle
+    app.state.lifecycle = handling.lifecycle
     app.state.path_prefix = prefix
     app.state.metrics = endpoints.metrics
     # A redirect would name the Host that the client claims, and lose the body on the way.
@@ -147,46 +149,17 @@ class _Application(Starlette):
 class _Endpoints:
     """One method for each route, over the same engine, settings and threads."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        settings: ServerSettings,
-        lifecycle: Lifecycle,
-        tracing: Tracing | None,
-        gather: Gather | None,
-    ) -> None:
-        self._engine = engine
+    def __init__(self, handling: Handling, tracing: Tracing | None, gather: Gather | None) -> None:
+        self._handling = handling
+        self._engine = handling.engine
         self._gather = gather
         self._tracing = tracing
-        self._lifecycle = lifecycle
-        self._settings = settings
-        self._bodies = Bodies(settings)
-        self._started: Answering | None = None
-        self.metrics = Metrics(engine, self._find_facts)
-
-    @property
-    def _answering(self) -> Answering:
-        # On first use: it has threads, and they belong to the process that serves.
-        if self._started is None:
-            self._started = Answering(self._engine, self._settings)
-        return self._started
-
-    def _find_facts(self) -> ServerFacts:
-        answering = self._answering
-        return ServerFacts(
-            queued=answering.queued,
-            in_flight=answering.taken,
-            body_bytes=self._bodies.held,
-            unavailable=answering.loads.unavailable,
-            ready=not self._lifecycle.stopping,
-        )
+        self.metrics = Metrics(handling.engine, handling.find_facts)
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
-        if self._started is not None:
-            self._started.close()
-            self._started = None
+        self._handling.close()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
 
@@ -203,7 +176,7 @@ class _Endpoints:
         return JSONResponse({"status": "live"})
 
     async def get_ready(self, request: Request) -> Response:
-        self._lifecycle.check_ready()
+        self._handling.lifecycle.check_ready()
         return JSONResponse({"status": "ready"})
 
     async def get_metrics(self, request: Request) -> Response:
@@ -215,65 +188,20 @@ class _Endpoints:
         return Response(body, headers={"Content-Type": media_type})
 
     async def get_tasks(self, request: Request) -> Response:
-        states = self._answering.loads.states()
+        states = self._handling.answering.loads.states()
         # Thousands of tasks have millions of labels.
-        return await self._answering.render(lambda: _list(states, self._engine.tasks()))
+        return await self._handling.answering.render(lambda: _list(states, self._engine.tasks()))
 
     async def post_image(self, request: Request) -> Response:
-        return await self._lifecycle.until_end(self._classify(request))
-
-    async def _classify(self, request: Request) -> Response:
-        task, record = request.path_params["task"], record_of(request.scope)
-        self._engine.loaded(task)  # an unknown task is refused before its image is read
-        record.task = task
-        self._answering.check_room(task)  # and so is one for which there is no place
-        async with self._bodies.read(request) as body:
-
-            def parse() -> ClassificationRequest:
-                return parse_request(
-                    body,
-                    content_type=request.headers.get("content-type", ""),
-                    query=request.query_params,
-                )
-
-            scores, answer = await _unless_gone(
-                request, self._answering.answer(task, parse, record)
+        def parse(body: bytes) -> ClassificationRequest:
+            return parse_request(
+                body,
+                content_type=request.headers.get("content-type", ""),
+                query=request.query_params,
             )
-        record.digest, record.generation = answer.task.digest, answer.task.generation
-        return JSONResponse(
-            scores,
-            headers={
-                "X-Gatehub-Digest": answer.task.digest,
-                "X-Gatehub-Generation": str(answer.task.generation),
-            },
-        )
 
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Work for a client, and stop once it has closed its connection.
-
-    Args:
-        request: whose body has been read.
-        work: is cancelled if nobody waits for it any more.
-
-    Raises:
-        ClientDisconnect: it has gone.
-    """
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_leave(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-
-
-async def _leave(request: Request) -> None:
-    """Return once the client has closed its connection."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        scores, info = await self._handling.ask(request, parse)
+        return JSONResponse(scores, headers=name_adapter(info))
 
 
 def _list(states: Mapping[str, str], served: Sequence[TaskInfo]) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as shorten
 from typing import TYPE_CHECKING, TypedDict
@@ -73,6 +73,27 @@ class ClassificationRequest:
                 f"expected one of {', '.join(_FUNCTIONS)}."
             )
 
+    def images(self, preprocessing: Preprocessing, settings: ServerSettings) -> Iterator[Tensor]:
+        """Decode the image as a task wants it: (3, H, W) float32, normalised.
+
+        Raises:
+            InputError: the image cannot be used.
+        """
+        yield decode(self.image, preprocessing, settings)
+
+    def present(self, answers: Sequence[Answer]) -> list[Score]:
+        """Put the classes of the image in order, as the request asks for them.
+
+        Raises:
+            NonFiniteAnswerError: a logit is NaN or infinite.
+        """
+        (answer,) = answers
+        check_finite(answer)
+        logits, problem = answer.logits, answer.task.problem
+        scores = _FUNCTIONS[self.function_to_apply or problem.function](logits)
+        chosen = problem.choose(logits, scores, top_k=self.top_k, usual=DEFAULT_TOP_K)
+        return [Score(label=answer.task.labels[i], score=scores[i].item()) for i in chosen]
+
 
 def parse_request(
     body: bytes, *, content_type: str, query: Mapping[str, str]
@@ -109,10 +130,8 @@ def parse_request(
     return ClassificationRequest(image=body, **options)  # type: ignore[arg-type]
 
 
-def prepare(
-    request: ClassificationRequest, preprocessing: Preprocessing, settings: ServerSettings
-) -> Tensor:
-    """Decode a request's image as a task wants it: (3, H, W) float32, normalised.
+def decode(encoded: bytes, preprocessing: Preprocessing, settings: ServerSettings) -> Tensor:
+    """Decode an image file as a task wants it: (3, H, W) float32, normalised.
 
     Raises:
         InputError: the image cannot be used.
@@ -120,30 +139,30 @@ def prepare(
     transform = preprocessing.transform(
         max_pixels=settings.max_pixels, max_resized_pixels=settings.max_resized_pixels
     )
-    return transform(request.image)
+    return transform(encoded)
 
 
-def rank(request: ClassificationRequest, answer: Answer) -> list[Score]:
-    """Put the classes of one image in order, as the request asks for them.
+def decode_base64(text: str) -> bytes:
+    """Return the bytes that base64 stands for.
 
-    Args:
-        request: whose image it was.
-        answer: logits (classes,) float32, and the task that computed them.
+    Raises:
+        ValueError: it is none.
+    """
+    return base64.b64decode(text, validate=True)
+
+
+def check_finite(answer: Answer) -> None:
+    """Refuse to answer with values that say nothing.
 
     Raises:
         NonFiniteAnswerError: a logit is NaN or infinite.
     """
-    logits, info = answer.logits, answer.task
-    if not bool(torch.isfinite(logits).all()):
+    if not bool(torch.isfinite(answer.logits).all()):
         raise NonFiniteAnswerError(
-            f"Task {quote(info.task)} (generation {info.generation}) answered this image with "
-            "values that are not finite.",
+            f"Task {quote(answer.task.task)} (generation {answer.task.generation}) answered this "
+            "image with values that are not finite.",
             hint="Another image may do; the adapter's owner should know.",
         )
-    problem = info.problem
-    scores = _FUNCTIONS[request.function_to_apply or problem.function](logits)
-    chosen = problem.choose(logits, scores, top_k=request.top_k, usual=DEFAULT_TOP_K)
-    return [Score(label=info.labels[i], score=scores[i].item()) for i in chosen]
 
 
 def _parse_json(body: bytes) -> tuple[bytes, Mapping[str, object]]:
@@ -164,6 +183,6 @@ def _parse_json(body: bytes) -> tuple[bytes, Mapping[str, object]]:
     if not isinstance(parameters, dict):
         raise RequestError("'parameters' in the JSON body is not an object.", hint=form)
     try:
-        return base64.b64decode(content["inputs"], validate=True), parameters
+        return decode_base64(content["inputs"]), parameters
     except ValueError:
         raise RequestError("'inputs' in the JSON body is not base64.", hint=form) from None

@@ -46,7 +46,7 @@ class Bodies:
         return self._held
 
     @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytes]:
+    async def read(self, request: Request, *, may_be_empty: bool = False) -> AsyncIterator[bytes]:
         """Read a request's body, stop at the first byte over a limit, and hold it in the block.
 
         Bytes are counted as they arrive, since a chunked body announces no length, and who
@@ -56,7 +56,7 @@ class Bodies:
             BodyTooLargeError: it has, or announces, more than `max_body_bytes`.
             BodyTimeoutError: it takes longer than `body_timeout_s`.
             ServerBusyError: the bodies of all requests have more than `max_bytes_in_flight`.
-            RequestError: it is empty.
+            RequestError: it is empty, and may not be.
         """
         if int(request.headers.get("content-length", 0)) > self._settings.max_body_bytes:
             raise self._too_large()
@@ -69,7 +69,7 @@ class Bodies:
                     f"The request body did not arrive within {self._settings.body_timeout_s} s.",
                     hint="Send a smaller image.",
                 ) from None
-            if not body.data:
+            if not body.data and not may_be_empty:
                 raise RequestError(
                     "The request body is empty.",
                     hint="Send the bytes of one image, as in: curl --data-binary @photo.jpg URL",

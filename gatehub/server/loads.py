@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -113,18 +114,23 @@ class Loads:
         self._failures = {t: failure for t, failure in self._failures.items() if t in names}
         states = {}
         for task in names:
-            try:
-                info = self._engine.loaded(task)
-            except TaskNotFoundError:  # unloaded just now
-                continue
-            failure = self._failure(task, info)
-            if task in self._running:
-                states[task] = "loading"
-            elif failure is not None:
-                states[task] = f"unavailable: {_reason(failure.error)}"
-            else:
-                states[task] = "registered" if info is None else "ready"
+            with suppress(TaskNotFoundError):  # unloaded just now
+                states[task] = self.state(task)
         return states
+
+    def state(self, task: str) -> str:
+        """Say of one task whether it can answer.
+
+        Raises:
+            TaskNotFoundError: no task of that name is known.
+        """
+        info = self._engine.loaded(task)
+        failure = self._failure(task, info)
+        if task in self._running:
+            return "loading"
+        if failure is not None:
+            return f"unavailable: {_reason(failure.error)}"
+        return "registered" if info is None else "ready"
 
     @property
     def unavailable(self) -> int:

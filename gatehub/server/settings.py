@@ -26,6 +26,7 @@ class ServerSettings:
         max_pixels: largest image, width times height, checked before it is decoded; decoding
             takes about 8 bytes a pixel (WebP: 16).
         max_resized_pixels: largest image that preprocessing may make of it, before cropping.
+        max_images: images of one request, where its protocol takes several.
         max_requests: requests that are answered or wait at the same time, their bodies in memory.
         max_bytes_in_flight: of all bodies that are being read, wait or are answered.
         max_connections: open connections of clients.
@@ -50,6 +51,7 @@ class ServerSettings:
     max_body_bytes: int = 20_000_000
     max_pixels: int = DEFAULT_MAX_PIXELS
     max_resized_pixels: int = MAX_RESIZED_PIXELS
+    max_images: int = 64
     max_requests: int = 128
     max_bytes_in_flight: int = 256_000_000
     max_connections: int = 512
@@ -75,3 +77,8 @@ class ServerSettings:
                     f"ServerSettings.{setting.name} is {value!r}; "
                     f"it must be a whole number of at least {minimum}."
                 )
+
+    @property
+    def most_images(self) -> int:
+        """Images of one request for which there can be places at all."""
+        return min(self.max_images, self.max_requests)

@@ -53,6 +53,7 @@ STATUSES: Mapping[type[GatehubError], Status] = {
     errors.AmbiguousLengthError: Status(400, "ambiguous_length"),
     errors.BodyTimeoutError: Status(408, "body_timeout"),
     errors.BodyTooLargeError: Status(413, "body_too_large"),
+    errors.ForbiddenError: Status(403, "forbidden"),
     errors.TaskNotFoundError: Status(404, "task_not_found"),
     errors.InputError: Status(422, "invalid_image"),
     errors.ImageTooLargeError: Status(413, "image_too_large"),

@@ -12,7 +12,7 @@ from PIL import Image
 from gatehub.backbone.images import ImageRules
 from gatehub.errors import NonFiniteAnswerError, RequestError
 from gatehub.problem import Problem
-from gatehub.runtime.engine import Answer
+from gatehub.runtime.engine import Answer, TaskInfo
 from gatehub.server import ServerSettings
 from gatehub.server.answering import Answering
 from gatehub.server.classification import (
@@ -21,6 +21,7 @@ from gatehub.server.classification import (
     Score,
     parse_request,
 )
+from gatehub.server.observing.record import RequestRecord
 from tests.server.linear_engine import LinearEngine
 from tests.server.pictures import encode, offline, pairs, picture
 
@@ -31,11 +32,13 @@ def parse(
     return parse_request(body, content_type=content_type, query=query)
 
 
-def classify(engine: Any, task: str, request: ClassificationRequest) -> tuple[list[Score], Answer]:
-    async def ask() -> tuple[list[Score], Answer]:
+def classify(
+    engine: Any, task: str, request: ClassificationRequest
+) -> tuple[list[Score], TaskInfo]:
+    async def ask() -> tuple[list[Score], TaskInfo]:
         answering = Answering(engine, ServerSettings())
         try:
-            return await answering.answer(task, lambda: request)
+            return await answering.answer(task, lambda: request, RequestRecord(request_id=""))
         finally:
             answering.close()
 
@@ -167,8 +170,9 @@ def test_functions_are_applied_to_the_logits(function: str) -> None:
     engine: Any = LinearEngine(pets=["cat", "dog", "fish"])
     encoded = picture(1)
     request = ClassificationRequest(image=encoded, function_to_apply=function)
-    scores, answer = classify(engine, "pets", request)
-    logits = answer.logits
+    scores, info = classify(engine, "pets", request)
+    image = info.preprocessing.transform()(encoded)[None]
+    logits = engine.run("pets", image).logits[0]
     expected = {"softmax": logits.softmax(0), "sigmoid": logits.sigmoid(), "none": logits}
     assert sorted(score for _, score in pairs(scores)) == sorted(expected[function].tolist())
 
@@ -183,10 +187,10 @@ def test_a_task_swapped_on_the_way_gets_the_image_as_its_new_adapter_wants_it() 
     engine: Any = SwappedOnce(pets=["cat", "dog"])
     encoded = picture(1)
     request = ClassificationRequest(image=encoded)
-    scores, answer = classify(engine, "pets", request)
+    scores, info = classify(engine, "pets", request)
     assert pairs(scores) == offline(engine, "pets", encoded)
     assert {label for label, _ in pairs(scores)} == {"hen", "goat"}
-    assert answer.task.generation == 2
+    assert info.generation == 2
 
 
 def test_an_image_is_read_by_the_rules_of_the_adapter_that_answers() -> None:
@@ -224,9 +228,9 @@ def test_labels_are_of_the_generation_that_answered() -> None:
 
     engine: Any = SwappedAfterwards(pets=["cat", "dog"])
     request = ClassificationRequest(image=picture(1))
-    scores, answer = classify(engine, "pets", request)
+    scores, info = classify(engine, "pets", request)
     assert {label for label, _ in pairs(scores)} == {"cat", "dog"}
-    assert answer.task.generation == 1
+    assert info.generation == 1
 
 
 def test_an_answer_that_is_not_finite_is_not_passed_on() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -59,7 +59,8 @@ class RequestRecord:
         status: of HTTP; 499 for a client that did not wait; 0 if there was no answer.
         outcome: "ok", the code of a refusal, "client_gone" or "unknown".
         stages: parts of its time, as far as it came.
-        images: of its batch.
+        images: of its batch, of several the largest.
+        asked_images: its own.
         trace_id: 32 hexadecimal digits, or "" if it is not traced.
     """
 
@@ -77,6 +78,7 @@ class RequestRecord:
     outcome: str = ""
     stages: list[Stage] = field(default_factory=list)
     images: int = 0
+    asked_images: int = 0
     trace_id: str = ""
 
     @contextmanager
@@ -88,22 +90,30 @@ class RequestRecord:
         finally:
             self.stages.append(Stage(name, began, time.monotonic()))
 
-    def note_batch(self, times: BatchTimes) -> None:
-        """Note how long an image waited for its batch, and how long that took."""
-        if times.submitted is None:
+    def note_batches(self, steps: Sequence[BatchTimes]) -> None:
+        """Note how long a request's images waited for their batches, and how long those took.
+
+        Of several images, the first that began and the last that ended count.
+        """
+        known = [times for times in steps if times.submitted is not None]
+        self.asked_images = len(known)
+        if not known:
             return
-        if times.aside is not None:  # what it waited for then is mostly its task
-            ended = time.monotonic() if times.ended is None else times.ended
-            self.stages.append(Stage("queue", times.submitted, times.aside))
-            self.stages.append(Stage("load", times.aside, max(times.aside, ended)))
-            self.images = times.images
-            return
-        began = time.monotonic() if times.begun is None else times.begun
-        self.stages.append(Stage("queue", times.submitted, began))
-        if times.begun is not None:
-            ended = time.monotonic() if times.ended is None else times.ended
-            self.stages.append(Stage("inference", times.begun, ended))
-            self.images = times.images
+        submitted = min(times.submitted for times in known if times.submitted is not None)
+        aside = [times.aside for times in known if times.aside is not None]
+        begun = [times.begun for times in known if times.begun is not None]
+        ended = [times.ended for times in known if times.ended is not None]
+        last = max(ended) if len(ended) == len(known) else time.monotonic()
+        if aside:  # what it waited for then is mostly its task
+            self.stages.append(Stage("queue", submitted, min(aside)))
+            self.stages.append(Stage("load", min(aside), max(min(aside), last)))
+        else:
+            began = min(begun) if begun else time.monotonic()
+            self.stages.append(Stage("queue", submitted, began))
+            if begun:
+                self.stages.append(Stage("inference", began, last))
+        if aside or begun:
+            self.images = max(times.images for times in known)
 
     def seconds(self, name: str) -> float | None:
         """Return how long a stage took, altogether; None if it was not reached."""

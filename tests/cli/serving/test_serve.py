@@ -27,6 +27,7 @@ LIMITS = {
     "--max-body-bytes": "max_body_bytes",
     "--max-pixels": "max_pixels",
     "--max-resized-pixels": "max_resized_pixels",
+    "--max-images": "max_images",
     "--max-requests": "max_requests",
     "--max-bytes-in-flight": "max_bytes_in_flight",
     "--max-connections": "max_connections",
