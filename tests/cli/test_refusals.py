@@ -27,6 +27,7 @@ FREE = {
     "multi_label",
     "gradient_checkpointing",
     "guide_untrained",
+    "shift",
 }
 # Refused by the command line itself, with its usage and exit status 2.
 USAGE = 2
@@ -62,6 +63,8 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     ("keep", "first", "Invalid value for '--keep'"),
     ("log_to", "paper", "Invalid value for '--log-to'"),
     ("patience", 0, "Invalid value for '--patience'"),
+    ("tune", "large", "Invalid value for '--tune'"),
+    ("max_drop", 0.1, "Invalid value: --max-drop is of --start auto"),
     ("patience", 2**64, "patience is 18446744073709551616"),
     ("warmup", 1, "warmup is 1.0; expected 0 to below 1"),
     ("averaging", 1, "averaging is 1.0; expected 0 to below 1"),
@@ -81,7 +84,8 @@ ARGUMENTS: list[tuple[str, object, str]] = [
     (
         "dtype",
         "int2",
-        "Gates are stored as bfloat16, float16, float32, int4, int8, sign, sparse, not as 'int2'",
+        "Gates are stored as bfloat16, float16, float32, int4, int8, sign, sparse, or one of "
+        "them with +float16, not as 'int2'",
     ),
     ("device", "nowhere", "Device 'nowhere' cannot be used here"),
     ("device", "cuda:77", "Device 'cuda:77' cannot be used here"),

@@ -239,7 +239,7 @@ def test_nothing_else_is_replaced(backbone: Backbone, tmp_path: Path) -> None:
 
 def test_no_command_takes_such_a_folder_for_an_adapter(backbone: Backbone, tmp_path: Path) -> None:
     train(backbone, tmp_path / "net", "finetune", recipe=Recipe(epochs=0))
-    with pytest.raises(MissingFileError, match="holds a network that was trained by another") as e:
+    with pytest.raises(MissingFileError, match="holds a whole network in timm's format") as e:
         Adapter.load(tmp_path / "net")
     assert f"local-dir:{tmp_path / 'net'}" in (e.value.hint or "")
     assert is_product([path.name for path in (tmp_path / "net").iterdir()])
