@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gatehub._text import first_line, quote
 from gatehub.errors import (
     AmbiguousLengthError,
     BodyTimeoutError,
@@ -49,6 +51,8 @@ class Bodies:
     async def read(self, request: Request, *, may_be_empty: bool = False) -> AsyncIterator[bytes]:
         """Read a request's body, stop at the first byte over a limit, and hold it in the block.
 
+        A compressed one is inflated; then both are counted.
+
         Bytes are counted as they arrive, since a chunked body announces no length, and who
         announces many and sends none must not keep others out.
 
@@ -56,10 +60,10 @@ class Bodies:
             BodyTooLargeError: it has, or announces, more than `max_body_bytes`.
             BodyTimeoutError: it takes longer than `body_timeout_s`.
             ServerBusyError: the bodies of all requests have more than `max_bytes_in_flight`.
-            RequestError: it is empty, and may not be.
+            RequestError: it is empty, and may not be; it is compressed, and cannot be inflated.
         """
         if int(request.headers.get("content-length", 0)) > self._settings.max_body_bytes:
-            raise self._too_large()
+            raise _too_large(self._settings.max_body_bytes)
         body = _Arriving()
         try:
             try:
@@ -69,13 +73,20 @@ class Bodies:
                     f"The request body did not arrive within {self._settings.body_timeout_s} s.",
                     hint="Send a smaller image.",
                 ) from None
-            if not body.data and not may_be_empty:
+            whole = bytes(body.data)
+            body.data.clear()
+            coding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
+            if whole and coding not in ("", "identity"):
+                # In a thread of its own: it may be large, and no place is taken yet.
+                whole = await asyncio.to_thread(
+                    inflate, whole, coding, most=self._settings.max_body_bytes
+                )
+                self._count(body, len(whole))
+            if not whole and not may_be_empty:
                 raise RequestError(
                     "The request body is empty.",
                     hint="Send the bytes of one image, as in: curl --data-binary @photo.jpg URL",
                 )
-            whole = bytes(body.data)
-            body.data.clear()
             yield whole
         finally:
             self._held -= body.counted
@@ -83,23 +94,60 @@ class Bodies:
     async def _collect(self, request: Request, body: _Arriving) -> None:
         async for chunk in request.stream():
             body.data += chunk
-            body.counted += len(chunk)
-            self._held += len(chunk)
+            self._count(body, len(chunk))
             if body.counted > self._settings.max_body_bytes:
-                raise self._too_large()
-            if self._held > self._settings.max_bytes_in_flight:
-                raise ServerBusyError(
-                    "The server is full: the bodies of all requests together have more than "
-                    f"{self._settings.max_bytes_in_flight:,} bytes.",
-                    hint=f"Try again in {self._settings.retry_after_s} s.",
-                    retry_after_s=self._settings.retry_after_s,
-                )
+                raise _too_large(self._settings.max_body_bytes)
 
-    def _too_large(self) -> BodyTooLargeError:
-        return BodyTooLargeError(
-            f"The request body is larger than {self._settings.max_body_bytes:,} bytes.",
-            hint="Scale the image down, or send it as JPEG.",
+    def _count(self, body: _Arriving, more: int) -> None:
+        body.counted += more
+        self._held += more
+        if self._held > self._settings.max_bytes_in_flight:
+            raise ServerBusyError(
+                "The server is full: the bodies of all requests together have more than "
+                f"{self._settings.max_bytes_in_flight:,} bytes.",
+                hint=f"Try again in {self._settings.retry_after_s} s.",
+                retry_after_s=self._settings.retry_after_s,
+            )
+
+
+def inflate(body: bytes, coding: str, *, most: int) -> bytes:
+    """Return a body as it was before it was compressed; nothing beyond the limit is made.
+
+    Args:
+        body: as sent.
+        coding: the Content-Encoding, "gzip" or "deflate"; that one in zlib's form, or without.
+        most: bytes that it may have.
+
+    Raises:
+        RequestError: another coding, or a body that is not whole, or more than that.
+        BodyTooLargeError: it has more than `most` bytes.
+    """
+    if coding not in ("gzip", "deflate"):
+        raise RequestError(
+            f"Content-Encoding is {quote(coding, 40)}; expected gzip or deflate.",
+            hint="Or send the body as it is.",
         )
+    is_zlib = len(body) >= 2 and body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0
+    inflating = zlib.decompressobj(31 if coding == "gzip" else 15 if is_zlib else -15)
+    try:
+        whole = inflating.decompress(body, most + 1)
+    except zlib.error as error:
+        raise RequestError(
+            f"The request body is not valid {coding} ({first_line(error)})."
+        ) from None
+    if len(whole) > most:
+        raise _too_large(most)
+    if not inflating.eof or inflating.unused_data:
+        problem = "goes on after its end" if inflating.eof else "ends before its end"
+        raise RequestError(f"The request body is not valid {coding}: it {problem}.")
+    return whole
+
+
+def _too_large(most: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"The request body is larger than {most:,} bytes.",
+        hint="Scale the image down, or send it as JPEG.",
+    )
 
 
 class OneLength:

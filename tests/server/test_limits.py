@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
@@ -18,6 +20,13 @@ from tests.server.pictures import picture
 @pytest.fixture
 def engine() -> Any:
     return LinearEngine(pets=["cat", "dog"])
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[str]:
+    engine: Any = LinearEngine(pets=["cat", "dog"])
+    with running_server(engine, settings=ServerSettings(max_body_bytes=50_000)) as url:
+        yield url
 
 
 def post(url: str, **request: Any) -> httpx.Response:
@@ -72,6 +81,46 @@ def test_a_chunked_body_is_refused_before_it_ends(engine: Any) -> None:
             b"800\r\n" + bytes(0x800) + b"\r\n"
         )
         assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_compressed_bodies_are_inflated_and_counted(engine: Any) -> None:
+    encoded = picture(1)
+    raw = zlib.compressobj(wbits=-15)
+    bodies = [
+        ("gzip", gzip.compress(encoded)),
+        ("Deflate", zlib.compress(encoded)),
+        ("deflate", raw.compress(encoded) + raw.flush()),
+        ("identity", encoded),
+    ]
+    most = 2 * len(encoded) + 100
+    settings = ServerSettings(max_body_bytes=most, max_bytes_in_flight=most)
+    with running_server(engine, settings=settings) as url:
+        for coding, body in bodies:
+            response = post(url, content=body, headers={"Content-Encoding": coding})
+            assert response.status_code == 200, response.text
+        assert b"gatehub_body_bytes 0" in httpx.get(f"{url}/metrics", verify=False).content
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status", "sentence"),
+    [
+        ("gzip", gzip.compress(b"0" * 10_000_000, mtime=0), 413, "larger than 50,000 bytes"),
+        ("deflate", zlib.compress(b"0" * 50_001), 413, "larger than 50,000 bytes"),
+        ("gzip", gzip.compress(b"image", mtime=0)[:-1], 400, "ends before its end"),
+        ("gzip", gzip.compress(b"image", mtime=0) + b"x", 400, "goes on after its end"),
+        ("gzip", b"image", 400, "is not valid gzip (Error -3"),
+        ("gzip", gzip.compress(b"", mtime=0), 400, "is empty"),
+        ("br", b"image", 400, "'br'; expected gzip or deflate"),
+        ("gzip, gzip", b"image", 400, "'gzip, gzip'; expected"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_inflated_is_refused(
+    small: str, coding: str, body: bytes, status: int, sentence: str
+) -> None:
+    response = post(small, content=body, headers={"Content-Encoding": coding})
+    assert response.status_code == status
+    assert sentence in response.json()["error"]
 
 
 def test_a_body_that_does_not_arrive_is_given_up(engine: Any) -> None:

@@ -24,6 +24,7 @@ from gatehub._text import quote
 from gatehub.errors import InputError, RequestError
 from gatehub.runtime.inputs import check_images
 from gatehub.server.classification import check_finite, decode
+from gatehub.server.inference_protocol.compression import choose_coding, compress
 from gatehub.server.inference_protocol.tensors import (
     HEADER,
     check_shape,
@@ -88,6 +89,7 @@ class InferenceRequest:
         shape: of it.
         data: its values, as bytes or as JSON has them.
         outputs: that it wants.
+        coding: "gzip" or "deflate" for an answer that is compressed, or "".
     """
 
     id: str | None
@@ -95,6 +97,7 @@ class InferenceRequest:
     shape: tuple[int, ...]
     data: object
     outputs: tuple[Output, ...]
+    coding: str = ""
 
     def images(self, preprocessing: Preprocessing, settings: ServerSettings) -> Iterator[Tensor]:
         """Make images as a task wants them: each (3, H, W) float32, normalised.
@@ -155,16 +158,18 @@ class InferenceRequest:
         if self.id is not None:
             content["id"] = self.id
         head = json.dumps(content | {"outputs": told}, separators=(",", ":")).encode()
-        if not behind:
-            return Reply(body=head, headers={"Content-Type": "application/json"})
-        return Reply(
-            body=b"".join([head, *behind]),
-            headers={"Content-Type": "application/octet-stream", HEADER: str(len(head))},
-        )
+        headers = {"Content-Type": "application/json"}
+        if behind:  # of the body as it is before it is compressed
+            headers = {"Content-Type": "application/octet-stream", HEADER: str(len(head))}
+        body = b"".join([head, *behind])
+        compressed = compress(body, self.coding)
+        if compressed is None:
+            return Reply(body=body, headers=headers)
+        return Reply(body=compressed, headers={**headers, "Content-Encoding": self.coding})
 
 
 def parse_inference(
-    body: bytes, *, lengths: Sequence[str], settings: ServerSettings
+    body: bytes, *, lengths: Sequence[str], settings: ServerSettings, accepted: str = ""
 ) -> InferenceRequest:
     """Read a request.
 
@@ -172,6 +177,7 @@ def parse_inference(
         body: as sent, and inflated; its Content-Type says nothing, since clients send none.
         lengths: the values of the header `HEADER`.
         settings: limit the images.
+        accepted: the header Accept-Encoding.
 
     Raises:
         RequestError: malformed, or something that no task has.
@@ -214,6 +220,7 @@ def parse_inference(
         outputs=_read_outputs(
             request.get("outputs"), _check_truth(binary, "binary_data_output of the request")
         ),
+        coding=choose_coding(accepted),
     )
 
 

@@ -148,7 +148,10 @@ class InferenceProtocol:
 
         def parse(body: bytes) -> InferenceRequest:
             return parse_inference(
-                body, lengths=request.headers.getlist(HEADER), settings=self._handling.settings
+                body,
+                lengths=request.headers.getlist(HEADER),
+                settings=self._handling.settings,
+                accepted=request.headers.get("accept-encoding", ""),
             )
 
         reply, info = await self._handling.ask(request, parse)

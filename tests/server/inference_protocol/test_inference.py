@@ -152,6 +152,7 @@ def test_whatever_a_field_holds_is_read_or_refused(junk: Any, field: str) -> Non
         (changed(data=None, parameters={"binary_data_size": 48}), [], "48; 0 bytes are left"),
         (changed(data=None, parameters={"shared_memory_region": "a"}), [], "no shared memory"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_wrong_is_told(body: bytes, lengths: list[str], sentence: str) -> None:
     with pytest.raises(RequestError, match=sentence):

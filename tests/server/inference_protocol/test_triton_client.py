@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,8 @@ from gatehub import __version__
 from gatehub.errors import AdapterError
 from gatehub.problem import Problem
 from gatehub.server import ServerSettings, running_server
-from tests.server.inference_protocol.triton import encoded, images, normal
+from gatehub.server.inference_protocol.tensors import HEADER
+from tests.server.inference_protocol.triton import ask, encoded, images, normal
 from tests.server.linear_engine import LinearEngine
 from tests.server.pictures import picture
 
@@ -30,11 +32,14 @@ def engine() -> Any:
 
 
 @pytest.fixture(scope="module")
-def client(engine: Any) -> Iterator[Client]:
-    with (
-        running_server(engine, path_prefix="/vision") as url,
-        InferenceServerClient(url.removeprefix("http://")) as client,
-    ):
+def url(engine: Any) -> Iterator[str]:
+    with running_server(engine, path_prefix="/vision") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[Client]:
+    with InferenceServerClient(url.removeprefix("http://")) as client:
         yield client
 
 
@@ -142,6 +147,48 @@ def test_classes_are_told_with_value_place_and_label(
         assert [int(text.split(":")[1]) for text in texts] == order
         assert [text.split(":", 2)[2] for text in texts] == [LABELS[place] for place in order]
         assert [np.float32(text.split(":")[0]) for text in texts] == [row[p] for p in order]
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_bodies_are_compressed_both_ways(
+    client: Client, url: str, engine: Any, algorithm: str
+) -> None:
+    values = normal(64, 3, 16, 16)
+    body, lengths = ask([images(values)])
+    response = httpx.post(
+        f"{url}/v2/models/pets/infer",
+        content=body,
+        headers={HEADER: lengths[0], "Accept-Encoding": algorithm},
+        verify=False,
+    )
+    assert response.headers["Content-Encoding"] == algorithm
+    for binary in (True, False):
+        answer = client.infer(
+            "pets",
+            [images(values, binary=binary)],
+            outputs=[InferRequestedOutput("logits", binary_data=binary)],
+            request_compression_algorithm=algorithm,
+            response_compression_algorithm=algorithm,
+        )
+        np.testing.assert_array_equal(answer.as_numpy("logits"), logits(engine, values))
+
+
+def test_one_adapter_answers_all_images_of_a_request() -> None:
+    class SwappedOnce(LinearEngine):
+        def run(self, name: str, images: torch.Tensor) -> Any:
+            answer = super().run(name, images)
+            if self.runs == 1:
+                self.load("pets", LABELS, seed=7)
+            return answer
+
+    engine: Any = SwappedOnce(pets=LABELS)
+    values = normal(3, 3, 16, 16)
+    with (
+        running_server(engine, settings=ServerSettings(max_batch=1)) as url,
+        InferenceServerClient(url.removeprefix("http://")) as client,
+    ):
+        answer = client.infer("pets", [images(values)])
+        np.testing.assert_array_equal(answer.as_numpy("logits"), logits(engine, values))
 
 
 def test_scores_of_several_labels_are_sigmoids(client: Client, engine: Any) -> None:
