@@ -143,12 +143,19 @@ def decode(encoded: bytes, preprocessing: Preprocessing, settings: ServerSetting
 
 
 def decode_base64(text: str) -> bytes:
-    """Return the bytes that base64 stands for.
+    """Return the bytes that base64 stands for, as clients write it.
+
+    It may be a `data:` URI, be broken into lines, and end without padding.
 
     Raises:
         ValueError: it is none.
     """
-    return base64.b64decode(text, validate=True)
+    if text[:5].lower() == "data:":
+        head, _, text = text.partition(",")
+        if not head.lower().endswith(";base64"):
+            raise ValueError("a data: URI that is not base64")
+    packed = text.encode("ascii").translate(None, b" \t\r\n")
+    return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
 
 
 def check_finite(answer: Answer) -> None:

@@ -57,6 +57,27 @@ def test_any_other_content_type_is_an_image(content_type: str) -> None:
     assert (request.image, request.top_k) == (b"image", 3)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "aW1hZ2U=",
+        "aW1hZ2U",
+        "aW1h\r\nZ2U=\n",
+        "data:image/png;base64,aW1hZ2U=",
+        "DATA:;name=a;BASE64,aW1h Z2U",
+    ],
+)
+def test_base64_is_read_as_clients_write_it(text: str) -> None:
+    body = json.dumps({"inputs": text}).encode()
+    assert parse(body) == ClassificationRequest(image=b"image")
+
+
+@pytest.mark.parametrize("text", ["a", "aW1hZ2U=x", "=", "aW1h-", "aW1hé", "data:,x", "data:image"])
+def test_what_is_no_base64_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="'inputs' in the JSON body is not base64"):
+        parse(json.dumps({"inputs": text}).encode())
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8"])
 def test_json_carries_base64_and_parameters(content_type: str) -> None:
     body = as_json(parameters={"top_k": 2, "function_to_apply": "none"})
