@@ -30,6 +30,15 @@ def test_an_address_is_taken_before_there_is_an_engine() -> None:
         assert again.url.endswith(f":{port}")
 
 
+def test_no_answer_waits_for_its_head_to_be_acknowledged() -> None:
+    with (
+        listen() as listener,
+        socket.create_connection(listener.socket.getsockname()),
+        listener.socket.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_server_on_a_unix_socket_answers_and_takes_it_away(engine: Any, tmp_path: Path) -> None:
     path = tmp_path / "gatehub.sock"
     with (
