@@ -19,9 +19,9 @@ Outside inference mode, the mode of gradients stays as it is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,7 @@ def pin_thread_settings() -> Iterator[None]:
 
 
 @contextmanager
-def pin_settings() -> Iterator[None]:
+def pin_settings(*, algorithms: bool = True) -> Iterator[None]:
     """Set aside what the host has set for this thread, and for the whole process.
 
     It is for timm's and torch's own code, which makes layers and graphs in the default dtype:
@@ -58,52 +58,56 @@ def pin_settings() -> Iterator[None]:
     torch knows some settings for the whole process only. So where the host has changed those, its
     other threads see torch's own values until the last of these blocks ends: not for what every
     request passes.
+
+    Args:
+        algorithms: the last two rows of the table, too. A training leaves them to the host, who
+            may want the same adapter twice from a GPU.
     """
-    with pin_thread_settings(), _PROCESS:
+    with pin_thread_settings(), _hold(_PROCESS if algorithms else _PROCESS[:1]):
         yield
 
 
 @dataclass(slots=True)
 class _Pin:
-    """A setting of the process: how it is read and set, what it must be, what the host had."""
+    """A setting of the process: how it is read and set, what it must be, what the host had.
+
+    Threads share it: the first block takes it, the last one gives it back.
+    """
 
     read: Callable[[], Any]
     write: Callable[[Any], None]
     wanted: Any
     host: Any = None
+    blocks: int = 0
 
     def take(self) -> None:
-        self.host = self.read()
-        if self.host != self.wanted:
-            self.write(self.wanted)
+        if self.blocks == 0:
+            self.host = self.read()
+            if self.host != self.wanted:
+                self.write(self.wanted)
+        self.blocks += 1
 
     def give_back(self) -> None:
+        self.blocks -= 1
         # Unless the host has set it anew meanwhile.
-        if self.host != self.wanted and self.read() == self.wanted:
+        if self.blocks == 0 and self.host != self.wanted and self.read() == self.wanted:
             self.write(self.host)
 
 
-@dataclass(slots=True)
-class _ProcessPins:
-    """Pins that threads share: the first block takes them, the last one gives them back."""
+_LOCK = threading.Lock()
 
-    pins: tuple[_Pin, ...]
-    _blocks: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._blocks == 0:
-                for pin in self.pins:
-                    pin.take()
-            self._blocks += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._blocks -= 1
-            if self._blocks == 0:
-                for pin in self.pins:
-                    pin.give_back()
+@contextmanager
+def _hold(pins: Sequence[_Pin]) -> Iterator[None]:
+    with _LOCK:
+        for pin in pins:
+            pin.take()
+    try:
+        yield
+    finally:
+        with _LOCK:
+            for pin in pins:
+                pin.give_back()
 
 
 def _determinism() -> _Pin:
@@ -131,10 +135,8 @@ def _precision() -> tuple[_Pin, ...]:
     )
 
 
-_PROCESS = _ProcessPins(
-    pins=(
-        _Pin(torch.get_default_dtype, torch.set_default_dtype, torch.float32),
-        _determinism(),
-        *_precision(),
-    )
+_PROCESS = (
+    _Pin(torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+    _determinism(),
+    *_precision(),
 )

@@ -21,6 +21,7 @@ from gatehub.training.economy.precision import check_precision
 from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.evaluation import evaluate
 from gatehub.training.guidance.steering import Guide
+from gatehub.training.host_settings import set_host_aside
 from gatehub.training.methods.run import identify_run, run_training
 from gatehub.training.objectives import Measured
 from gatehub.training.observers import Observer
@@ -40,6 +41,7 @@ from gatehub.training.start.origin import (
 from gatehub.training.steps.added_loss import NOTHING
 
 
+@set_host_aside()
 def train_adapter(
     backbone: Backbone,
     data: ImageData,

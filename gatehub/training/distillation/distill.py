@@ -25,6 +25,7 @@ from gatehub.training.distillation.likeness import Likeness
 from gatehub.training.distillation.projection import Fit, project
 from gatehub.training.distillation.settings import Distillation
 from gatehub.training.distillation.stages import LEAST_SQUARES, Climb, Progress, Stage, climb
+from gatehub.training.host_settings import set_host_aside
 from gatehub.training.methods.trained_network import TrainedNetwork, read_network
 from gatehub.training.preflight import check_storable
 from gatehub.training.report import draw_gate_map
@@ -68,6 +69,7 @@ class DistillReport:
 
 
 @checked(TrainingError, but=("data",))
+@set_host_aside()
 def distill_to_gates(
     backbone: Backbone,
     checkpoint: str | Path | TrainedNetwork,

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
+from gatehub.backbone.torch_settings import pin_thread_settings
 from gatehub.training.batches import Batch
 from gatehub.training.methods.learner import Network
 from gatehub.training.objectives import SINGLE_LABEL, Evaluation, Measured, Objective
@@ -32,6 +33,7 @@ def evaluate(
 ) -> M: ...
 
 
+@pin_thread_settings()
 def evaluate(
     model: Network,
     batches: Iterable[Batch],

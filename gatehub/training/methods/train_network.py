@@ -25,6 +25,7 @@ from gatehub.training.economy.precision import check_precision
 from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.evaluation import evaluate
 from gatehub.training.guidance.steering import Guide
+from gatehub.training.host_settings import set_host_aside
 from gatehub.training.methods.learner import Learner
 from gatehub.training.methods.lora import make_lora
 from gatehub.training.methods.network import copy_weights, describe_network, draw_network
@@ -47,6 +48,7 @@ class _Stored(Learner, Protocol):
         """Return what the model is at this moment, as files of timm's or PEFT's, by their name."""
 
 
+@set_host_aside()
 def train_network(
     backbone: Backbone,
     data: ImageData,

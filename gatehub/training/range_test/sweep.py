@@ -14,6 +14,7 @@ from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.data import ImageData
 from gatehub.training.economy.precision import MixedPrecision
 from gatehub.training.economy.recomputing import recompute_blocks
+from gatehub.training.host_settings import set_host_aside
 from gatehub.training.observers import Step
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
@@ -80,6 +81,7 @@ class RateRange:
         return None if self.lowest is None else float(f"{self.lowest / _ROOM:.2g}")
 
 
+@set_host_aside()
 def sweep_rates(
     backbone: Backbone,
     data: ImageData,

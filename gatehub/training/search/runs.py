@@ -22,6 +22,7 @@ from gatehub.training.batches import seed_everything
 from gatehub.training.checkpoint import TRIALS_FILE, EpochRecord, work_folder
 from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
+from gatehub.training.host_settings import set_host_aside
 from gatehub.training.observers import Observer, Step
 from gatehub.training.recipe import Recipe
 from gatehub.training.report import TrainReport
@@ -55,6 +56,7 @@ class SearchReport(TrainReport):
     kept: int
 
 
+@set_host_aside()
 def run_search(
     backbone: Backbone,
     data: ImageData,
