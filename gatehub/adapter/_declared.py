@@ -45,7 +45,6 @@ def check_declared(config: AdapterConfig, where: str) -> None:
         )
     left = dict(config.tensors)
     probed = None if config.probe is None else parse_stored(config.probe.dtype)
-    heads = {spec.dtype for name, spec in left.items() if is_head(name)}
     for name, shape in config.layout.gate_shapes().items():
         spec = left.pop(name, None)
         if spec is None:
@@ -66,6 +65,8 @@ def check_declared(config: AdapterConfig, where: str) -> None:
                 f"{where} declares '{site}.bias' as {list(bias.shape)}; its shift needs "
                 f"{list(gate.shape[:1])}."
             )
+    # What is left of them: layers that are called head, too, may have gates and statistics.
+    heads = {s.dtype for name, s in left.items() if is_head(name) and not is_statistic(name)}
     rows: dict[str, tuple[int, ...]] = {}
     for name, spec in left.items():
         layer, _, part = name.rpartition(".")

@@ -18,6 +18,7 @@ Outside inference mode, the mode of gradients stays as it is.
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 _DEVICE_TYPES = ("cpu", "cuda")
@@ -65,6 +67,29 @@ def pin_settings(*, algorithms: bool = True) -> Iterator[None]:
     """
     with pin_thread_settings(), _hold(_PROCESS if algorithms else _PROCESS[:1]):
         yield
+
+
+@contextmanager
+def set_host_aside() -> Iterator[None]:
+    """Train as in a program that has set nothing, and leave the host's generators as they were.
+
+    Beside what `pin_settings` sets aside, that is its mode of gradients. Deterministic algorithms
+    and lower precision stay as the host has them. Generators are seeded by
+    every training; without this, whatever the host draws next would be the same each time.
+    As a decorator, it spans a function.
+    """
+    drawn, drawn_by_numpy = random.getstate(), np.random.get_state()
+    devices = [*range(torch.cuda.device_count())] if torch.cuda.is_initialized() else []
+    try:
+        with (
+            pin_settings(algorithms=False),
+            torch.enable_grad(),
+            torch.random.fork_rng(devices),
+        ):
+            yield
+    finally:
+        random.setstate(drawn)
+        np.random.set_state(drawn_by_numpy)
 
 
 @dataclass(slots=True)

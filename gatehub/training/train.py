@@ -10,6 +10,7 @@ from pathlib import Path
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
 from gatehub.backbone.preprocessing import Preprocessing
+from gatehub.backbone.torch_settings import set_host_aside
 from gatehub.gates.fold import check_backbone, fold
 from gatehub.gates.kernel_memory import arrange_kernels
 from gatehub.training import defaults
@@ -17,11 +18,10 @@ from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.checkpoint import remove_checkpoint
 from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
-from gatehub.training.economy.precision import check_precision
+from gatehub.training.economy.precision import check_backbone_precision
 from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.evaluation import evaluate
 from gatehub.training.guidance.steering import Guide
-from gatehub.training.host_settings import set_host_aside
 from gatehub.training.methods.run import identify_run, run_training
 from gatehub.training.objectives import Measured
 from gatehub.training.observers import Observer
@@ -131,7 +131,7 @@ def train_adapter(
         decoded_bytes=decoded_bytes,
         gradient_checkpointing=recipe.gradient_checkpointing,
     )
-    check_precision(recipe.precision, next(backbone.parameters()).device)
+    check_backbone_precision(backbone, recipe.precision)
     if guide is not None:
         guide.check_run(recipe, processes=team.size, images=len(data.train))
     claim = claim_destination(out, task=task, data=data.source, resume=resume, force=force)

@@ -14,6 +14,7 @@ from gatehub._text import quote
 from gatehub.adapter import Adapter
 from gatehub.adapter.files import check_dtype
 from gatehub.backbone import Backbone, digest_tensors
+from gatehub.backbone.torch_settings import set_host_aside
 from gatehub.errors import AdapterExistsError, TrainingError
 from gatehub.gates.attach import GatedModel, attach_gates
 from gatehub.gates.fold import check_backbone
@@ -25,7 +26,7 @@ from gatehub.training.distillation.likeness import Likeness
 from gatehub.training.distillation.projection import Fit, project
 from gatehub.training.distillation.settings import Distillation
 from gatehub.training.distillation.stages import LEAST_SQUARES, Climb, Progress, Stage, climb
-from gatehub.training.host_settings import set_host_aside
+from gatehub.training.economy.precision import check_backbone_precision
 from gatehub.training.methods.trained_network import TrainedNetwork, read_network
 from gatehub.training.preflight import check_storable
 from gatehub.training.report import draw_gate_map
@@ -128,6 +129,7 @@ def distill_to_gates(
     began = time.monotonic()
     settings = settings or Distillation()
     check_dtype(dtype)
+    check_backbone_precision(backbone, "float32")
     network = (
         checkpoint
         if isinstance(checkpoint, TrainedNetwork)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gatehub._text import first_line
+from gatehub.backbone import Backbone
 from gatehub.errors import TrainingError
 
 FLOAT32 = "float32"
@@ -76,3 +77,19 @@ def check_precision(precision: str, device: torch.device) -> None:
         f"The device {device} cannot train with precision {precision}: {reason}.",
         hint="Use float32, which every device has.",
     )
+
+
+def check_backbone_precision(backbone: Backbone, precision: str) -> None:
+    """Refuse a backbone that was cast, and a precision in which its device cannot train.
+
+    Raises:
+        TrainingError: its weights are not float32, or see `check_precision`.
+    """
+    if cast := {p.dtype for p in backbone.parameters() if p.is_floating_point()} - {torch.float32}:
+        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in cast))
+        raise TrainingError(
+            f"The backbone {backbone.identity.name} has weights in {found}; expected float32.",
+            hint="Load it once more for the training; precision='bfloat16' computes faster where "
+            "that is to be had.",
+        )
+    check_precision(precision, next(backbone.parameters()).device)

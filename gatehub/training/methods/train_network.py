@@ -14,6 +14,7 @@ from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
 from gatehub.backbone.classifier import is_inside
 from gatehub.backbone.preprocessing import Preprocessing
+from gatehub.backbone.torch_settings import set_host_aside
 from gatehub.gates.fold import fold
 from gatehub.training import defaults
 from gatehub.training.batches import evaluation_batches, seed_everything
@@ -21,11 +22,10 @@ from gatehub.training.checkpoint import remove_checkpoint
 from gatehub.training.curve import draw_curve
 from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, claim_destination
-from gatehub.training.economy.precision import check_precision
+from gatehub.training.economy.precision import check_backbone_precision
 from gatehub.training.economy.recomputing import recompute_blocks
 from gatehub.training.evaluation import evaluate
 from gatehub.training.guidance.steering import Guide
-from gatehub.training.host_settings import set_host_aside
 from gatehub.training.methods.learner import Learner
 from gatehub.training.methods.lora import make_lora
 from gatehub.training.methods.network import copy_weights, describe_network, draw_network
@@ -120,7 +120,7 @@ def train_network(
         decoded_bytes=decoded_bytes,
         gradient_checkpointing=recipe.gradient_checkpointing,
     )
-    check_precision(recipe.precision, next(backbone.parameters()).device)
+    check_backbone_precision(backbone, recipe.precision)
     if guide is not None:
         guide.check_run(recipe, images=len(data.train), method=method)
     check = partial(check_product, method=method)

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 
 from gatehub.backbone import Backbone
 from gatehub.backbone.preprocessing import Preprocessing
+from gatehub.backbone.torch_settings import set_host_aside
 from gatehub.errors import DivergenceError, TrainingError
 from gatehub.gates.kernel_memory import arrange_kernels
 from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.data import ImageData
-from gatehub.training.economy.precision import MixedPrecision
+from gatehub.training.economy.precision import MixedPrecision, check_backbone_precision
 from gatehub.training.economy.recomputing import recompute_blocks
-from gatehub.training.host_settings import set_host_aside
 from gatehub.training.observers import Step
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
@@ -122,6 +122,7 @@ def sweep_rates(
     seed_everything(recipe.seed)
     form = choose_form(init_from, gates=gates, norm=norm, start=start, shift=shift)
     check_sweep(form, recipe)
+    check_backbone_precision(backbone, recipe.precision)
     if init_from is not None:
         init_from.check_problem(multi_label=data.multi_label)
         data = init_from.take_up(data)

@@ -15,6 +15,7 @@ from gatehub.adapter.card.tried import GIVEN, SEARCH, TRIED, write_tried
 from gatehub.adapter.folder import OPTIONAL_FILES, TENSORS_FILE
 from gatehub.backbone import Backbone
 from gatehub.backbone.preprocessing import Preprocessing
+from gatehub.backbone.torch_settings import set_host_aside
 from gatehub.errors import DivergenceError
 from gatehub.gates.kernel_memory import arrange_kernels
 from gatehub.gates.policy import NONE
@@ -22,7 +23,7 @@ from gatehub.training.batches import seed_everything
 from gatehub.training.checkpoint import TRIALS_FILE, EpochRecord, work_folder
 from gatehub.training.data import ImageData
 from gatehub.training.destination import Destination, check_replaceable, claim_destination
-from gatehub.training.host_settings import set_host_aside
+from gatehub.training.economy.precision import check_backbone_precision
 from gatehub.training.observers import Observer, Step
 from gatehub.training.recipe import Recipe
 from gatehub.training.report import TrainReport
@@ -107,6 +108,7 @@ def run_search(
     """
     began = time.monotonic()
     recipe = recipe or Recipe()
+    check_backbone_precision(backbone, recipe.precision)
     with claim_destination(out, task=task, data=data.source, resume=resume, force=force) as place:
         own = _identify(backbone, data, search, recipe, task=task, dtype=dtype, shift=shift)
         tried = read_trials(place.work, own)

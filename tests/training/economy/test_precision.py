@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from gatehub.backbone import Backbone
 from gatehub.errors import TrainingError
 from gatehub.gates.attach import attach_gates
 from gatehub.training.economy.precision import MixedPrecision, check_precision
+from gatehub.training.methods.train_network import train_network
+from gatehub.training.range_test import sweep_rates
 from gatehub.training.recipe import Recipe
 from gatehub.training.report import TrainReport
 from gatehub.training.train import train_adapter
@@ -120,3 +123,19 @@ def test_a_model_under_autocast_answers_in_half_precision(tiny_backbone: Backbon
     model = attach_gates(tiny_backbone, labels=["a", "b"])
     with MixedPrecision("bfloat16", torch.device("cpu")).compute():
         assert model(torch.randn(2, 3, 32, 32)).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_backbone_that_was_cast_is_refused(
+    dtype: torch.dtype, tiny_backbone: Backbone, tmp_path: Path
+) -> None:
+    cast = copy.deepcopy(tiny_backbone).to(dtype)
+    found = str(dtype).removeprefix("torch.")
+    for train in (
+        lambda: train_adapter(cast, colour_data(), tmp_path / "a", task="t"),
+        lambda: train_network(cast, colour_data(), tmp_path / "a", task="t", method="scratch"),
+        lambda: sweep_rates(cast, colour_data(), recipe=Recipe()),
+    ):
+        with pytest.raises(TrainingError, match=f"has weights in {found}; expected float32"):
+            train()
+    assert not any(tmp_path.iterdir())

@@ -12,7 +12,7 @@ import torch
 
 from gatehub.adapter import Adapter
 from gatehub.backbone import Backbone
-from gatehub.training.host_settings import set_host_aside
+from gatehub.backbone.torch_settings import set_host_aside
 from gatehub.training.recipe import Recipe
 from gatehub.training.train import train_adapter
 from tests.backbone.test_torch_settings import THREAD, default_dtype
