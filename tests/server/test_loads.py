@@ -170,7 +170,8 @@ def test_who_waits_for_a_load_leaves_places_for_others(engine: Any) -> None:
         until(lambda: sum(request.done() for request in waiting) == 3)
         refused = [request.result() for request in waiting if request.done()]
         assert {(r.status_code, r.json()["code"]) for r in refused} == {(503, "server_busy")}
-        assert "'cars' is being loaded" in refused[0].json()["error"]
+        # The fifth may come while the other four still have places.
+        assert any("'cars' is being loaded" in r.json()["error"] for r in refused)
         assert post(client, "pets").status_code == 200
         loading.go.set()
         assert [r.result().status_code for r in waiting if r not in refused].count(200) == 2
