@@ -12,7 +12,7 @@ from PIL import Image
 from gatehub.backbone import Backbone
 from gatehub.errors import TrainingError
 from gatehub.gates.attach import attach_gates
-from gatehub.training.batches import evaluation_batches
+from gatehub.training.batches import evaluation_batches, seed_everything
 from gatehub.training.range_test import RateRange, draw_range, sweep_rates
 from gatehub.training.recipe import Recipe
 from gatehub.training.start import begin
@@ -57,6 +57,7 @@ def test_a_sweep_begins_as_a_run_does_and_repeats(tiny_backbone: Backbone) -> No
     assert sweep_rates(tiny_backbone, data, recipe=given) == first
     model = attach_gates(tiny_backbone, labels=data.labels)
     watched = evaluation_batches(data.val, model.preprocessing.transform())
+    seed_everything(RECIPE.seed)
     assert first.found == begin(model, data, RECIPE, watched=watched).choices.gate_rate
 
 
