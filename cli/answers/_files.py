@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +23,8 @@ def check_file(file: Path, *suffixes: str) -> None:
         raise typer.BadParameter(f"'{file}' is a folder.")
     if not file.parent.is_dir():
         raise typer.BadParameter(f"'{file}' would lie in '{file.parent}', which is no folder.")
+    if not os.access(file.parent, os.W_OK):
+        raise typer.BadParameter(f"'{file}' cannot be written: nothing can in '{file.parent}'.")
 
 
 def open_csv(file: BinaryIO, header: Sequence[str]) -> Callable[[Sequence[object]], None]:

@@ -108,7 +108,7 @@ def compress(
     from gatehub.adapter import Adapter
     from gatehub.cli.arithmetic._choosing import make_one, measure_and_choose
     from gatehub.errors import AdapterError, AdapterExistsError
-    from gatehub.training.destination import check_apart, check_replaceable
+    from gatehub.training.destination import check_apart, check_path, check_replaceable
 
     output = Output(format)
     forms = _list_forms(rank or [], sparsity or [], dtype or [], measured=bool(data))
@@ -118,6 +118,7 @@ def compress(
                 raise typer.BadParameter(f"{option} needs --data, by which accuracy is measured.")
     if max_drop is not None and not 0 <= max_drop < 1:
         raise typer.BadParameter(f"--max-drop is {max_drop:g}; a point is 0.01, and 1 is all.")
+    check_path(out)
     picture = plot or out.with_name(f"{out.name}.compress.png")
     if data:
         if picture.parent.is_dir() or plot is not None:

@@ -24,7 +24,7 @@ def find_place(out: Path, data: Sequence[str], *, resume: bool, log: bool, devic
         OSError: the folder cannot be written.
     """
     from gatehub.errors import AdapterExistsError, TrainingError
-    from gatehub.training.destination import check_apart
+    from gatehub.training.destination import check_apart, check_path
 
     for option, given in (("--resume", resume), ("--log-to", log), ("--devices", devices > 1)):
         if given:
@@ -32,7 +32,10 @@ def find_place(out: Path, data: Sequence[str], *, resume: bool, log: bool, devic
                 f"With --lr-find no adapter is trained, so {option} means nothing.",
                 hint=f"Leave out {option}; or --lr-find, to train.",
             )
-    picture = out if out.suffix.lower() == ".png" else out.with_name(f"{out.name}.lr-find.png")
+    picture = out
+    if out.suffix.lower() != ".png":
+        check_path(out)
+        picture = out.with_name(f"{out.name}.lr-find.png")
     for source in data:
         check_apart(picture, source)
     if picture.is_dir():

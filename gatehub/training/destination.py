@@ -9,6 +9,7 @@ While a run lives, its state lies beside its adapter, in "OUT.training":
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -106,8 +107,10 @@ def check_replaceable(folder: Path, *, task: str, force: bool) -> None:
 
     Raises:
         AdapterExistsError: something else is there.
+        TrainingError: see `check_path`.
         OSError: it cannot be looked at.
     """
+    check_path(folder)
     check_place(folder)
     config = folder / CONFIG_FILE
     if force or not config.is_file():
@@ -161,7 +164,7 @@ def _check(
     folder: Path, data: Given | None, check: Callable[[Path], None], *, resume: bool
 ) -> Destination:
     try:
-        _check_path(folder)
+        check_path(folder)
         for source in () if data is None else list_given(data):
             check_apart(folder, source)
         check(folder)
@@ -176,7 +179,14 @@ def _check(
     return place
 
 
-def _check_path(folder: Path) -> None:
+def check_path(folder: Path) -> None:
+    """Refuse a path at which no folder can be made, or be put in the place of another.
+
+    Raises:
+        AdapterExistsError: a link, a file above it, or a folder that others need where it is.
+        TrainingError: no name for a folder, or nothing can be written there.
+        OSError: it cannot be looked at.
+    """
     if os.path.expanduser(folder) != str(folder):
         raise TrainingError(
             f"{_show(folder)} would be a folder called {_show(folder.parts[0])}, not your home "
@@ -201,6 +211,8 @@ def _check_path(folder: Path) -> None:
         raise AdapterExistsError(
             f"{_show(above)} is a file, so {_show(folder)} cannot be made in it."
         )
+    if not os.access(above, os.W_OK):
+        raise _cannot_write(folder, PermissionError(errno.EACCES, "", str(above)))
 
 
 def _check_state(work: Path, *, resume: bool) -> None:

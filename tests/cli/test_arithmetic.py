@@ -126,6 +126,8 @@ def test_no_change_is_no_change(gatehub: Gatehub, made: Path, tmp_path: Path) ->
         (("--sparsity", 90), 1, "A sparsity is 90.0; expected a share between 0 and 1"),
         (("--dtype", "int2"), 1, "not as 'int2'"),
         (("--data", "{made}/photos", "--out", "{made}/photos/small"), 1, "lies among the images"),
+        (("--data", "{made}/photos", "--out", "."), 1, "'.' is the current folder"),
+        (("--data", "{made}/photos", "--out", "~/small"), 1, "would be a folder called '~'"),
         (("--dtype", "int8", "--out", "{made}/pets"), 1, "is the adapter that is compressed"),
         (("--dtype", "int8", "--out", "{made}/zoo"), 1, "holds the adapter of task 'zoo'"),
     ],

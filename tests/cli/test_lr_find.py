@@ -51,9 +51,10 @@ def test_the_picture_is_the_same_again(gatehub: Gatehub, here: Path) -> None:
         ("pets", ["--gates", "none", "--norm", "frozen"], "nothing but the head would be learned"),
         ("pets", ["--epochs", "0"], "(--lr-find) tries rates of gates and normalisation values"),
         ("data/cat/a.png", [], "lies among the images of 'data'"),
+        (".", [], "'.' is the current folder"),
         ("data/pets", [], "lies among the images of 'data'"),
         ("folder.png", [], "'folder.png', which is a folder"),
-        ("data/cat/0.png/x", [], "lies among the images"),
+        ("data/cat/0.png/x", [], "is a file, so 'data/cat/0.png/x' cannot be made"),
     ],
 )
 def test_what_it_cannot_do_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -99,12 +100,17 @@ def test_json_is_json_where_nothing_can_be_divided(
 
 
 def test_what_cannot_be_written_is_refused_first(
-    gatehub: Gatehub, photos: Path, tmp_path: Path
+    gatehub: Gatehub, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    access = os.access  # root may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked and access(path, mode))
     for option, file, sentence in (
         ("--predictions", tmp_path / "a.txt", "does not end in .csv"),
         ("--confusion", tmp_path / "a.jpg", "does not end in .png"),
         ("--confusion", tmp_path / "none" / "a.png", "which is no folder"),
+        ("--predictions", locked / "a.csv", "cannot be written: nothing can in"),
     ):
         wide = {"COLUMNS": "1000"}
         ran = gatehub("eval", "nowhere", "--data", photos, option, file, env=wide)
